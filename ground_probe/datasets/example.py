@@ -1,0 +1,50 @@
+"""One referring example: an image, an expression, and the mask of what it refers to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from ground_probe.errors import InputError
+
+Mask = Bool[np.ndarray, "height width"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefExample:
+    """One sentence of one referent: the unit that every score counts.
+
+    Args:
+        key: unique within the dataset, stable between versions of this package.
+        image: RGB.
+        expression: what refers.
+        mask: the referent, at the image's size.
+        image_id: examples of one image share it; intervals resample images.
+        distractors: masks of the other objects of the image.
+        others: for each distractor, an expression that refers to it (or empty).
+
+    Raises:
+        InputError: the image is not RGB, or a mask is not boolean or not of the image's size.
+    """
+
+    key: str
+    image: Image.Image
+    expression: str
+    mask: Mask
+    image_id: str
+    distractors: tuple[Mask, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image.mode != "RGB":
+            raise InputError(f"{self.key}: the image is {self.image.mode}, expected RGB")
+        size = (self.image.height, self.image.width)
+        for name, mask in [("mask", self.mask), *(("distractor", m) for m in self.distractors)]:
+            if mask.dtype != bool or mask.shape != size:
+                raise InputError(
+                    f"{self.key}: the {name} is {mask.dtype} of {mask.shape} (height, width), "
+                    f"expected bool of the image's {size}"
+                )
