@@ -1,0 +1,143 @@
+"""From one score a token to one value an image, and from there to an estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from sklearn.metrics import average_precision_score
+
+from ground_probe.errors import InputError, unknown
+from ground_probe.metrics import as_array
+from ground_probe.probes.intervals import Estimate, estimate
+from ground_probe.probes.rows import checked_labels
+
+
+def per_image(
+    scores: Float[np.ndarray, " n"],
+    labels: Shaped[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+    *,
+    metric: str = "auc",
+    examples: Shaped[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, " images"]:
+    """One value for each image, in the order of `np.unique(groups)`.
+
+    Args:
+        scores: higher for the object; rows that are NaN were not scored and are ignored.
+        labels: 1 for the object.
+        groups: image id of each row.
+        metric: "auc", "average_precision", "fisher" (signed) or "pointing".
+        examples: id of the (image, expression) of each row where an image is asked about more than
+            once; the metric is then taken within each and averaged over the image.
+
+    Returns:
+        NaN for an image without both classes.
+
+    >>> per_image([0.1, 0.9, 0.3, 0.2], [0, 1, 0, 1], ["a", "a", "b", "b"]).tolist()
+    [1.0, 0.0]
+    """
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    labels, groups = checked_labels(labels, groups)
+    scores = as_array(scores)
+    if scores.shape != labels.shape:
+        raise InputError(f"scores of shape {scores.shape} for {len(labels)} rows: give one a row")
+    scored = ~np.isnan(scores)
+    scores, labels, groups = scores[scored], labels[scored], groups[scored]
+    images, image = np.unique(groups, return_inverse=True)
+    if examples is None:
+        return METRICS[metric](scores, labels, image, len(images))
+    names, first, example = np.unique(
+        as_array(examples)[scored], return_index=True, return_inverse=True
+    )
+    image_of = image[first]
+    if (image_of[example] != image).any():
+        raise InputError("an example reaches over two images: make its id hold the image's")
+    values = METRICS[metric](scores, labels, example, len(names))
+    known = ~np.isnan(values)
+    total = np.bincount(image_of[known], values[known], len(images))
+    count = np.bincount(image_of[known], minlength=len(images))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def score_estimate(
+    scores: Float[np.ndarray, " n"],
+    labels: Shaped[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+    *,
+    metric: str = "auc",
+    examples: Shaped[np.ndarray, " n"] | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """The mean over images of `per_image`, its interval, and the pooled value beside it."""
+    values = per_image(scores, labels, groups, metric=metric, examples=examples)
+    everything = np.zeros(len(groups), dtype=int)
+    pooled = per_image(scores, labels, everything, metric=metric)[0]
+    return estimate(values, pooled=np.nan if metric == "pointing" else pooled, seed=seed)
+
+
+def _auc(
+    scores: Float[np.ndarray, " n"],
+    labels: Bool[np.ndarray, " n"],
+    image: Int[np.ndarray, " n"],
+    images: int,
+) -> Float[np.ndarray, " images"]:
+    """Area under ROC of each image by mid-ranks, all images in one sort."""
+    order = np.lexsort((scores, image))
+    scores, labels, image = scores[order], labels[order], image[order]
+    new_run = np.r_[True, (np.diff(scores) != 0) | (np.diff(image) != 0)]
+    start = np.flatnonzero(new_run)
+    end = np.r_[start[1:], len(scores)]
+    mid_rank = ((start + end - 1) / 2)[np.cumsum(new_run) - 1]
+    size = np.bincount(image, minlength=images)
+    positive = np.bincount(image, labels, images)
+    first = np.cumsum(size) - size
+    rank_sum = np.bincount(image, labels * (mid_rank - first[image]), images)
+    pairs = positive * (size - positive)
+    wins = rank_sum - positive * (positive - 1) / 2
+    return np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan)
+
+
+def _each(metric: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np.ndarray]:
+    """A metric of one image's scores and labels, made to run over all images that have both."""
+
+    def over_images(scores, labels, image, images):
+        order = np.argsort(image, kind="stable")
+        cuts = np.cumsum(np.bincount(image, minlength=images))[:-1]
+        rows = zip(np.split(scores[order], cuts), np.split(labels[order], cuts), strict=True)
+        return np.array([metric(s, y) if y.any() and not y.all() else np.nan for s, y in rows])
+
+    return over_images
+
+
+def _average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(average_precision_score(labels, scores))
+
+
+def _pointing(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Whether the highest token lies on the object; the expected hit where several are highest."""
+    return float(labels[scores == scores.max()].mean())
+
+
+def _fisher(scores: np.ndarray, labels: np.ndarray) -> float:
+    """(difference of the class means)^2 / (sum of the class variances), with the sign of it.
+
+    A score whose direction was found on other images may point the wrong way here. Keeping the
+    sign makes the mean over images 0 where there is nothing to find.
+    """
+    object_, rest = scores[labels], scores[~labels]
+    if min(len(object_), len(rest)) < 2:
+        return float("nan")
+    within = object_.var(ddof=1) + rest.var(ddof=1)
+    difference = object_.mean() - rest.mean()
+    return float(difference * abs(difference) / within) if within > 0 else float("nan")
+
+
+METRICS: dict[str, Callable[..., np.ndarray]] = {
+    "auc": _auc,
+    "average_precision": _each(_average_precision),
+    "fisher": _each(_fisher),
+    "pointing": _each(_pointing),
+}

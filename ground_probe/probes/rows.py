@@ -1,0 +1,135 @@
+"""What every probe starts from: rows of tokens, each with a label and the image it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+
+from ground_probe.errors import InputError
+from ground_probe.metrics import as_array
+
+HELD_OUT = -1
+
+
+def hard_labels(
+    soft: Float[np.ndarray, " ..."], lower: float = 0.0, upper: float = 0.5
+) -> tuple[Bool[np.ndarray, " ..."], Bool[np.ndarray, " ..."]]:
+    """Labels of tokens from the fraction of each that the object covers, with an ignore band.
+
+    Args:
+        soft: fractions, as from `Geometry.soft_labels`.
+        lower: at most this much covered is background.
+        upper: at least this much covered is object; in between a token is ignored.
+
+    Returns:
+        The labels, and which tokens to keep.
+
+    >>> labels, keep = hard_labels([0.0, 0.3, 0.5])
+    >>> labels.tolist(), keep.tolist()
+    ([False, False, True], [True, False, True])
+    """
+    if not 0 <= lower < upper <= 1:
+        raise InputError(f"ignore band ({lower}, {upper}): give 0 <= lower < upper <= 1")
+    rounding = 1e-6  # a cell that is covered by exactly half must not fall to either side
+    soft = as_array(soft)
+    labels = soft >= upper - rounding
+    return labels, labels | (soft <= lower + rounding)
+
+
+def checked_labels(
+    labels: Shaped[np.ndarray, " n"], groups: Shaped[np.ndarray, " n"]
+) -> tuple[Bool[np.ndarray, " n"], Shaped[np.ndarray, " n"]]:
+    """Labels as bool and groups as an array, once both are found fit for a probe.
+
+    Raises:
+        InputError: no groups, soft labels, a single class, or unequal lengths.
+    """
+    if groups is None:
+        raise InputError(
+            "a probe without groups refuses to run, tokens of one image would be trained and "
+            "tested on: give the image id of each row"
+        )
+    labels, groups = as_array(labels), as_array(groups)
+    if labels.ndim != 1 or groups.shape != labels.shape:
+        raise InputError(
+            f"labels of shape {labels.shape} and groups of {groups.shape}: give one a row"
+        )
+    values = np.unique(labels)
+    if not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"labels hold {len(values)} values from {values[0]:g} to {values[-1]:g}, a probe needs "
+            "0 and 1: turn soft labels into hard ones with hard_labels"
+        )
+    if len(values) < 2:
+        raise InputError("labels hold a single class, a probe needs object and background")
+    return labels.astype(bool), groups
+
+
+def checked_features(features: Float[Tensor, "n d"], n: int) -> Float[Tensor, "n d"]:
+    """Features as a float32 tensor where they are, found to be finite and one row a label.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not isinstance(features, Tensor):
+        features = torch.tensor(as_array(features))
+    if features.ndim != 2 or len(features) != n:
+        raise InputError(
+            f"features of shape {tuple(features.shape)}: give ({n}, d), one row a label"
+        )
+    if not torch.isfinite(features).all():
+        raise InputError("features hold values that are not finite: was it half precision?")
+    return features.detach().float()
+
+
+def fold_of(
+    groups: Shaped[np.ndarray, " n"],
+    labels: Bool[np.ndarray, " n"],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    test_groups: Iterable | None = None,
+) -> Int[np.ndarray, " n"]:
+    """The fold of each row, whole images together; `HELD_OUT` for the rows of `test_groups`.
+
+    Without `test_groups` each fold is scored in its turn by a probe fitted on all others; with
+    them the held-out rows alone are scored. Either way a probe chooses its penalty by leaving out
+    one fold at a time of the folds it is fitted on.
+
+    Raises:
+        InputError: too few images, or a fold of a single class.
+    """
+    held_out = np.zeros(len(groups), dtype=bool)
+    if test_groups is not None:
+        held_out = np.isin(groups, list(test_groups))
+        if not held_out.any():
+            raise InputError("none of test_groups is among the groups: give image ids that are")
+    images = len(np.unique(groups[~held_out]))
+    if not 3 <= folds <= images:
+        raise InputError(f"{folds} folds of {images} images to fit on: give 3 <= folds <= images")
+    fold = np.full(len(groups), HELD_OUT)
+    train = np.flatnonzero(~held_out)
+    splitter = GroupKFold(folds, shuffle=True, random_state=seed)
+    for index, (_, rows) in enumerate(splitter.split(train, groups=groups[train])):
+        fold[train[rows]] = index
+    for index in range(folds):
+        if len(np.unique(labels[fold == index])) < 2:
+            raise InputError(
+                f"fold {index} of {folds} holds a single class: give more images or fewer folds"
+            )
+    return fold
+
+
+def outer_folds(fold: Int[np.ndarray, " n"]) -> list[int]:
+    """The folds that are scored: the held-out one alone where there is one."""
+    return [HELD_OUT] if (fold == HELD_OUT).any() else np.unique(fold).tolist()
+
+
+def inner_folds(fold: Int[np.ndarray, " n"], outer: int) -> list[int]:
+    """The folds that a probe for the scored fold `outer` is fitted on."""
+    return [index for index in np.unique(fold).tolist() if index != outer]
