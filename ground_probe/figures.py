@@ -1,0 +1,163 @@
+"""Figures from given arrays and frames; each says where it comes from, and how many it shows.
+
+Colours are told apart by colour-blind readers. The figures are not pyplot's: show one by naming it
+last in a cell after `%matplotlib inline`, keep one with `save`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from jaxtyping import Bool, Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ground_probe.errors import InputError
+
+PALETTE = sns.color_palette("colorblind")
+SEQUENTIAL = "cividis"
+
+Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
+
+
+def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str = "") -> Figure:
+    """A bar for each method with its interval, a group for each dataset and split.
+
+    Args:
+        segmentation: rows of `segmentation.csv`.
+        metric: which of its metrics.
+        title: above the bars.
+
+    Raises:
+        InputError: no rows of that metric.
+    """
+    rows = segmentation[segmentation["metric"] == metric].dropna(subset="value")
+    known = ", ".join(segmentation["metric"].unique())
+    _refuse(rows.empty, f"no values of the metric {metric!r}: choose one of {known}")
+    rows = rows.assign(where=rows["dataset"] + " " + rows["split"])
+    figure, axes = _canvas(7, 1.2 + 0.35 * len(rows))
+    places = np.arange(len(rows))[::-1]
+    shades = dict(zip(rows["where"].unique(), PALETTE, strict=False))
+    colours = [shades.get(where, PALETTE[7]) for where in rows["where"]]
+    reach = np.abs(rows[["low", "high"]].to_numpy().T - rows["value"].to_numpy())
+    axes.barh(places, rows["value"], color=colours)
+    axes.errorbar(rows["value"], places, xerr=reach, fmt="none", ecolor="0.2", capsize=3)
+    axes.set_yticks(places, rows["method"] + " (" + rows["where"] + ")")
+    axes.set(xlabel=metric, title=title, xlim=(0, 1))
+    counted, errors = ", ".join(map(str, rows["n_ok"].unique())), rows["n_error"].sum()
+    return _about(figure, f"n = {counted} · {errors} errors · 95 % intervals")
+
+
+def overlay(
+    image: Picture,
+    mask: Bool[np.ndarray, "height width"],
+    *,
+    about: str,
+    gold: Bool[np.ndarray, "height width"] | None = None,
+    title: str = "",
+) -> Figure:
+    """The photo, dimmed outside a mask; the gold mask as a dashed outline.
+
+    Args:
+        image: RGB.
+        mask: of the image's size.
+        about: which block, step and stream the mask comes from.
+        gold: what the mask should be.
+        title: above the photo, such as the expression.
+    """
+    figure, axes = _canvas(*_inches(image))
+    axes.imshow(image)
+    _lay(axes, mask)
+    if gold is not None:
+        axes.contour(gold, levels=[0.5], colors="white", linestyles="dashed", linewidths=1)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9)
+    return _about(figure, about)
+
+
+def contact_sheet(
+    images: Sequence[Picture],
+    *,
+    about: str,
+    maps: Sequence[Bool[np.ndarray, "height width"] | Float[np.ndarray, "height width"]] = (),
+    titles: Sequence[str] = (),
+    columns: int = 4,
+) -> Figure:
+    """Many pictures in a grid, each with a mask or a map of numbers on it.
+
+    Args:
+        images: RGB.
+        about: which block, step and stream the maps come from.
+        maps: none, or one for each image and of its size: a mask, or numbers to see as heat.
+        titles: none, or one for each image.
+        columns: pictures in a row.
+
+    Raises:
+        InputError: no images, or not one map or title for each.
+    """
+    _refuse(not len(images), "there are no images to draw")
+    for name, given in (("maps", maps), ("titles", titles)):
+        _refuse(len(given) not in (0, len(images)), f"{len(given)} {name} of {len(images)} images")
+    columns = min(columns, len(images))
+    lines = -(-len(images) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.5 * lines + 0.3), layout="constrained")
+    for index, axes in enumerate(figure.subplots(lines, columns, squeeze=False).flat):
+        axes.set_axis_off()
+        if index >= len(images):
+            continue
+        axes.imshow(images[index])
+        if len(maps):
+            _lay(axes, maps[index])
+        if len(titles):
+            axes.set_title(titles[index], fontsize=7, wrap=True)
+    return _about(figure, f"{about} · n = {len(images)}")
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    """Write a figure as PNG, making its folder.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, metadata={"Software": None})
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def _lay(axes: Axes, values: np.ndarray) -> None:
+    if values.dtype == bool:  # dim the rest: a tint would drown in an object of its colour
+        shade = np.zeros((*values.shape, 4))
+        shade[~values, 3] = 0.6
+        axes.imshow(shade)
+    else:
+        axes.imshow(values, cmap=SEQUENTIAL, alpha=0.6)
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _inches(image: Picture) -> tuple[float, float]:
+    height, width = np.asarray(image).shape[:2]
+    scale = 5 / max(height, width)
+    return width * scale, height * scale + 0.5
+
+
+def _about(figure: Figure, text: str) -> Figure:
+    figure.supxlabel(text, fontsize=7, color="0.3")
+    return figure
+
+
+def _refuse(wrong: bool, message: str) -> None:
+    if wrong:
+        raise InputError(message)

@@ -1,0 +1,254 @@
+"""`run.json`: what was run, with what, and how it ended, written whole at every change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from ground_probe.errors import InputError
+
+DISTRIBUTION = "ground-probe"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling for one value, the text that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """Hexadecimal SHA-256 of the canonical JSON of `value`, shortened to `length` digits.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields a `.part` path, then flushes and renames it."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def writable_folder(path: Path | str) -> Path:
+    """Make a folder of results and return its absolute path.
+
+    Raises:
+        InputError: it cannot be made or written into.
+    """
+    folder = Path(path).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the output folder {folder}: {error.strerror}; choose another"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write into the output folder {folder}: choose another")
+    return folder
+
+
+@dataclass
+class RunRecord:
+    """The record of one run: its file and what the file says."""
+
+    path: Path
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, path: Path, spec: dict[str, Any], **fields: Any) -> RunRecord:
+        """Start a run, or start it anew where one of the same spec was before.
+
+        Args:
+            path: the file to write, in a folder that exists.
+            spec: all that decides the result, as JSON values.
+            fields: anything else worth knowing.
+
+        Raises:
+            InputError: the file holds a run of another spec; the message says what differs.
+        """
+        if path.exists():
+            _refuse_another_spec(path, spec)
+        record = cls(path)
+        record.write(
+            "started",
+            spec=spec,
+            digest=digest(spec),
+            **fields,
+            **environment(),
+            started_utc=_now(),
+            ended_utc=None,
+        )
+        return record
+
+    @property
+    def folder(self) -> Path:
+        """The folder the results belong in."""
+        return self.path.parent
+
+    def write(self, status: str, **fields: Any) -> None:
+        """Set the status and the given fields, and write the whole file."""
+        self.fields.update(fields, status=status)
+        with whole_file(self.path) as part:
+            part.write_text(json.dumps(self.fields, indent=2, default=str) + "\n")
+
+    def finish(self, status: str = "success", **fields: Any) -> None:
+        """Write how the run ended, and when."""
+        self.write(status, **fields, ended_utc=_now())
+
+
+@contextmanager
+def recording(path: Path, spec: dict[str, Any], **fields: Any) -> Iterator[RunRecord]:
+    """Keep a run's record: `started`, then `success`, `interrupted` or `error`.
+
+    SIGTERM ends the run as Ctrl-C does, so that a scheduler's notice is recorded too.
+    """
+    record = RunRecord.begin(path, spec, **fields)
+    with _sigterm_as_exit():
+        try:
+            yield record
+        except (KeyboardInterrupt, SystemExit):
+            record.finish("interrupted")
+            raise
+        except BaseException as error:
+            record.finish("error", error=f"{type(error).__name__}: {error}")
+            raise
+    record.finish()
+
+
+def open_run(notebook: str, out: str, **parameters: Any) -> RunRecord:
+    """Begin a notebook's own record; call its `finish` in the last cell.
+
+    Args:
+        notebook: the notebook's name, without suffix.
+        out: folder of results; empty for one named after notebook and parameters in `runs/`, where
+            the kernel runs.
+        parameters: the notebook's parameters, without `out`.
+
+    Raises:
+        InputError: the folder cannot be written, or holds this notebook with other parameters.
+    """
+    folder = writable_folder(out or Path("runs") / f"{notebook}-{digest(parameters)}")
+    return RunRecord.begin(status_path(folder, notebook), parameters)
+
+
+def status_path(folder: Path, notebook: str) -> Path:
+    """Where a notebook's record lies in a folder of results."""
+    return folder / f"{notebook}.run.json"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run's file says.
+
+    Raises:
+        InputError: the file is not a run record.
+    """
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a run record ({error}): move it away") from error
+    if not isinstance(fields, dict) or "status" not in fields:
+        raise InputError(f"{path} is not a run record (no status in it): move it away")
+    return fields
+
+
+def environment() -> dict[str, Any]:
+    """Package versions, commit and machine: what a reader needs to repeat a run."""
+    return {
+        "packages": {requirement.name: found for requirement, found in requirements()},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **_commit(),
+    }
+
+
+def requirements() -> list[tuple[Requirement, str | None]]:
+    """This package and what it requires (without extras), each with the version installed."""
+    declared = [Requirement(text) for text in [DISTRIBUTION, *(requires(DISTRIBUTION) or ())]]
+    return [
+        (requirement, _version(requirement.name))
+        for requirement in declared
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> dict[str, Any]:
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return {"commit": None, "dirty": None}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    return {
+        "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
+        "dirty": bool(git("status", "--porcelain")),
+    }
+
+
+def _refuse_another_spec(path: Path, spec: dict[str, Any]) -> None:
+    before = read_record(path)
+    if before.get("digest") != digest(spec):
+        raise InputError(
+            f"{path.parent} holds a run with other settings "
+            f"({_difference(before.get('spec') or {}, spec)}): choose another output folder, "
+            f"or remove this one"
+        )
+
+
+def _difference(before: Any, after: Any, name: str = "") -> str:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = sorted({*before, *after})
+        inner = [(key, before.get(key), after.get(key)) for key in keys]
+        parts = [_difference(b, a, f"{name}.{key}".lstrip(".")) for key, b, a in inner if b != a]
+        return ", ".join(parts)
+    return f"{name}: {before!r} there, {after!r} now"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

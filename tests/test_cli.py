@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_pipelines
+from PIL import Image
+
+import ground_probe as gp
+from ground_probe import cli
+from ground_probe.run_record import read_record
+
+SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "refer-sample"
+
+COMMANDS = ("study", "segment", "evaluate", "models", "doctor", "train-tiny")
+
+
+def refusal(capsys, *argv: str) -> str:
+    """The one line that a mistake gets, after checking that it is one line and exit code 2."""
+    assert cli.main(argv) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("ground-probe: ")
+    return lines[0]
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert f"example:\n  ground-probe {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_the_help_is_accepted(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    example = capsys.readouterr().out.strip().splitlines()[-1]
+    cli._parser().parse_args(example.replace('"left man"', "left-man").split()[1:])
+
+
+def test_help_imports_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from ground_probe import cli\n"
+        "try: cli.main(['segment', '--help'])\nexcept SystemExit: pass\n"
+        "print([n for n in ('torch', 'pandas', 'numpy', 'papermill') if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.endswith("\n[]\n"), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ((), "required: COMMAND"),
+        (("stdy",), "invalid choice: 'stdy'"),
+        (("study", "--limt", "3"), "unrecognized arguments: --limt"),
+        (("study", "--limit", "0"), "'0' is no whole number above 0"),
+        (("study", "--limit", "many"), "'many' is no whole number above 0"),
+        (("study", "--seed", "x"), "invalid int value: 'x'"),
+        (("study", "--dataset", "scene"), "unknown dataset 'scene': choose one of scenes"),
+        (("evaluate",), "required: --out"),
+        (("evaluate", "--out", "x", "--shard", "4/4"), "'4/4' is not I/N with 0 <= I < N"),
+        (("evaluate", "--out", "x", "--workers", "few"), "give a number or ray"),
+        (("evaluate", "--out", "x", "--dataset", "coco"), "unknown dataset 'coco'"),
+        (("evaluate", "--out", "x", "--split", "tset"), "did you mean 'test'?"),
+        (("train-tiny", "--minutes", "-1"), "'-1' is no number above 0"),
+        (("train-tiny", "--minutes", "nan"), "'nan' is no number above 0"),
+        (("train-tiny", "--device", "tpu"), "invalid choice: 'tpu'"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_code_2(argv, message, capsys):
+    assert message in refusal(capsys, *argv)
+
+
+def test_a_photo_s_mistakes_are_named_before_a_model_is_loaded(photo, tmp_path, capsys):
+    assert "no such file: none.jpg" in refusal(capsys, "segment", "none.jpg", "left man")
+    assert "the expression is empty" in refusal(capsys, "segment", photo, " ")
+    assert "is no image" in refusal(capsys, "segment", __file__, "left man")
+    away = str(tmp_path / "none" / "mask.png")
+    assert "there is no folder" in refusal(capsys, "segment", photo, "man", "-o", away)
+    assert "there is no folder" in refusal(capsys, "segment", photo, "man", "--overlay", away)
+
+
+def test_an_unknown_model_is_named(photo, tmp_path, capsys):
+    target = str(tmp_path / "mask.png")
+    said = refusal(capsys, "segment", photo, "left man", "--model", "tny", "-o", target)
+    assert "no model 'tny'" in said
+    assert not (tmp_path / "mask.png").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(photo, capsys):
+    assert "cannot make the output folder" in refusal(capsys, "train-tiny", "--out", photo)
+
+
+def test_ctrl_c_ends_with_130(monkeypatch, capsys):
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ground_probe.editors.models", interrupted, raising=False)
+    assert cli.main(["models"]) == 130
+    assert capsys.readouterr().err == "ground-probe: interrupted\n"
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.strip() == gp.__version__
+
+
+@pytest.fixture(scope="module")
+def editor_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kontext")
+    tiny_pipelines.kontext().save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_photo_becomes_a_mask_of_its_size(editor_folder, photo, tmp_path, capsys):
+    mask, seen = tmp_path / "mask.png", tmp_path / "seen.png"
+    options = ("--model", editor_folder, "-o", str(mask), "--overlay", str(seen))
+    assert cli.main(["segment", photo, "left man", *options]) == 0
+    with Image.open(mask) as made, Image.open(seen) as laid:
+        assert made.size == laid.size == (64, 48)
+        assert made.mode == "L" and set(np.unique(made)) <= {0, 255}
+        share = (np.asarray(made) > 0).mean()
+    said = capsys.readouterr()
+    assert f"{mask} {seen}: {share:.1%} of the image" in said.out
+    assert "scenes" not in said.err
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason=f"the sample of real photos is not at {SAMPLE}")
+@pytest.mark.parametrize("how", ["as it is", "turned", "grey", "alpha"])
+def test_real_photos_in_every_form(how, editor_folder, tmp_path):
+    sample = json.loads((SAMPLE / "samples.json").read_text())[0]
+    upright = (sample["width"], sample["height"])
+    with Image.open(SAMPLE / sample["image"]) as file:
+        image, exif = file.convert("RGB"), Image.Exif()
+    if how == "turned":
+        image, exif[0x0112] = image.transpose(Image.Transpose.ROTATE_90), 6
+    elif how == "grey":
+        image = image.convert("L")
+    elif how == "alpha":
+        image.putalpha(128)
+    path, mask = tmp_path / "photo.png", tmp_path / "mask.png"
+    image.save(path, exif=exif)
+    options = ("--model", editor_folder, "-o", str(mask))
+    assert cli.main(["segment", str(path), sample["sentences"][0], *options]) == 0
+    with Image.open(mask) as made:
+        assert made.size == upright
+
+
+def test_an_evaluation_runs_in_shards_and_resumes(editor_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["evaluate", "--model", editor_folder, "--limit", "4", "--out", str(out)]
+    for shard in ("0/2", "1/2"):
+        assert cli.main([*command, "--shard", shard]) == 0
+    assert f"Results: {out}" in capsys.readouterr().out
+    assert read_record(out / "run.json")["status"] == "success"
+    rows = pd.read_parquet(out / "rows.parquet")
+    assert len(rows) == 4 and set(rows["status"]) == {"ok"}
+    assert cli.main([*command, "--seed", "1"]) == 2  # another run is not mixed in
+    assert str(out) in capsys.readouterr().err.splitlines()[-1]

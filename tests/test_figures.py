@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from ground_probe import figures
+from ground_probe.errors import InputError
+
+
+def segmentation() -> pd.DataFrame:
+    rows = [
+        ("scenes", "test", "full", "miou", 0.6, 0.5, 0.65, 8, 8, 0),
+        ("scenes", "test", "attention", "miou", 0.3, 0.2, 0.4, 8, 8, 0),
+        ("scenes", "test", "full", "oiou", 0.9, 0.8, 1.0, 8, 8, 0),
+    ]
+    names = ["dataset", "split", "method", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=[*names, "n_expected", "n_ok", "n_error"])
+
+
+def photo(value: int = 90) -> Image.Image:
+    return Image.new("RGB", (20, 10), (value, value, value))
+
+
+def mask() -> np.ndarray:
+    made = np.zeros((10, 20), dtype=bool)
+    made[2:5, 3:9] = True
+    return made
+
+
+def text_of(figure: Figure) -> str:
+    """Everything a reader can read on a figure."""
+    figure.draw_without_rendering()
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_bars_are_the_values_with_their_intervals():
+    (axes,) = figures.method_bars(segmentation()).axes
+    assert [bar.get_width() for bar in axes.patches] == [0.6, 0.3]
+    ends = [segment[:, 0] for segment in axes.collections[0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.5, 0.65], [0.2, 0.4]])
+    assert axes.get_yticks()[0] > axes.get_yticks()[1]  # the first row stands on top
+
+
+def test_every_figure_says_block_step_stream_and_how_many():
+    assert "n = 8 · 0 errors" in text_of(figures.method_bars(segmentation()))
+    about = "blocks.1 · step 0 · reference"
+    assert about in text_of(figures.overlay(photo(), mask(), about=about, gold=mask()))
+    sheet = figures.contact_sheet([photo()] * 3, about=about, titles=["a", "b", "c"], columns=2)
+    assert f"{about} · n = 3" in text_of(sheet) and "c" in text_of(sheet)
+
+
+def test_a_mask_lies_where_it_is_and_nowhere_else():
+    axes = figures.overlay(photo(), mask(), about="").axes[0]
+    photo_layer, shade = (layer.get_array() for layer in axes.images)
+    assert photo_layer.shape[:2] == shade.shape[:2]
+    np.testing.assert_array_equal(shade[..., 3] == 0, mask())
+
+
+def test_a_sheet_takes_masks_and_maps():
+    maps = [mask(), np.linspace(0, 1, 200).reshape(10, 20)]
+    sheet = figures.contact_sheet([photo(), photo(9)], about="", maps=maps)
+    assert [len(axes.images) for axes in sheet.axes] == [2, 2]
+    np.testing.assert_array_equal(sheet.axes[1].images[1].get_array(), maps[1])
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: figures.method_bars(segmentation(), metric="iou"), "choose one of miou, oiou"),
+        (lambda: figures.contact_sheet([], about=""), "there are no images"),
+        (lambda: figures.contact_sheet([photo()], about="", titles="ab"), "2 titles of 1 images"),
+        (lambda: figures.save(Figure(), "/dev/null/a.png"), "cannot write /dev/null/a.png"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(draw, message):
+    with pytest.raises(InputError, match=message):
+        draw()
+
+
+def test_a_figure_is_kept_the_same_twice(tmp_path):
+    one, two = (
+        figures.save(figures.method_bars(segmentation()), tmp_path / name / "a.png")
+        for name in "ab"
+    )
+    assert one.read_bytes() == two.read_bytes()
+    with Image.open(one) as picture:
+        assert picture.width > 500

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from ground_probe import study
+from ground_probe.errors import GroundProbeError, InputError, UnknownNameError
+from ground_probe.run_record import read_record, status_path
+
+PARAMETERS = """
+limit: int = 4  # examples
+share: float = 0.5  # of 1
+model: str = "tiny"
+ready: bool = False
+steps: list[int] = [0, 9]
+root: str | None = None
+out: str = ""
+"""
+BEGIN = (
+    "import ground_probe as gp\n"
+    'run = gp.open_run("small", out, limit=limit, share=share, model=model)'
+)
+FINISH = "run.finish(n_expected=limit, n_ok=limit, n_error=0)"
+
+
+def notebook(folder: Path, *cells: str, parameters: str = PARAMETERS, name: str = "small") -> Path:
+    made = nbformat.v4.new_notebook()
+    tagged = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    made.cells = [tagged, *map(nbformat.v4.new_code_cell, cells)]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(made, path)
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out {braces}"
+    folder.mkdir()
+    return folder
+
+
+def test_defaults_are_completed_and_typed_values_pass_as_they_are(tmp_path):
+    source = notebook(tmp_path)
+    values = study.resolve_parameters(source, {"limit": 7, "share": 1, "model": "007", "root": "a"})
+    assert values == {
+        "limit": 7,
+        "share": 1,
+        "model": "007",
+        "ready": False,
+        "steps": [0, 9],
+        "root": "a",
+        "out": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("limit", "7"),
+        ("limit", 7.0),
+        ("limit", True),
+        ("limit", None),
+        ("share", float("inf")),
+        ("share", "12e4567"),
+        ("model", 7),
+        ("model", Path("tiny")),
+        ("ready", 1),
+        ("steps", (0, 9)),
+        ("steps", [0, "9"]),
+    ],
+)
+def test_a_mistyped_value_is_refused_by_name(tmp_path, name, value):
+    with pytest.raises(InputError, match=f"parameter {name} of small is .*, got "):
+        study.resolve_parameters(notebook(tmp_path), {name: value})
+
+
+def test_an_unknown_parameter_is_refused_with_those_that_exist(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"'limt': choose one of limit, .*mean 'limit'"):
+        study.resolve_parameters(notebook(tmp_path), {"limt": 3})
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("limit = 4", "is not `name: type = literal`"),
+        ("limit: int = 4\nprint(limit)", "is not `name: type = literal`"),
+        ("limit: Path = 4", "a parameter cannot be Path"),
+        ("limit: int = 'four'", "parameter limit of small is int, got 'four'"),
+    ],
+)
+def test_a_loose_parameters_cell_is_refused(tmp_path, cell, message):
+    with pytest.raises(InputError, match=message):
+        study.resolve_parameters(notebook(tmp_path, parameters=cell), {})
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path):
+    path = tmp_path / "bare.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), path)
+    with pytest.raises(InputError, match="has 0 cells tagged `parameters`"):
+        study.resolve_parameters(path, {})
+
+
+def test_a_notebook_runs_here_with_the_given_values_and_leaves_its_record(tmp_path, out, capfd):
+    cells = (BEGIN, "import sys; print(sys.executable, share)", "print('bar', file=sys.stderr)")
+    record = study.run_notebook(notebook(tmp_path, *cells, FINISH), out, {"share": 1})
+    assert record["status"] == "success" and record["n_ok"] == 4
+    assert record["spec"] == {"limit": 4, "share": 1, "model": "tiny"}
+    executed = nbformat.read(out / "small.ipynb", as_version=4)
+    printed = [o.text for c in executed.cells for o in c.get("outputs", ()) if o.name == "stdout"]
+    assert printed == [f"{sys.executable} 1\n"]
+    page = (out / "small.html").read_text()
+    assert 'src="http' not in page and sys.executable in page
+    assert capfd.readouterr().err == "bar\n"
+    assert not list(out.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ((BEGIN, "raise KeyError('lost')", FINISH), "small failed: KeyError: 'lost'"),
+        ((BEGIN, "import os; os._exit(1)", FINISH), "small failed: .*ead kernel|DeadKernel"),
+        ((BEGIN,), "ended as 'started'"),
+        (("1 + 1",), "ended as 'never started'"),
+    ],
+)
+def test_a_notebook_that_did_not_say_success_has_failed(tmp_path, out, cells, message):
+    source = notebook(tmp_path, BEGIN, FINISH)
+    status_path(out, "small").write_text('{"status": "success", "digest": "stale"}')
+    source = notebook(tmp_path, *cells)
+    with pytest.raises(GroundProbeError, match=message):
+        study.run_notebook(source, out, {})
+    if BEGIN in cells:
+        assert read_record(out / "small.run.json")["status"] == "error"
+    assert not (out / "small.html").exists()
+
+
+def test_a_refused_parameter_runs_nothing(tmp_path, out):
+    with pytest.raises(InputError):
+        study.run_notebook(notebook(tmp_path, BEGIN, FINISH), out, {"limit": "many"})
+    assert list(out.iterdir()) == []
+
+
+STUDY_CELLS = (
+    'import ground_probe as gp, pandas as pd\nrun = gp.open_run("small", out, limit=limit)',
+    "rows = [(0, 'b.0', 'val', 0.5), (0, 'b.0', 'test', 0.75), (9, 'b.1', 'val', 0.5),"
+    "(9, 'b.1', 'test', 0.875)]\n"
+    "table = pd.DataFrame(rows, columns=['step', 'block', 'split', 'value'])\n"
+    "table = table.assign(stream='noise', probe='linear', labels='grounding', control='none')\n"
+    "table.assign(seed=0).to_csv(run.folder / 'emergence.csv', index=False)",
+    "run.finish(n_ok=limit)",
+)
+PLAN = {"small": ("limit",)}
+
+
+@pytest.fixture
+def small_study(tmp_path, monkeypatch):
+    source = notebook(tmp_path, *STUDY_CELLS)
+    monkeypatch.setattr(study, "notebook_path", lambda name: source)
+    return source
+
+
+def test_a_study_leaves_a_record_and_a_page_and_runs_again_in_place(small_study, tmp_path):
+    out = tmp_path / "study"
+    for _ in range(2):
+        page = study.run_study(out, limit=5, notebooks=PLAN).read_text()
+    assert "step 9" in page and "0.875" in page and 'href="small.html"' in page
+    record = read_record(out / "run.json")
+    assert record["status"] == "success" and record["ended_utc"]
+    assert record["parts"]["small"]["n_ok"] == 5
+    assert record["spec"]["notebooks"]["small"]["limit"] == 5
+    with pytest.raises(InputError, match=r"notebooks\.small\.limit: 5 there, 6 now"):
+        study.run_study(out, limit=6, notebooks=PLAN)
+    assert read_record(out / "run.json") == record
+
+
+def test_a_failed_notebook_is_in_the_record_of_the_study(tmp_path, monkeypatch):
+    source = notebook(tmp_path, STUDY_CELLS[0], "1 / 0")
+    monkeypatch.setattr(study, "notebook_path", lambda name: source)
+    with pytest.raises(GroundProbeError, match="ZeroDivisionError"):
+        study.run_study(tmp_path / "study", notebooks=PLAN)
+    record = read_record(tmp_path / "study" / "run.json")
+    assert record["status"] == "error" and "ZeroDivisionError" in record["error"]
+    assert not (tmp_path / "study" / "index.html").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_study_says_so_and_leaves_no_kernel(tmp_path, number, code):
+    marker = tmp_path / "pid"
+    wait = (
+        f"import os, pathlib, time\npathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(60)"
+    )
+    source = notebook(tmp_path, STUDY_CELLS[0], wait)
+    script = (
+        "import sys; from pathlib import Path; from ground_probe import cli, study\n"
+        f"study.notebook_path = lambda name: Path({str(source)!r})\n"
+        f"study.NOTEBOOKS.clear(); study.NOTEBOOKS.update({PLAN!r})\n"
+        f"sys.exit(cli.main(['study', '--out', {str(tmp_path / 'study')!r}]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (marker.exists() and marker.read_text()):
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == code, error
+    assert "Traceback" not in error
+    assert read_record(tmp_path / "study" / "run.json")["status"] == "interrupted"
+    assert read_record(tmp_path / "study" / "small.run.json")["status"] == "interrupted"
+    assert not Path(f"/proc/{marker.read_text()}").exists()
+
+
+def test_tables_worked_by_hand():
+    emergence = pd.DataFrame(
+        [
+            ("b.0", "noise", 0, "val", 0.8),
+            ("b.1", "noise", 0, "val", 0.7),
+            ("b.0", "noise", 0, "test", 0.5),
+            ("b.1", "noise", 0, "test", 0.9),  # better on test, and rightly not chosen
+            ("b.1", "noise", 9, "val", 0.6),
+            ("b.1", "noise", 9, "test", 0.65),
+            ("b.0", "reference", 0, "val", 0.6),
+            ("b.0", "reference", 0, "test", 0.55),
+        ],
+        columns=["block", "stream", "step", "split", "value"],
+    ).assign(probe="linear", labels="grounding", control="none", seed=0)
+    table = study.separability_by_step(emergence)
+    assert list(table.columns) == ["step 0", "step 9"]
+    assert table.loc[("grounding", "noise")].tolist() == [0.5, 0.65]
+    assert table.loc[("grounding", "reference"), "step 0"] == 0.55
+    row = {"dataset": "scenes", "split": "test", "method": "full", "metric": "miou"}
+    row |= {"value": 0.5, "low": 0.4, "high": 0.6, "n_expected": 8, "n_ok": 8, "n_error": 0}
+    scores = study.segmentation_scores(pd.DataFrame([row]))
+    assert scores.loc[("scenes", "test", "full", 8, 0), "miou"] == "0.50 [0.40, 0.60]"
+
+
+def test_an_unknown_notebook_lists_those_there_are():
+    with pytest.raises(UnknownNameError, match="unknown notebook '99_none'"):
+        study.notebook_path("99_none")
