@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -94,7 +95,7 @@ class ScenesSplit(Sequence[RefExample]):
             others=tuple(other[0] if other else "" for other in found),
         )
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The examples' keys, without drawing anything."""
         return tuple(f"{self.dataset}/{self.split}/{self.seed}/{i}" for i in self.indices)
@@ -104,9 +105,9 @@ class ScenesSplit(Sequence[RefExample]):
         """The image of each example: its own."""
         return self.keys
 
-    @property
+    @cached_property
     def expressions(self) -> tuple[str, ...]:
-        """The expressions (drawn anew at each call)."""
+        """The expressions; the scenes are drawn once for them."""
         return tuple(self.scene(i).expression for i in range(len(self)))
 
 

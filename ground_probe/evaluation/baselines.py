@@ -1,0 +1,33 @@
+"""References that need no model: what a score has to be above, and what it cannot pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ground_probe.datasets.example import Mask, RefExample
+
+
+def whole_image(editor: Any, example: RefExample) -> Mask:
+    """Everything: the floor of a predictor that does not look."""
+    return np.ones_like(example.mask)
+
+
+def largest_object(editor: Any, example: RefExample) -> Mask:
+    """The largest object of the image with its exact mask: perfect edges, no language."""
+    return max((example.mask, *example.distractors), key=np.count_nonzero)
+
+
+def oracle_grid(editor: Any, example: RefExample) -> Mask:
+    """The ceiling: the true mask averaged on the editor's token grid, upsampled, thresholded."""
+    geometry = editor.geometry(example.image)
+    return np.asarray(geometry.to_pixels(geometry.soft_labels(example.mask))) >= 0.5
+
+
+BASELINES: dict[str, Callable[[Any, RefExample], Mask]] = {
+    "whole_image": whole_image,
+    "largest_object": largest_object,
+    "oracle_grid": oracle_grid,
+}

@@ -1,0 +1,156 @@
+"""Scores from counted pixels: the summary, its breakdowns, and the published rows beside ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from ground_probe import metrics
+from ground_probe.errors import UnknownNameError
+
+PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
+METRICS = ("miou", "oiou", *(f"p@{x}" for x in PRECISIONS))
+SUMMARY_COLUMNS = (
+    "dataset", "split", "method", "metric", "value", "low", "high", "n_expected", "n_ok", "n_error",
+)  # fmt: skip
+_KEYS = ["dataset", "split", "method"]
+
+LOCATION_WORDS = frozenset({
+    "left", "right", "top", "bottom", "up", "down", "upper", "lower", "leftmost", "rightmost",
+    "middle", "center", "centre", "front", "back", "behind", "corner", "side", "edge", "end",
+    "next", "near", "nearest", "closest", "far", "farthest", "above", "below", "under", "over",
+    "beside", "between",
+})  # fmt: skip
+
+
+def summarise(results: pd.DataFrame, waive: Collection[str] = ()) -> pd.DataFrame:
+    """One row a (dataset, split, method, metric): value and 95 % interval, as fractions.
+
+    A method with a missing or failed sentence has no values, unless each failed one is waived; a
+    waived sentence is left out of the values and stays in `n_error`.
+
+    Args:
+        results: the table of `Store.results`.
+        waive: `example` names of failed sentences that may be left out.
+
+    Raises:
+        UnknownNameError: a waived example that does not exist.
+    """
+    check_waived(results["example"], waive)
+    scored = dict(list(_settled(results, waive).groupby(_KEYS)))
+    summary = []
+    for names, rows in results.groupby(_KEYS, sort=False):
+        status = rows["status"].value_counts()
+        counts = {f"n_{name}": int(status.get(name, 0)) for name in ("ok", "error")}
+        table = scores(scored[names]) if names in scored else pd.DataFrame({"metric": METRICS})
+        columns = dict(zip(_KEYS, names, strict=True))
+        summary.append(table.assign(**columns, n_expected=len(rows), **counts))
+    return pd.concat(summary, ignore_index=True).reindex(columns=list(SUMMARY_COLUMNS))
+
+
+def check_waived(examples: Collection[str], waive: Collection[str]) -> None:
+    """Raise UnknownNameError for a waived example that does not exist."""
+    if wrong := sorted(set(waive) - set(examples)):
+        raise UnknownNameError(
+            f"unknown example {wrong[0]!r}: waive by the names in the column `example` of "
+            f"rows.parquet, such as {next(iter(examples))!r}"
+        )
+
+
+def _settled(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:
+    """The `ok` rows of the methods that may have scores."""
+    settled = results["status"].eq("ok")
+    settled |= results["status"].eq("error") & results["example"].isin(list(waive))
+    whole = settled.groupby([results[name] for name in _KEYS]).transform("all")
+    return results[whole & results["status"].eq("ok")]
+
+
+def scores(ok: pd.DataFrame) -> pd.DataFrame:
+    """Every metric of some results: `metric, value, low, high`; images are resampled whole."""
+    inter_px, union_px = ok["inter_px"].to_numpy(int), ok["union_px"].to_numpy(int)
+    ious = metrics.iou(inter_px, union_px)
+    values = [metrics.miou(inter_px, union_px), metrics.oiou(inter_px, union_px)]
+    values += [metrics.precision_at(ious, x) for x in PRECISIONS]
+    # Each metric is a ratio of two sums over rows, so sums over images are all a resample needs.
+    over = np.stack([ious, inter_px, *(ious > x for x in PRECISIONS)], axis=1).astype(float)
+    under = np.ones_like(over)
+    under[:, METRICS.index("oiou")] = union_px
+    names, image = np.unique(ok["image_id"].to_numpy(str), return_inverse=True)
+    weights = metrics.resample_weights(len(names)).astype(float)
+    over, under = (weights @ _sums(each, image) for each in (over, under))
+    low, high = metrics.percentiles(over / np.maximum(under, 1))
+    return pd.DataFrame({"metric": METRICS, "value": values, "low": low, "high": high})
+
+
+def breakdown(results: pd.DataFrame, waive: Collection[str] = ()) -> pd.DataFrame:
+    """Scores by object size, location words and expression length: `summarise` in parts.
+
+    Methods without a value in the summary have none here.
+
+    Sizes are COCO's (small < 32², medium < 96² px, at the original image's size).
+    Columns: `dataset, split, method, by, level, metric, value, low, high, n_ok`.
+    """
+    ok = _settled(results, waive).copy()
+    words = ok["expression"].map(words_of)
+    ok["object size"] = pd.cut(
+        ok["gold_px"].astype(int), [-1, 32**2 - 1, 96**2 - 1, np.inf],
+        labels=["small", "medium", "large"],
+    )  # fmt: skip
+    ok["location words"] = words.map(
+        lambda found: "no" if LOCATION_WORDS.isdisjoint(found) else "yes"
+    )
+    ok["expression length"] = pd.cut(
+        words.map(len), [0, 2, 5, 10, np.inf], labels=["1-2", "3-5", "6-10", "11+"]
+    )
+    tables = []
+    for by in ("object size", "location words", "expression length"):
+        for names, rows in ok.groupby([*_KEYS, by], sort=False, observed=True):
+            columns = dict(zip([*_KEYS, "level"], names, strict=True))
+            tables.append(scores(rows).assign(by=by, n_ok=len(rows), **columns))
+    columns = [*_KEYS, "by", "level", "metric", "value", "low", "high", "n_ok"]
+    return (
+        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    )
+
+
+def words_of(expression: str) -> list[str]:
+    """The whole words of an expression, in lower case.
+
+    >>> words_of("The cup, top-left")
+    ['the', 'cup', 'top', 'left']
+    """
+    return re.findall(r"[a-z0-9']+", expression.lower())
+
+
+def published() -> pd.DataFrame:
+    """Published zero-shot numbers: `method, dataset, split, metric, value, source, status`.
+
+    `dataset` carries its owner, as ours do; `value` is a fraction. Rows whose status is
+    `unverified` are from memory and must be shown so.
+    """
+    with (files("ground_probe.evaluation") / "published.csv").open(encoding="utf-8") as file:
+        rows = pd.read_csv(file)
+    rows["dataset"] += "_" + rows.pop("owner")
+    return rows.assign(value=rows["value"] / 100)
+
+
+def compare(summary: pd.DataFrame) -> pd.DataFrame:
+    """Our rows beside the published ones of the same dataset, split and metric, best first."""
+    same = ["dataset", "split", "metric"]
+    theirs = published().merge(summary[same].drop_duplicates(), on=same)
+    ours = summary.assign(source="this run", status="measured")
+    both = pd.concat([ours, theirs], ignore_index=True)
+    columns = [*same, "method", "value", "low", "high", "source", "status"]
+    both = both[both["metric"].isin(["miou", "oiou"])][columns]
+    order = [True, True, True, False]
+    return both.sort_values([*same, "value"], ascending=order, ignore_index=True)
+
+
+def _sums(rows: np.ndarray, image: np.ndarray) -> np.ndarray:
+    sums = np.zeros((image.max() + 1, rows.shape[1]))
+    np.add.at(sums, image, rows)
+    return sums

@@ -1,0 +1,164 @@
+"""The unit of work: sentences of whole images in, rows of counted pixels out."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ground_probe import metrics
+from ground_probe.datasets.example import Mask, RefExample
+from ground_probe.errors import GroundProbeError
+from ground_probe.evaluation.baselines import BASELINES
+from ground_probe.evaluation.store import COUNTS, error_row, row
+from ground_probe.run_record import digest
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sentence to evaluate: its position in the split and the keys its methods answer."""
+
+    index: int
+    image_id: str
+    keys: Mapping[str, str]
+
+
+Chunk = tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that turns an item into rows; travels to workers, which load the editor."""
+
+    load: Callable[[], Any]
+    split: Sequence[RefExample]
+    segment: Callable[..., Any]
+    recipe: Any
+    seed: int
+
+    def describe(self, editor: Any) -> dict[str, Any]:
+        """What of the editor and the recipe changes numbers, and belongs in the keys."""
+        recipe = self.recipe
+        if recipe is None and editor is not None:
+            from ground_probe.segmentation import default_recipe
+
+            recipe = default_recipe(editor)
+        revision = getattr(editor, "revision", None) or getattr(editor, "name", None)
+        return {
+            "model": _text(revision),
+            "dtype": _text(getattr(editor, "dtype", None)),
+            "recipe": getattr(recipe, "choices", recipe),
+        }
+
+    def where(self, editor: Any) -> dict[str, Any]:
+        """What of the editor is worth recording, though no number should depend on it."""
+        return {name: _text(getattr(editor, name, None)) for name in ("name", "device")}
+
+    def run(self, editor: Any, chunk: Chunk) -> Iterator[Rows]:
+        """Yield the rows of each item; an item that raises becomes error rows.
+
+        Raises:
+            RuntimeError: the device failed (any CUDA error but out of memory): nothing that this
+                process computes from here on can be trusted, so it must end.
+        """
+        for item in chunk:
+            start = time.perf_counter()
+            try:
+                example = self.split[item.index]
+                masks = _with_memory(partial(self.masks, editor, example, item.keys))
+            except Exception as error:
+                if _device_failed(error):
+                    raise
+                seconds = time.perf_counter() - start
+                yield [error_row(key, error, seconds) for key in item.keys.values()]
+                continue
+            seconds = time.perf_counter() - start
+            yield [
+                _counted(key, masks.get(method), example.mask, method, seconds)
+                for method, key in item.keys.items()
+            ]
+
+    def masks(self, editor: Any, example: RefExample, methods: Sequence[str]) -> dict[str, Any]:
+        """The masks of the methods asked for, with one call of the segmenter at most."""
+        masks = {name: BASELINES[name](editor, example) for name in methods if name in BASELINES}
+        asked = [name for name in methods if name not in BASELINES]
+        if asked:
+            seed = example_seed(self.seed, example.key)
+            found = self.segment(
+                editor, example.image, example.expression, recipe=self.recipe, seed=seed
+            )
+            masks |= found if isinstance(found, Mapping) else {asked[0]: found}
+        return masks
+
+
+def example_seed(seed: int, key: str) -> int:
+    """The noise seed of one example: it belongs to the example, not to the order of a run.
+
+    >>> example_seed(0, "scenes/test/0/17") == example_seed(0, "scenes/test/0/17")
+    True
+    """
+    return int(digest([seed, key], length=8), 16) >> 1
+
+
+def chunks(items: Sequence[Item], sentences: int) -> Iterator[Chunk]:
+    """Group items into chunks of about `sentences`, never dividing an image.
+
+    >>> items = [Item(i, image, {}) for i, image in enumerate("aaabcc")]
+    >>> [[item.index for item in chunk] for chunk in chunks(items, 2)]
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    images: dict[str, list[Item]] = {}
+    for item in items:
+        images.setdefault(item.image_id, []).append(item)
+    chunk: list[Item] = []
+    for image in images.values():
+        chunk += image
+        if len(chunk) >= sentences:
+            yield tuple(chunk)
+            chunk = []
+    if chunk:
+        yield tuple(chunk)
+
+
+def _counted(key: str, found: Any, gold: Mask, method: str, seconds: float) -> dict[str, Any]:
+    try:
+        if found is None:
+            raise GroundProbeError(f"the segmenter returned no mask for the method {method!r}")
+        pred = np.asarray(getattr(found, "mask", found))
+        inter_px, union_px = metrics.counts(pred, gold)
+    except GroundProbeError as error:
+        return error_row(key, error, seconds)
+    pred_px, gold_px = int(np.count_nonzero(pred)), int(np.count_nonzero(gold))
+    return row(key, dict(zip(COUNTS, (inter_px, union_px, pred_px, gold_px), strict=True)), seconds)
+
+
+def _with_memory(compute: Callable[[], Any]) -> Any:
+    """Call once more, with the device's cache emptied, when memory ran out the first time."""
+    try:
+        return compute()
+    except Exception as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+    gc.collect()
+    torch.cuda.empty_cache()
+    return compute()
+
+
+def _device_failed(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or isinstance(error, torch.OutOfMemoryError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

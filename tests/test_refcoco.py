@@ -1,0 +1,403 @@
+"""The RefCOCO family on real COCO annotations: both sources, every mask, every kind of bad data."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import pickle
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ground_probe.datasets import check_data, hub, load_split, refcoco
+from ground_probe.datasets.images import FileImage, decode, to_rgb
+from ground_probe.datasets.masks import to_mask
+from ground_probe.errors import InputError, UnknownNameError
+from ground_probe.evaluation import evaluate
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+COCO = DATA / "coco-sample"
+needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason=f"{COCO} is not there")
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes `str` as Python 2 did, as bytes: what the published files hold."""
+
+    dispatch = pickle._Pickler.dispatch.copy()
+
+    def save_bytestring(self, text):
+        encoded = text.encode("latin1")
+        self.write(pickle.BINSTRING + len(encoded).to_bytes(4, "little") + encoded)
+
+    dispatch[str] = save_bytestring
+
+
+@pytest.fixture(scope="module")
+def instances():
+    return json.loads((COCO / "instances.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def refs(instances):
+    """Two sentences for every second annotation, crowds included; some of another split."""
+    return [
+        {
+            "ref_id": number,
+            "ann_id": annotation["id"],
+            "image_id": annotation["image_id"],
+            "category_id": annotation["category_id"],
+            "file_name": f"COCO_train2014_{annotation['image_id']:012d}_{number}.jpg",
+            "split": "train" if annotation["image_id"] % 7 == 0 else "val",
+            "sent_ids": [2 * number, 2 * number + 1],
+            "sentences": [
+                {
+                    "sent_id": 2 * number,
+                    "sent": f"caf\xe9 {number}",
+                    "raw": "Caf\xe9!",
+                    "tokens": [],
+                },
+                {"sent_id": 2 * number + 1, "sent": "left man", "raw": "Left man", "tokens": []},
+            ],
+        }
+        for number, annotation in enumerate(instances["annotations"][::2])
+    ]
+
+
+def write_folder(root, refs, instances):
+    (root / "refcoco").mkdir(parents=True)
+    with (root / "refcoco" / "refs(unc).p").open("wb") as file:
+        Python2Pickler(file, protocol=2).dump(refs)
+    (root / "refcoco" / "instances.json").write_text(json.dumps(instances))
+    (root / "train2014").mkdir()
+    for photo in (COCO / "images").iterdir():
+        (root / "train2014" / photo.name).symlink_to(photo)
+    return root
+
+
+def write_parquet(root, refs, instances):
+    images = {image["id"]: image for image in instances["images"]}
+    annotations = {each["id"]: each for each in instances["annotations"]}
+    rows = defaultdict(list)
+    for ref in refs:
+        if ref["split"] == "val":
+            annotation = annotations[ref["ann_id"]]
+            kept = {
+                name: annotation[name] for name in ("id", "image_id", "iscrowd", "segmentation")
+            }
+            rows[ref["image_id"]].append({"ann_info": kept, "ref_info": ref})
+    table = pa.Table.from_pylist([
+        {
+            "ref_list": row,
+            "image_info": images[image_id],
+            "image": {
+                "bytes": (COCO / "images" / images[image_id]["file_name"]).read_bytes(),
+                "path": images[image_id]["file_name"],
+            },
+        }
+        for image_id, row in rows.items()
+    ])  # fmt: skip
+    root.mkdir()
+    half = len(table) // 2
+    for part, rows in enumerate((table[:half], table[half:])):
+        path = root / f"refcoco_unc_val-0000{part}-of-00002-0a1b.parquet"
+        pq.write_table(rows, path, row_group_size=7)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, refs, instances):
+    return write_folder(tmp_path_factory.mktemp("refer") / "data", refs, instances)
+
+
+@pytest.fixture(autouse=True)
+def sample_counts(monkeypatch, request):
+    """The sample's own counts in place of the published ones."""
+    if "refs" not in request.fixturenames:
+        return
+    refs = [ref for ref in request.getfixturevalue("refs") if ref["split"] == "val"]
+    expected = refcoco.Expected(len({ref["image_id"] for ref in refs}), len(refs), 2 * len(refs))
+    monkeypatch.setitem(refcoco.COLLECTIONS["refcoco_unc"].splits, "val", expected)
+
+
+@needs_coco
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_every_real_mask_equals_pycocotools(instances):
+    from pycocotools.coco import COCO as Reference
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = Reference(COCO / "instances.json")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in instances["images"]}
+    overlapping = 0
+    for annotation in instances["annotations"]:
+        size = sizes[annotation["image_id"]]
+        mask = to_mask(annotation["segmentation"], size)
+        np.testing.assert_array_equal(mask, reference.annToMask(annotation).astype(bool))
+        refer = to_mask(annotation["segmentation"], size, overlap="refer")
+        assert (refer <= mask).all()
+        overlapping += bool((refer != mask).any())
+    assert overlapping >= 1
+
+
+def test_overlapping_parts_by_hand():
+    left, right = [0, 0, 2, 0, 2, 3, 0, 3], [1, 0, 4, 0, 4, 3, 1, 3]
+    assert to_mask([left, right], (3, 4)).all()
+    np.testing.assert_array_equal(
+        to_mask([left, right], (3, 4), overlap="refer"), [[True, False, True, True]] * 3
+    )
+
+
+@given(st.integers(0, 2**12 - 1), st.sampled_from(["plain", "compressed"]))
+def test_run_lengths_survive(bits, form):
+    from pycocotools import mask as coco
+
+    mask = np.array([bits >> i & 1 for i in range(12)], dtype=bool).reshape(3, 4)
+    if not mask.any():
+        mask[0, 0] = True
+    if form == "compressed":
+        code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    else:
+        flat = np.concatenate([[False], mask.T.ravel(), [True]])
+        edges = np.flatnonzero(flat[1:] != flat[:-1])
+        runs = np.diff(np.concatenate([[0], edges]))
+        code = {"size": [3, 4], "counts": [*runs.tolist(), 12 - int(runs.sum())]}
+    np.testing.assert_array_equal(to_mask(code, (3, 4)), mask)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [4, 3], "counts": [0, 12]}, "expected the image's \\[3, 4\\]"),
+        ({"size": [3, 4], "counts": [0, 999999]}, "expected height x width"),
+        ({"size": [3, 4], "counts": "garbage"}, "cannot be decoded"),
+        ({"size": [3, 4]}, "no counts"),
+        ([[0, 0, 1, 1]], "three points"),
+        ([[0, 0, 1, 0, float("nan"), 1]], "three points"),
+        ([], "three points"),
+        (None, "neither polygons nor run lengths"),
+        ([[50, 50, 60, 50, 60, 60]], "no pixel of the image"),
+    ],
+)
+def test_damaged_segmentations_are_refused(segmentation, message):
+    with pytest.raises(InputError, match=message):
+        to_mask(segmentation, (3, 4))
+
+
+@needs_coco
+def test_folder_and_parquet_give_equal_examples(folder, refs, instances, tmp_path):
+    polygons = {a["id"] for a in instances["annotations"] if not a["iscrowd"]}
+    refs = [ref for ref in refs if ref["ann_id"] in polygons]
+    count = sum(ref["split"] == "val" for ref in refs)
+    expected = replace(
+        refcoco.COLLECTIONS["refcoco_unc"].splits["val"], refs=count, sentences=2 * count
+    )
+    refcoco.COLLECTIONS["refcoco_unc"].splits["val"] = expected
+    a = load_split("refcoco_unc", "val", root=write_folder(tmp_path / "f", refs, instances))
+    b = load_split("refcoco_unc", "val", root=write_parquet(tmp_path / "p", refs, instances))
+    assert (a.keys, a.expressions, a.image_ids, a.revision) == (
+        b.keys, b.expressions, b.image_ids, b.revision,
+    )  # fmt: skip
+    assert len(a) == expected.sentences == len(set(a.keys))
+    sizes = {image["id"]: (image["height"], image["width"]) for image in instances["images"]}
+    for index in range(0, len(a), 5):
+        x, y = a[index], b[index]
+        assert (x.key, x.expression, x.image_id, x.others) == (
+            y.key,
+            y.expression,
+            y.image_id,
+            y.others,
+        )
+        assert x.mask.shape == sizes[int(x.image_id)]
+        np.testing.assert_array_equal(x.image, y.image)
+        for first, second in zip([x.mask, *x.distractors], [y.mask, *y.distractors], strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
+@needs_coco
+def test_text_overlap_and_annotations_change_the_revision(folder, refs, instances, tmp_path):
+    split = load_split("refcoco_unc", "val", root=folder)
+    raw = load_split("refcoco_unc", "val", root=folder, text="raw")
+    refer = load_split("refcoco_unc", "val", root=folder, overlap="refer")
+    assert "caf\xe9 1" in split.expressions and "Caf\xe9!" in raw.expressions
+    assert len({split.revision, raw.revision, refer.revision}) == 3
+    moved = json.loads(json.dumps(instances))
+    first = next(a for a in moved["annotations"][::2] if not a["iscrowd"] and a["image_id"] % 7)
+    first["segmentation"][0][0] += 1
+    other = load_split("refcoco_unc", "val", root=write_folder(tmp_path / "m", refs, moved))
+    assert other.revision != split.revision
+
+
+@needs_coco
+def test_limit_keeps_whole_images_and_not_the_first_ones(folder):
+    whole = load_split("refcoco_unc", "val", root=folder)
+    some = load_split("refcoco_unc", "val", root=folder, limit=30)
+    assert some.revision == whole.revision and 30 <= len(some) < 60
+    kept = [key for key, image in zip(whole.keys, whole.image_ids, strict=True)
+            if image in some.image_ids]  # fmt: skip
+    assert list(some.keys) == kept != list(whole.keys[: len(some)])
+    again = load_split("refcoco_unc", "val", root=folder, limit=30, seed=1)
+    assert again.keys != some.keys
+
+
+@needs_coco
+def test_wrong_counts_are_refused_and_unconfirmed_ones_said(folder, refs, monkeypatch):
+    splits = refcoco.COLLECTIONS["refcoco_unc"].splits
+    right = splits["val"]
+    monkeypatch.setitem(splits, "val", replace(right, refs=3811))
+    with pytest.raises(InputError, match=f"has {right.refs} refs, expected 3,811: another owner"):
+        load_split("refcoco_unc", "val", root=folder)
+    monkeypatch.setitem(splits, "val", replace(right, sentences=10834, confirmed=False))
+    with pytest.warns(UserWarning, match="expected 10,834 .an unconfirmed count"):
+        load_split("refcoco_unc", "val", root=folder)
+
+
+@needs_coco
+def test_bad_photos_are_errors_of_their_sentences_only(refs, instances, tmp_path):
+    root = write_folder(tmp_path / "f", refs, instances)
+    split = load_split("refcoco_unc", "val", root=root)
+    missing, cut, small = list(dict.fromkeys(split.image_ids))[:3]
+    photos = {
+        image_id: root / "train2014" / f"{int(image_id):012d}.jpg" for image_id in split.image_ids
+    }
+    whole = photos[cut].read_bytes()
+    for image_id in (missing, cut, small):
+        photos[image_id].unlink()
+    photos[cut].write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (32, 32)).save(photos[small])
+    result = evaluate(None, split, tmp_path / "run", methods=("whole_image",), segment=min)
+    rows = result.rows
+    failed = rows[rows["status"] == "error"].groupby("image_id")["error"].first()
+    assert set(failed.index) == {missing, cut, small}
+    assert "No such file" in failed[missing]
+    assert "no sound image" in failed[cut]
+    assert "not the photo that was annotated" in failed[small]
+    assert result.counts.ok == sum(i not in failed.index for i in split.image_ids)
+    assert result.counts.missing == 0 and result.summary["value"].isna().all()
+    check = check_data("refcoco_unc", "val", root)
+    assert not check.ok and "1 of " in check.found and "photos are missing" in check.found
+
+
+class Hostile:
+    def __reduce__(self):
+        return (open, ("hostile-was-here", "w"))
+
+
+@needs_coco
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_would_run_code_does_not(refs, instances, tmp_path, monkeypatch, protocol):
+    monkeypatch.chdir(tmp_path)
+    root = write_folder(tmp_path / "f", refs, instances)
+    path = root / "refcoco" / "refs(unc).p"
+    path.write_bytes(pickle.dumps([Hostile()], protocol))
+    with pytest.raises(InputError, match=r"refs\(unc\)\.p asks for \w+\.open: .* refused"):
+        load_split("refcoco_unc", "val", root=root)
+    assert not Path("hostile-was-here").exists()
+    assert not check_data("refcoco_unc", "val", root).ok
+
+
+@needs_coco
+@pytest.mark.parametrize("name", ["refs(unc).p", "instances.json"])
+def test_files_that_are_cut_off_are_refused(refs, instances, tmp_path, name):
+    root = write_folder(tmp_path / "f", refs, instances)
+    path = root / "refcoco" / name
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"damaged or cut off .* fetch it again"):
+        load_split("refcoco_unc", "val", root=root)
+
+
+@needs_coco
+def test_files_that_do_not_fit_together_are_refused(refs, instances, tmp_path):
+    fewer = {**instances, "annotations": instances["annotations"][1:]}
+    with pytest.raises(InputError, match="do not fit together: KeyError"):
+        load_split("refcoco_unc", "val", root=write_folder(tmp_path / "f", refs, fewer))
+
+
+@needs_coco
+def test_parquet_of_another_schema_split_or_number_is_refused(refs, instances, tmp_path):
+    polygons = {a["id"] for a in instances["annotations"] if not a["iscrowd"]}
+    refs = [ref for ref in refs if ref["ann_id"] in polygons]
+    root = write_parquet(tmp_path / "p", refs, instances)
+    first, second = sorted(root.iterdir())
+    with pytest.raises(InputError, match=r"holds refs of \['val'\], not of 'testA'"):
+        hub.read([first], "testA")
+    second.rename(root / "other.parquet")
+    with pytest.raises(InputError, match="holds 1 of 2 files"):
+        load_split("refcoco_unc", "val", root=root)
+    pq.write_table(pa.table({"question": ["?"]}), second)
+    with pytest.raises(InputError, match=f"not a file of {hub.REPO}"):
+        load_split("refcoco_unc", "val", root=root)
+    second.write_bytes(first.read_bytes()[:5000])
+    with pytest.raises(InputError, match="is damaged"):
+        load_split("refcoco_unc", "val", root=root)
+
+
+def test_names_and_absent_data_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
+    with pytest.raises(UnknownNameError, match=r"unknown dataset 'refcoco'.*refcoco_unc"):
+        load_split("refcoco", "val")
+    with pytest.raises(UnknownNameError, match="choose one of train, val, testA, testB"):
+        load_split("refcoco_unc", "test")
+    with pytest.raises(InputError, match="limit 0 keeps nothing"):
+        load_split("scenes", "val", limit=0)
+    with pytest.raises(InputError, match="generated and has no data folder"):
+        load_split("scenes", "val", root=tmp_path)
+    with pytest.raises(InputError, match=r"expected refs\(unc\)\.p.*hf download"):
+        load_split("refcoco+_unc", "testA", root=tmp_path)
+    with pytest.raises(InputError, match=r"not in the local cache.*0.1 GB.*refcoco_unc_testB"):
+        load_split("refcoco_unc", "testB")
+    with pytest.raises(InputError, match=r"from a REFER folder only.*train2014"):
+        load_split("refcoco_unc", "train")
+    check = check_data("refcoco_unc", "testB")
+    assert not check.ok and check.fix.startswith("about 0.1 GB")
+    assert check_data("scenes", "val").ok
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "CMYK", "RGBA", "I;16"])
+def test_every_mode_becomes_rgb(mode, tmp_path):
+    image = Image.new("RGB", (4, 3), (200, 200, 200)).convert(mode if mode != "I;16" else "I")
+    assert to_rgb(image).mode == "RGB" and to_rgb(image).size == (4, 3)
+
+
+def test_transparency_lies_over_white():
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 255))
+    np.testing.assert_array_equal(to_rgb(image), [[[255, 255, 255], [255, 0, 0]]])
+
+
+def test_orientation_in_exif_is_left_alone(tmp_path):
+    image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40)
+    exif = Image.Exif()
+    exif[274] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    stored = decode(FileImage(str(tmp_path / "turned.png")))
+    assert stored.size == (3, 2)
+    np.testing.assert_array_equal(np.asarray(stored)[..., 0], np.asarray(image))
+
+
+def test_real_sentences_match_the_published_counts():
+    table = DATA / "refer-sample" / "refcoco_unc_expressions.tsv.gz"
+    if not table.is_file():
+        pytest.skip(f"{table} is not there")
+    found = defaultdict(lambda: (set(), set(), []))
+    with gzip.open(table, "rt", encoding="utf-8") as file:
+        next(file)
+        for line in file:
+            split, image_id, ref_id, sent_id, _ = line.rstrip("\n").split("\t")
+            images, refs, sentences = found[split]
+            images.add(image_id)
+            refs.add(ref_id)
+            sentences.append(sent_id)
+    for split, (images, refs, sentences) in found.items():
+        expected = refcoco.COLLECTIONS["refcoco_unc"].splits[split]
+        assert (len(images), len(refs), len(sentences)) == (
+            expected.images, expected.refs, expected.sentences,
+        )  # fmt: skip

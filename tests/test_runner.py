@@ -1,0 +1,300 @@
+"""The runner: resume, shards, errors, kills, engines; the table never depends on any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from evaluation_script import METHODS, segment
+
+from ground_probe import load_split
+from ground_probe.errors import IncompleteError, InputError, UnknownNameError
+from ground_probe.evaluation import evaluate, read
+from ground_probe.evaluation.ray_runner import Ray
+from ground_probe.evaluation.work import example_seed
+
+SCRIPT = Path(__file__).with_name("evaluation_script.py")
+FAST = {"seconds": 0}
+LIMIT = 12
+
+
+def run(out, limit=LIMIT, **options):
+    options = {"recipe": FAST, "segment": segment, "methods": METHODS, **options}
+    return evaluate(None, load_split("scenes", "test", limit=limit), out, **options)
+
+
+def table(out):
+    """What must not depend on how the work was done, as bytes."""
+    rows = pd.read_parquet(out / "rows.parquet").drop(columns=["seconds", "attempts"])
+    return rows.to_csv(index=False), (out / "summary.csv").read_bytes()
+
+
+def start(out, engine="local", limit=LIMIT, seconds=0.0, *recipe):
+    """An evaluation in a process group of its own."""
+    command = [sys.executable, str(SCRIPT), str(out), engine, str(limit), str(seconds), *recipe]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, **quiet)
+
+
+def finish(out, *arguments):
+    process = start(out, *arguments)
+    stdout, stderr = process.communicate(timeout=300)
+    if "Ray cannot start" in stderr:
+        pytest.skip("this machine is too busy for Ray to start within its 30 s")
+    assert process.returncode == 0, stderr
+    return stdout
+
+
+def rows_written(out):
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("rows-*.jsonl"))
+
+
+def wait_for(condition, process):
+    while process.poll() is None and not condition():
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run(out)
+    return table(out)
+
+
+def test_counts_equal_a_plain_second_implementation(tmp_path):
+    result = run(tmp_path / "run")
+    split = load_split("scenes", "test", limit=LIMIT)
+    rows = result.rows.set_index(["example", "method"])
+    ious = []
+    for example in split:
+        seed = example_seed(0, example.key)
+        masks = segment(None, example.image, example.expression, FAST, seed)
+        pred, gold = masks["noisy"].tolist(), example.mask.tolist()
+        pairs = [pair for p, g in zip(pred, gold, strict=True) for pair in zip(p, g, strict=True)]
+        inter, union = sum(p and g for p, g in pairs), sum(p or g for p, g in pairs)
+        found = rows.loc[example.key, "noisy"]
+        assert (found["inter_px"], found["union_px"]) == (inter, union)
+        assert (found["pred_px"], found["gold_px"]) == (
+            sum(p for p, _ in pairs),
+            example.mask.sum(),
+        )
+        ious.append(inter / union)
+    summary = result.summary.set_index(["method", "metric"])["value"]
+    assert abs(summary["noisy", "miou"] - sum(ious) / len(ious)) <= 1e-12
+    assert set(result.rows["method"]) == set(METHODS) and result.counts.ok == 4 * LIMIT
+
+
+def test_a_finished_folder_does_nothing_again(tmp_path, uninterrupted):
+    run(tmp_path / "run")
+    before = rows_written(tmp_path / "run")
+    run(tmp_path / "run", segment=segment)
+    assert rows_written(tmp_path / "run") == before and table(tmp_path / "run") == uninterrupted
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "success" and record["counts"]["ok"] == 4 * LIMIT
+    assert record["spec"]["data_revision"] == load_split("scenes", "test", limit=1).revision
+
+
+def test_shards_in_any_order_give_the_same_table(tmp_path, uninterrupted, capsys):
+    out = tmp_path / "run"
+    for index in (2, 0):
+        run(out, shard=(index, 3))
+        assert not (out / "rows.parquet").exists() and not (out / "summary.csv").exists()
+    assert "missing 16" in capsys.readouterr().out
+    with pytest.raises(IncompleteError, match=r"missing 16.*to resume"):
+        read(out)
+    run(out, shard=(1, 3))
+    assert table(out) == uninterrupted
+    assert json.loads((out / "run.json").read_text())["status"] == "success"
+    for shard in ((3, 3), (-1, 3)):
+        with pytest.raises(InputError, match="0 <= i < n"):
+            run(out, shard=shard)
+
+
+def test_other_choices_need_another_folder(tmp_path):
+    run(tmp_path / "run", limit=2)
+    for option in ({"seed": 1}, {"recipe": {"seconds": 0, "other": 1}}, {"methods": ["bright"]}):
+        with pytest.raises(InputError, match=f"another evaluation: {next(iter(option))}"):
+            run(tmp_path / "run", limit=2, **option)
+    with pytest.raises(InputError, match=r"examples \(8 rows there, 12 now\)"):
+        run(tmp_path / "run", limit=3)
+
+
+def test_nothing_to_evaluate_is_said(tmp_path):
+    with pytest.raises(InputError, match=r"12 examples, methods \[\]"):
+        run(tmp_path / "run", methods=())
+
+
+def test_errors_are_rows_until_they_are_retried_or_waived(tmp_path, uninterrupted, capsys):
+    out, cured = tmp_path / "run", tmp_path / "cured"
+    recipe = {"seconds": 0, "fault": "ring", "cured": str(cured)}
+    result = run(out, recipe=recipe)
+    failed = result.rows[result.rows["status"] == "error"]
+    assert 0 < len(failed) < len(result.rows) and failed["expression"].str.contains("ring").all()
+    assert failed["error"].str.match(r"ValueError: no idea what '.*ring.*' is$").all()
+    assert "retry them (--retry-errors)" in capsys.readouterr().out
+    assert result.summary["value"].isna().all(), "no headline while a sentence failed"
+    again = run(out, recipe=recipe)
+    assert again.rows["attempts"].max() == 1, "errors are not retried unasked"
+    waived = read(out, waive=set(failed["example"])).summary
+    assert (
+        waived["value"].notna().all()
+        and (waived["n_error"] == waived["n_expected"] - waived["n_ok"]).all()
+    )
+    for look in (read, partial(run, recipe=recipe)):
+        with pytest.raises(UnknownNameError, match="unknown example 'nobody'"):
+            look(out, waive=["nobody"])
+    cured.touch()
+    result = run(out, recipe=recipe, retry_errors=True)
+    assert result.counts.error == 0 and result.rows["attempts"].max() == 2
+    assert table(out)[1] == uninterrupted[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (np.ones((3, 4), bool), r"cannot compare a bool mask of \(3, 4\)"),
+        (np.ones((128, 128)), "cannot compare a float64 mask"),
+        ({"other": np.ones((128, 128), bool)}, "returned no mask for the method 'full'"),
+        (MemoryError("37 GiB"), "MemoryError: 37 GiB"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "OutOfMemoryError: CUDA out of memory"),
+    ],
+)
+def test_wrong_results_and_lack_of_memory_are_error_rows(tmp_path, found, message):
+    calls = []
+
+    def segmenter(editor, image, expression, recipe=None, seed=0):
+        calls.append(expression)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    result = run(tmp_path / "run", limit=1, segment=segmenter, methods=["full"])
+    assert result.counts.error == 1
+    assert result.rows["error"].str.contains(message).all()
+    assert len(calls) == (2 if isinstance(found, torch.OutOfMemoryError) else 1)
+
+
+def test_a_device_that_failed_ends_the_process(tmp_path):
+    def segmenter(editor, image, expression, recipe=None, seed=0):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(tmp_path / "run", segment=segmenter)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "error" and "illegal memory access" in record["error"]
+    assert not (tmp_path / "run" / "summary.csv").exists()
+
+
+def test_bad_data_is_the_error_of_its_sentences(tmp_path):
+    split = load_split("scenes", "test", limit=4)
+
+    class Damaged(type(split)):
+        def __getitem__(self, position):
+            if position == 1:
+                raise InputError("photo 1 is cut off")
+            return super().__getitem__(position)
+
+    damaged = Damaged(split.dataset, split.split, split.seed, split.indices)
+    result = evaluate(None, damaged, tmp_path / "run", FAST, segment=segment, methods=METHODS)
+    assert result.counts.ok == 12 and result.counts.error == 4
+    failed = result.rows[result.rows["status"] == "error"]
+    assert set(failed["example"]) == {split.keys[1]}
+    assert set(failed["error"]) == {"InputError: photo 1 is cut off"}
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_leaves_no_table(tmp_path, uninterrupted, stop):
+    out = tmp_path / "run"
+    process = start(out, "local", LIMIT, 0.05)
+    wait_for(lambda: rows_written(out) >= 8, process)
+    process.send_signal(stop)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
+    assert {path.suffix for path in out.iterdir()} == {".json", ".jsonl", ".parquet"}
+    assert not (out / "rows.parquet").exists()
+
+
+def kill_and_resume(out, engine, kills, seed, limit=LIMIT, seconds=0.01):
+    """Kill the run's processes at random rows and resume until it is finished."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        at = rng.randint(rows_written(out), max(rows_written(out), 4 * limit - 1))
+        process = start(out, engine, limit, seconds)
+        wait_for(lambda at=at: rows_written(out) >= at, process)
+        time.sleep(rng.random() * 0.02)
+        with contextlib.suppress(ProcessLookupError):  # it was done before
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    return finish(out, engine, limit, seconds)
+
+
+def test_a_killed_run_resumes_to_the_same_table(tmp_path, request):
+    whole = tmp_path / "whole"
+    run(whole, recipe={"seconds": 0.01})
+    out = tmp_path / "killed"
+    output = kill_and_resume(out, "local", kills=2, seed=0)
+    assert "expected 48 / ok 48 / error 0 / duplicates dropped 0" in output
+    # The script's function has another name than ours: the keys differ, nothing else may.
+    assert without_keys(out) == without_keys(whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["local", "ray2"])
+def test_thirty_kills_of_everything_lose_and_repeat_nothing(tmp_path, engine):
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    run(whole, limit=60, recipe={"seconds": 0.05})
+    output = kill_and_resume(out, engine, kills=15, seed=1, limit=60, seconds=0.05)
+    assert "expected 240 / ok 240 / error 0 / duplicates dropped 0" in output
+    assert without_keys(out) == without_keys(whole)
+
+
+def test_a_ray_worker_that_dies_changes_nothing(tmp_path, uninterrupted):
+    pytest.importorskip("ray")
+    out = tmp_path / "run"
+    output = finish(out, "ray2", LIMIT, 0, f"once={tmp_path / 'died'}")
+    assert (tmp_path / "died").exists()
+    assert "expected 48 / ok 48 / error 0 / duplicates dropped 0" in output
+    rows, summary = without_keys(out)
+    assert (rows, summary) == (
+        [line.split(",", 1)[1] for line in uninterrupted[0].splitlines()],
+        uninterrupted[1],
+    )
+
+
+@pytest.mark.long
+def test_a_sentence_that_kills_its_workers_is_one_error(tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "run"
+    split = load_split("scenes", "test", limit=LIMIT)
+    poison = split.expressions[5]
+    output = finish(out, "ray2", LIMIT, 0, f"poison={poison}")
+    assert "expected 48 / ok 44 / error 4 / duplicates dropped 0" in output
+    failed = read(out).rows.query("status == 'error'")
+    assert set(failed["example"]) == {split.keys[5]}
+    assert failed["error"].str.startswith("WorkerDied: 2 workers ended").all()
+
+
+def without_keys(out):
+    rows, summary = table(out)
+    return [line.split(",", 1)[1] for line in rows.splitlines()], summary
+
+
+def test_ray_that_is_missing_or_has_no_workers_is_said(monkeypatch):
+    with pytest.raises(InputError, match="0 Ray workers can do nothing"):
+        Ray(workers=0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'ground-probe\[ray\]'"):
+        Ray(workers=1)
