@@ -1,0 +1,128 @@
+"""Addresses: which blocks a denoiser has, in what order they run, and what is meant by a glob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from ground_probe.errors import InputError, UnsupportedEditorError, unknown
+
+STREAMS = ("noise", "reference", "text")
+ROLES = ("cond", "image_only", "uncond")
+# A UNet registers its middle block last and runs it second.
+_UNET_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+
+
+class Captured(dict):
+    """Tensors by site: `[block, step]` or `[block, step, stream]`, and a role unless it is "cond".
+
+    >>> maps = Captured({("transformer_blocks.0", 0): "a map"})
+    >>> maps["transformer_blocks.0", 0, "cond"]
+    'a map'
+    """
+
+    def __missing__(self, key: Any) -> Any:
+        """The conditional role may be named; anything else was not captured, and the error says so.
+
+        Raises:
+            UnknownNameError: names the part of the site that was not captured.
+        """
+        if isinstance(key, tuple) and key[-1] == "cond" and key[:-1] in self:
+            return self[key[:-1]]
+        if not self:
+            raise InputError(f"{key!r} was not captured: this capture holds nothing of the kind")
+        parts = key if isinstance(key, tuple) else (key,)
+        for place, part in enumerate(parts):
+            kind = ("block", "step", "stream or role", "role")[min(place, 3)]
+            had = dict.fromkeys(site[place] for site in self if len(site) > place)
+            if part not in had:
+                raise unknown(kind, part, had or ["cond"])
+        raise InputError(f"{key!r} was not captured: a key looks like {next(iter(self))!r}")
+
+
+def site(block: str, step: int, *rest: str) -> tuple:
+    """The key of a site in a `Captured`: its last part, the role, is left out when it is "cond"."""
+    return (block, step, *rest[:-1]) if rest and rest[-1] == "cond" else (block, step, *rest)
+
+
+def denoiser_of(pipeline: Any) -> nn.Module:
+    """The module that denoises, without the wrapper of `torch.compile`.
+
+    Raises:
+        UnsupportedEditorError: the pipeline has neither a transformer nor a UNet.
+    """
+    for name in ("transformer", "unet"):
+        module = getattr(pipeline, name, None)
+        if isinstance(module, nn.Module):
+            return getattr(module, "_orig_mod", module)
+    raise UnsupportedEditorError(
+        f"{type(pipeline).__name__} has neither `transformer` nor `unet`: give a diffusers "
+        "pipeline whose denoiser is loaded"
+    )
+
+
+def blocks_of(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """The transformer blocks of a denoiser by name, in the order in which they run.
+
+    Raises:
+        UnsupportedEditorError: the denoiser does not say which of its modules repeat.
+    """
+    classes = getattr(denoiser, "_repeated_blocks", None) or getattr(
+        denoiser, "_no_split_modules", None
+    )
+    named = {
+        name.replace("_orig_mod.", ""): getattr(module, "_orig_mod", module)
+        for name, module in denoiser.named_modules()
+        if type(getattr(module, "_orig_mod", module)).__name__ in (classes or ())
+        and not name.endswith("_orig_mod")
+    }
+    if not named:
+        raise UnsupportedEditorError(
+            f"{type(denoiser).__name__} does not name its repeated blocks (`_repeated_blocks`), "
+            "so there is nothing to capture from"
+        )
+    return dict(sorted(named.items(), key=lambda item: _UNET_ORDER.get(item[0].split(".")[0], 0)))
+
+
+def attentions_of(block: nn.Module) -> dict[str, nn.Module]:
+    """The attention modules inside a block: those that own an attention processor."""
+    return {name: m for name, m in block.named_modules() if hasattr(m, "processor") and name}
+
+
+def resolve(
+    blocks: Mapping[str, nn.Module], patterns: str | Iterable[str]
+) -> dict[str, frozenset[str]]:
+    """The blocks that patterns mean, each with its attention modules that are meant.
+
+    Args:
+        blocks: what `blocks_of` found.
+        patterns: "all", a glob or several. A glob matches the whole name of a block or of one of
+            its attention modules, or the end of one from a dot on: "single_*", "*.0", "attn2".
+
+    Raises:
+        UnknownNameError: a pattern that matches nothing, with the blocks that exist.
+
+    >>> resolve({"transformer_blocks.0": nn.Identity()}, "all")
+    {'transformer_blocks.0': frozenset()}
+    """
+    wanted: dict[str, frozenset[str]] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        hits = {}
+        for name, block in blocks.items():
+            inside = frozenset(attentions_of(block))
+            if pattern == "all" or _matches(name, pattern):
+                hits[name] = inside
+            elif named := {part for part in inside if _matches(f"{name}.{part}", pattern)}:
+                hits[name] = frozenset(named)
+        if not hits:
+            raise unknown("block", pattern, blocks)
+        for name, inside in hits.items():
+            wanted[name] = wanted.get(name, frozenset()) | inside
+    return {name: wanted[name] for name in blocks if name in wanted}
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")

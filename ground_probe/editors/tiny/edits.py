@@ -1,0 +1,108 @@
+"""Edits of scenes: an instruction and what the scene looks like when it has been followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ground_probe.datasets.scenes import COLORS, SHAPES, Scene, is_held_out, refer
+
+TEMPLATES = {
+    "recolor": (
+        "change the color of {expression} to {color}",
+        "make {expression} {color}",
+        "paint {expression} {color}",
+        "turn {expression} {color}",
+    ),
+    "remove": ("remove {expression}", "delete {expression}", "erase {expression}"),
+    "replace": ("replace {expression} with a {shape}", "turn {expression} into a {shape}"),
+}
+KIND_WEIGHTS = {"recolor": 0.6, "remove": 0.25, "replace": 0.15}
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One instruction for a scene, and the scene after it."""
+
+    kind: str
+    template: str
+    instruction: str
+    expression: str
+    target: int
+    edited: Scene
+
+
+def edit(
+    rng: np.random.Generator,
+    scene: Scene,
+    target: int,
+    expression: str,
+    kind: str | None = None,
+    template: str | None = None,
+) -> Edit:
+    """Draw an edit of one object.
+
+    Args:
+        rng: Chooses what is not given, and the new color or shape.
+        scene: The scene before.
+        target: Index of the object to edit.
+        expression: Words that refer to it.
+        kind: "recolor", "remove" or "replace".
+        template: One of the templates of that kind.
+    """
+    kind = kind or str(rng.choice(list(KIND_WEIGHTS), p=list(KIND_WEIGHTS.values())))
+    template = template or str(rng.choice(TEMPLATES[kind]))
+    thing = scene.objects[target]
+    color = str(rng.choice([name for name in COLORS if name != thing.color]))
+    shape = str(rng.choice([name for name in SHAPES if name != thing.shape]))
+    edited = {
+        "recolor": lambda: scene.changed(target, color=color),
+        "remove": lambda: scene.without(target),
+        "replace": lambda: scene.changed(target, shape=shape),
+    }[kind]()
+    instruction = template.format(expression=expression, color=color, shape=shape)
+    return Edit(kind, template, instruction, expression, target, edited)
+
+
+def sample_edits(
+    rng: np.random.Generator, scene: Scene, styles: tuple[str, ...], count: int
+) -> list[Edit]:
+    """Draw edits for training: several of one scene, so that only the text tells them apart.
+
+    Objects of held-out color and shape pairs are never named.
+
+    Args:
+        rng: Source of all randomness.
+        scene: The scene before.
+        styles: Expression styles to choose from.
+        count: Largest number of edits; fewer where the scene does not offer them.
+    """
+    allowed = [i for i, thing in enumerate(scene.objects) if not is_held_out(thing)]
+    edits: list[Edit] = []
+    for attempt in range(3 * count if allowed else 0):
+        target = allowed[attempt % len(allowed)]
+        found = refer(rng, scene, target, str(rng.choice(styles)))
+        if found is None:
+            continue
+        expression, reference = found
+        if any(is_held_out(scene.objects[i]) for i in reference.mentions(scene)):
+            continue
+        edits.append(edit(rng, scene, target, expression))
+        if len(edits) == count:
+            break
+    return edits
+
+
+def vocabulary() -> list[str]:
+    """Every word that an instruction can hold, sorted.
+
+    >>> "leftmost" in vocabulary(), "red" in vocabulary()
+    (False, True)
+    """
+    words = {"the", "a", "object", "that", "is", "on", "at", "to", "of", "above", "below"}
+    words |= {"left", "right", "top", "bottom", "small", "large", *COLORS, *SHAPES}
+    for templates in TEMPLATES.values():
+        for template in templates:
+            words |= set(template.format(expression="", color="", shape="").split())
+    return sorted(words)

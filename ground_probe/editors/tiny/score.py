@@ -1,0 +1,239 @@
+"""What the embedded editor can do, measured on scenes it never saw.
+
+    python -m ground_probe.editors.tiny.score --limit 500
+
+prints one row a style: where the first step's prediction changes the image, what the finished
+edit did, and whether it left the rest alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import FluxKontextPipeline
+from jaxtyping import Float, UInt8
+from PIL import Image
+from skimage.morphology import dilation, disk
+from tqdm import tqdm
+
+from ground_probe.datasets.scenes import COLORS, SHAPES, STYLES, ReferringScene, load
+from ground_probe.editors.tiny.build import TEXT_TOKENS
+from ground_probe.editors.tiny.edits import TEMPLATES, Edit, edit
+
+WEIGHTS = Path(__file__).parent / "weights"
+STEPS = 28
+_BATCH = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One edit: the change that the first step predicts, on tokens, and the finished image."""
+
+    change: Float[np.ndarray, "rows cols"]
+    image: UInt8[np.ndarray, "height width 3"] | None
+
+
+def run_edits(
+    pipeline: FluxKontextPipeline, edits: list[tuple[ReferringScene, str]], finish: bool, seed: int
+) -> list[Outcome]:
+    """Follow instructions on scenes of one size.
+
+    Args:
+        pipeline: The editor.
+        edits: Scenes, each with an instruction.
+        finish: Whether to run all steps; otherwise stop after the first.
+        seed: Seed of the noise.
+    """
+    outcomes: list[Outcome] = []
+    for start in tqdm(range(0, len(edits), _BATCH), unit="batch", leave=False):
+        batch = edits[start : start + _BATCH]
+        outcomes += _run_batch(pipeline, batch, finish, seed + start)
+    return outcomes
+
+
+@torch.no_grad()
+def _run_batch(
+    pipeline: FluxKontextPipeline, batch: list[tuple[ReferringScene, str]], finish: bool, seed: int
+) -> list[Outcome]:
+    side_px = batch[0][0].scene.size_px
+    side = side_px // (2 * pipeline.vae_scale_factor)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(
+        len(batch), side * side, pipeline.transformer.config.in_channels, generator=generator
+    ).to(pipeline.device)
+    first: list[torch.Tensor] = []
+
+    def on_step(pipe, step, timestep, tensors):
+        if step == 0:
+            sigmas = pipe.scheduler.sigmas
+            velocity = (tensors["latents"] - noise) / (sigmas[1] - sigmas[0])
+            first.append(noise - sigmas[0] * velocity)
+            pipe._interrupt = not finish
+        return {}
+
+    images = [Image.fromarray(drawn.scene.render()) for drawn, _ in batch]
+    finished = pipeline(
+        image=images,
+        prompt=[instruction for _, instruction in batch],
+        latents=noise,
+        height=side_px,
+        width=side_px,
+        max_area=side_px**2,
+        _auto_resize=False,
+        max_sequence_length=TEXT_TOKENS,
+        num_inference_steps=STEPS,
+        callback_on_step_end=on_step,
+        output_type="np" if finish else "latent",
+    ).images
+    pixels = pipeline.image_processor.preprocess(images).to(pipeline.device)
+    latents = pipeline._encode_vae_image(pixels, generator)
+    reference = pipeline._pack_latents(latents, *latents.shape)
+    change = (first[0] - reference).abs().mean(-1).reshape(-1, side, side).cpu().numpy()
+    if not finish:
+        return [Outcome(c, None) for c in change]
+    return [
+        Outcome(c, (255 * image).round().astype(np.uint8))
+        for c, image in zip(change, finished, strict=True)
+    ]
+
+
+def hits(drawn: ReferringScene, target: int, change: Float[np.ndarray, "rows cols"]) -> bool:
+    """Whether the token that changes most covers more of the target than of any other object."""
+    token_px = drawn.scene.size_px // change.shape[0]
+    row, column = np.unravel_index(change.argmax(), change.shape)
+    window = np.s_[
+        row * token_px : (row + 1) * token_px, column * token_px : (column + 1) * token_px
+    ]
+    share = [drawn.scene.mask(i)[window].mean() for i in range(len(drawn.scene.objects))]
+    return bool(share[target] > 0 and np.argmax(share) == target)
+
+
+def does_as_asked(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether the image is nearer to what was asked than to any other edit of the object, or none.
+
+    Measured as mean absolute difference over the pixels where any of these edits differ.
+    """
+    scene, target = drawn.scene, asked.target
+    others = [
+        scene,
+        scene.without(target),
+        *(scene.changed(target, color=color) for color in COLORS),
+        *(scene.changed(target, shape=shape) for shape in SHAPES),
+    ]
+    renders = np.stack([other.render() for other in others]).astype(float)
+    wanted = asked.edited.render().astype(float)
+    where = (np.ptp(renders, axis=0) > 0).any(-1)
+    distance = np.abs(renders - image)[:, where].mean((1, 2))
+    is_wanted = np.array([np.array_equal(render, wanted) for render in renders])
+    return bool(is_wanted[distance.argmin()])
+
+
+def change_outside(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Mean absolute change (0-1) of the pixels more than 2 px away from the edited object."""
+    before, wanted = drawn.scene.render().astype(float), asked.edited.render().astype(float)
+    touched = dilation((before != wanted).any(-1), disk(2))
+    return float(np.abs(image - before)[~touched].mean() / 255)
+
+
+def score_style(
+    pipeline: FluxKontextPipeline, style: str, limit: int, seed: int = 0
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The table's row of one style, and the hit rate of every template.
+
+    Args:
+        pipeline: The editor.
+        style: One of the expression styles.
+        limit: Number of test examples.
+        seed: Seed of edits and noise.
+    """
+    split = load(style, "test", limit=limit)
+    rng = np.random.default_rng(seed)
+    drawn = [split.scene(i) for i in range(len(split))]
+    asked = [edit(rng, d.scene, d.target, d.expression) for d in drawn]
+    instructions = list(zip(drawn, (a.instruction for a in asked), strict=True))
+    outcomes = run_edits(pipeline, instructions, True, seed)
+    frame = pd.DataFrame(
+        {
+            "hit": [hits(d, d.target, o.change) for d, o in zip(drawn, outcomes, strict=True)],
+            "held_out": [d.held_out for d in drawn],
+            "done": [
+                does_as_asked(d, a, o.image) for d, a, o in zip(drawn, asked, outcomes, strict=True)
+            ],
+            "outside": [
+                change_outside(d, a, o.image)
+                for d, a, o in zip(drawn, asked, outcomes, strict=True)
+            ],
+            "kind": [a.kind for a in asked],
+        }
+    )
+    row = {
+        "style": style,
+        "n": len(frame),
+        "hit": frame.hit.mean(),
+        "done": frame.done.mean(),
+        "outside": frame.outside.mean(),
+        "hit_held_out": frame.hit[frame.held_out].mean(),
+        "n_held_out": int(frame.held_out.sum()),
+        "hit_other": _hit_other(pipeline, split, drawn, rng, seed),
+        "chance": float(np.mean([1 / len(d.scene.objects) for d in drawn])),
+    }
+    return row, _templates(pipeline, drawn, style, rng, seed)
+
+
+def _hit_other(pipeline, split, drawn, rng, seed) -> float:
+    """Same image and noise, an expression for another object: does the change go there?"""
+    moved = []
+    for position, d in enumerate(drawn):
+        rest = [i for i in range(len(d.scene.objects)) if i != d.target]
+        named = [pair for pair in zip(rest, split[position].others, strict=True) if pair[1]]
+        if named:
+            other, expression = named[0]
+            moved.append((d, other, edit(rng, d.scene, other, expression).instruction))
+    outcomes = run_edits(pipeline, [(d, text) for d, _, text in moved], False, seed)
+    return float(
+        np.mean([hits(d, i, o.change) for (d, i, _), o in zip(moved, outcomes, strict=True)])
+    )
+
+
+def _templates(pipeline, drawn, style, rng, seed) -> pd.DataFrame:
+    rows = []
+    for kind, templates in TEMPLATES.items():
+        for template in templates:
+            edits = [edit(rng, d.scene, d.target, d.expression, kind, template) for d in drawn]
+            pairs = list(zip(drawn, (e.instruction for e in edits), strict=True))
+            outcomes = run_edits(pipeline, pairs, False, seed)
+            hit = np.mean(
+                [hits(d, d.target, o.change) for d, o in zip(drawn, outcomes, strict=True)]
+            )
+            rows.append({"style": style, "kind": kind, "template": template, "hit": hit})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Print the tables and, with --out, save them as CSV."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=WEIGHTS, help="pipeline folder (default: embedded)")
+    parser.add_argument("--limit", type=int, default=500, help="test examples a style")
+    parser.add_argument("--out", type=Path, help="folder for scores.csv and templates.csv")
+    arguments = parser.parse_args()
+    pipeline = FluxKontextPipeline.from_pretrained(arguments.model)
+    pipeline.set_progress_bar_config(disable=True)
+    scored = [score_style(pipeline, style, arguments.limit) for style in STYLES]
+    scores = pd.DataFrame([row for row, _ in scored])
+    templates = pd.concat([frame for _, frame in scored]).pivot_table(
+        index=["kind", "template"], columns="style", values="hit"
+    )
+    print(scores.round(3).to_string(index=False), templates.round(3), sep="\n\n")
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        scores.to_csv(arguments.out / "scores.csv", index=False)
+        templates.to_csv(arguments.out / "templates.csv")
+
+
+if __name__ == "__main__":
+    main()

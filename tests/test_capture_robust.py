@@ -1,0 +1,248 @@
+"""Interventions, storage, and what other machinery does to hooks: it works or refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny_pipelines
+import torch
+from PIL import Image
+
+import ground_probe as gp
+from ground_probe.capture import ReplaceRows, ReweightPhrase, TraceStore, keep_tokens
+from ground_probe.errors import (
+    IncompleteError,
+    InputError,
+    SilentSiteError,
+    UnknownNameError,
+    UnsupportedEditorError,
+)
+
+INSTRUCTION = "make the red circle blue"
+
+
+@pytest.fixture
+def editor():
+    return gp.load_editor(tiny_pipelines.kontext())
+
+
+@pytest.fixture(scope="module")
+def image():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8))
+
+
+def run(editor, image, steps=2, **arguments):
+    given = editor.arguments(image, INSTRUCTION) | {"output_type": "latent"} | arguments
+    return editor.pipeline(**given, num_inference_steps=steps).images
+
+
+def same(left, right):
+    assert left.keys() == right.keys() and left
+    return all(torch.equal(left[site], right[site]) for site in left)
+
+
+# Interventions
+
+
+def test_replaced_rows_are_what_the_next_block_is_given(editor, image):
+    change = ReplaceRows("transformer_blocks.0", "reference", 7.0, rows=[2, 5])
+    trace = gp.trace(editor, image, INSTRUCTION, interventions=[change])
+    bare = gp.trace(editor, image, INSTRUCTION)
+    site = "transformer_blocks.0", 0, "reference"
+    expected = bare.hidden[site].clone()
+    expected[[2, 5]] = 7.0
+    assert torch.equal(trace.hidden[site], expected)
+    later = "transformer_blocks.1", 0, "noise"
+    assert not torch.allclose(trace.hidden[later], bare.hidden[later])
+
+
+def test_a_replacement_by_itself_changes_nothing(editor, image):
+    site = "single_transformer_blocks.0", 0, "noise"
+    bare = gp.trace(editor, image, INSTRUCTION)
+    change = ReplaceRows(site[0], "noise", bare.hidden[site], steps=(0,))
+    trace = gp.trace(editor, image, INSTRUCTION, interventions=[change])
+    assert same(trace.hidden, bare.hidden)
+
+
+def test_an_ablated_phrase_gets_no_attention_and_a_weight_of_one_changes_nothing(editor, image):
+    bare = gp.trace(editor, image, INSTRUCTION, "red circle")
+    none = gp.trace(editor, image, INSTRUCTION, "red circle", interventions=[ReweightPhrase(0.0)])
+    assert all(maps.abs().max() == 0 for maps in none.attention.values())
+    one = gp.trace(editor, image, INSTRUCTION, "red circle", interventions=[ReweightPhrase(1.0)])
+    for site, maps in one.attention.items():
+        torch.testing.assert_close(maps, bare.attention[site])
+    twice = gp.trace(
+        editor, image, INSTRUCTION, "red circle", interventions=[ReweightPhrase(2.0)]
+    ).attention["transformer_blocks.0", 0]
+    maps = bare.attention["transformer_blocks.0", 0]
+    expected = 2 * maps / (1 + maps.sum(-1, keepdim=True))
+    torch.testing.assert_close(twice, expected)
+
+
+def test_an_intervention_alone_lets_the_pipeline_finish(editor, image):
+    bare = run(editor, image)
+    with gp.capture(
+        editor.pipeline, [], instruction=INSTRUCTION, phrase="circle",
+        interventions=[ReweightPhrase(0.0)],
+    ):  # fmt: skip
+        changed = run(editor, image)
+    assert changed.shape == bare.shape and not torch.equal(changed, bare)
+    assert torch.equal(run(editor, image), bare)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ReweightPhrase(-1.0), InputError, "at least 0"),
+        (lambda: ReplaceRows("nowhere", "noise"), UnknownNameError, "unknown block 'nowhere'"),
+        (lambda: ReplaceRows("all", "nothing"), UnknownNameError, "unknown stream 'nothing'"),
+        (lambda: ReplaceRows("all", "noise", roles="x"), UnknownNameError, "unknown role 'x'"),
+    ],
+)
+def test_an_intervention_that_makes_no_sense_is_refused(editor, image, make, error, message):
+    with pytest.raises(error, match=message):
+        gp.trace(editor, image, INSTRUCTION, interventions=[make()])
+
+
+# Storage
+
+
+def test_traces_come_back_from_disk_as_they_were(editor, image, tmp_path):
+    store = TraceStore(tmp_path / "traces")
+    trace = gp.trace(
+        editor, image, INSTRUCTION, "circle", steps=(0, 1), num_steps=2, mass=True,
+        affinity=[0, 3], prediction=True, keep=keep_tokens(8),
+    )  # fmt: skip
+    store.write("a/b c", trace, instruction=INSTRUCTION)
+    store = TraceStore(tmp_path / "traces")
+    back = store.read("a/b c")
+    assert list(store) == ["a/b c"] and "a/b c" in store and len(store) == 1
+    for kind in ("hidden", "attention", "attention_from_text", "affinity", "key_mass"):
+        assert same(getattr(back, kind), getattr(trace, kind))
+    assert same(back.prediction, trace.prediction)
+    for fact in ("blocks", "steps", "sigmas", "phrase_tokens", "padding", "layout", "geometry"):
+        assert getattr(back, fact) == getattr(trace, fact)
+    assert back.mass("transformer_blocks.0", 0) == trace.mass("transformer_blocks.0", 0)
+    with pytest.raises(UnknownNameError, match="unknown trace 'b'"):
+        store.read("b")
+
+
+def test_a_collection_that_was_killed_goes_on(editor, image, tmp_path):
+    store = TraceStore(tmp_path)
+    trace = gp.trace(editor, image, INSTRUCTION, keep=keep_tokens(4))
+    store.write("first", trace)
+    manifest = tmp_path / "manifest.jsonl"
+    whole = manifest.read_text()
+    manifest.write_text(whole + '{"key": "second", "fi')
+    (tmp_path / "xyz.safetensors.part").write_bytes(b"half")
+    store = TraceStore(tmp_path)
+    assert list(store) == ["first"] and manifest.read_text() == whole
+    store.write("second", trace)
+    assert list(TraceStore(tmp_path)) == ["first", "second"]
+    (tmp_path / json.loads(whole)["file"]).unlink()
+    with pytest.raises(IncompleteError, match="delete its line"):
+        TraceStore(tmp_path)
+
+
+# Loudness
+
+
+@pytest.mark.parametrize("how", ["whole", "blocks"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_denoiser_is_captured(editor, image, how):
+    bare = gp.trace(editor, image, INSTRUCTION, "circle")
+    if how == "whole":
+        editor.pipeline.transformer = torch.compile(editor.denoiser, backend="eager")
+    else:
+        editor.denoiser.compile_repeated_blocks(backend="eager")
+    run(editor, image, steps=1)
+    trace = gp.trace(editor, image, INSTRUCTION, "circle")
+    assert same(trace.hidden, bare.hidden) and same(trace.attention, bare.attention)
+    assert trace.blocks == bare.blocks
+
+
+def test_fused_projections_are_captured(editor, image):
+    bare = gp.trace(editor, image, INSTRUCTION, "circle")
+    editor.denoiser.fuse_qkv_projections()
+    trace = gp.trace(editor, image, INSTRUCTION, "circle")
+    for site, maps in trace.attention.items():
+        torch.testing.assert_close(maps, bare.attention[site])
+
+
+def test_layerwise_casting_is_captured(editor, image):
+    bare = gp.trace(editor, image, INSTRUCTION, "circle")
+    editor.denoiser.enable_layerwise_casting(torch.bfloat16, torch.float32)
+    trace = gp.trace(editor, image, INSTRUCTION, "circle")
+    for site, maps in trace.attention.items():
+        torch.testing.assert_close(maps, bare.attention[site], atol=0.01, rtol=0.1)
+    assert same(gp.trace(editor, image, INSTRUCTION, "circle").hidden, trace.hidden)
+
+
+def test_group_offload_is_captured(editor, image):
+    bare = gp.trace(editor, image, INSTRUCTION, "circle")
+    cpu = torch.device("cpu")
+    editor.denoiser.enable_group_offload(
+        onload_device=cpu, offload_device=cpu, offload_type="block_level", num_blocks_per_group=1
+    )
+    for _ in range(2):
+        trace = gp.trace(editor, image, INSTRUCTION, "circle", blocks="transformer_blocks.1")
+        for site, maps in trace.attention.items():
+            assert torch.equal(maps, bare.attention[site])
+
+
+def test_every_step_cache_is_refused(editor, image):
+    import diffusers
+
+    configs = [
+        diffusers.FirstBlockCacheConfig(threshold=0.1),
+        diffusers.PyramidAttentionBroadcastConfig(
+            spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500
+        ),
+        diffusers.FasterCacheConfig(current_timestep_callback=lambda: 500),
+    ]
+    for config in configs:
+        editor.denoiser.enable_cache(config)
+        with pytest.raises(UnsupportedEditorError, match="disable_cache"):
+            gp.trace(editor, image, INSTRUCTION)
+        editor.denoiser.disable_cache()
+    assert gp.trace(editor, image, INSTRUCTION).hidden
+
+
+def test_a_kernel_that_bypasses_sdpa_is_told(editor, image):
+    class Bypass:
+        _attention_backend = "flash_hub"
+
+        def __call__(
+            self, attn, hidden_states, encoder_hidden_states=None, mask=None, image_rotary_emb=None
+        ):
+            if encoder_hidden_states is None:
+                return hidden_states
+            return hidden_states, encoder_hidden_states
+
+    for block in editor.denoiser.transformer_blocks:
+        block.attn.processor = Bypass()
+    with pytest.raises(SilentSiteError, match=r"flash_hub.* may bypass it \(set the native one\)"):
+        gp.trace(editor, image, INSTRUCTION)
+    assert gp.trace(editor, image, INSTRUCTION, attention=False).hidden
+
+
+def test_half_precision_is_captured(image):
+    for dtype in (torch.bfloat16, torch.float16):
+        pipeline = tiny_pipelines.kontext().to(dtype)
+        trace = gp.trace(gp.load_editor(pipeline), image, INSTRUCTION, "circle")
+        assert all(maps.dtype == torch.float32 for maps in trace.attention.values())
+        assert all(hidden.dtype == torch.float32 for hidden in trace.hidden.values())
+
+
+def test_an_interrupt_leaves_no_mode_behind(editor, image):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    handle = editor.denoiser.transformer_blocks[1].attn.to_k.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        gp.trace(editor, image, INSTRUCTION)
+    handle.remove()
+    assert torch._C._len_torch_function_stack() == 0
+    assert gp.trace(editor, image, INSTRUCTION).hidden

@@ -1,0 +1,137 @@
+"""The embedded editor: its edits, its training and the rules by which it is scored."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ground_probe.datasets import scenes
+from ground_probe.editors.tiny import score
+from ground_probe.editors.tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer
+from ground_probe.editors.tiny.edits import TEMPLATES, edit, sample_edits
+from ground_probe.editors.tiny.train import (
+    CHECKPOINT,
+    CURVE,
+    STAGES,
+    EditBatches,
+    editor_loss,
+    train,
+)
+from ground_probe.errors import InputError
+
+
+@pytest.fixture
+def drawn():
+    return scenes.load("scenes+", "test", limit=1).scene(0)
+
+
+def test_every_instruction_fits_and_every_word_is_known():
+    tokenizer, rng, longest = build_tokenizer(), np.random.default_rng(0), 0
+    for _ in range(300):
+        scene = scenes.sample_scene(rng)
+        for each in sample_edits(rng, scene, scenes.STYLES, 4):
+            ids = tokenizer(each.instruction).input_ids
+            assert tokenizer.unk_token_id not in ids, each.instruction
+            longest = max(longest, len(ids))
+    assert 12 < longest <= TEXT_TOKENS
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_an_edit_changes_its_object_and_nothing_else(drawn, kind):
+    asked = edit(np.random.default_rng(0), drawn.scene, drawn.target, drawn.expression, kind)
+    kept = [o for i, o in enumerate(drawn.scene.objects) if i != drawn.target]
+    assert set(kept) <= set(asked.edited.objects)
+    assert drawn.scene.objects[drawn.target] not in asked.edited.objects
+    assert drawn.expression in asked.instruction
+
+
+def test_batches_are_pure_functions_of_seed_and_step():
+    once, again = (EditBatches(STAGES[2], seed=0)[5] for _ in range(2))
+    later = EditBatches(STAGES[2], seed=0)[6]
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert not torch.equal(once[0], later[0])
+
+
+def test_the_loss_tells_the_edited_region_from_the_rest():
+    torch.manual_seed(0)
+    pipeline = build_pipeline()
+    reference = torch.randn(2, 64, 24)
+    ids = torch.zeros(2, TEXT_TOKENS, dtype=torch.long)
+
+    def losses(edited, pure_noise=True):
+        with torch.no_grad():
+            noise = torch.Generator().manual_seed(7)
+            parts = editor_loss(pipeline, reference, edited, ids, 64, pure_noise, 0.5, noise)
+        return tuple(part.item() for part in parts)
+
+    changed, kept = losses(reference)
+    assert changed == 0 and kept > 0
+    changed, kept = losses(reference + 1)
+    assert changed > 0 and kept == 0
+    assert all(loss > 0 for loss in losses(torch.roll(reference, 1, 0), pure_noise=False)[:1])
+
+
+def test_scoring_accepts_the_asked_image_and_refuses_every_other(drawn):
+    rng = np.random.default_rng(1)
+    for kind in TEMPLATES:
+        asked = edit(rng, drawn.scene, drawn.target, drawn.expression, kind)
+        wanted = asked.edited.render()
+        assert score.does_as_asked(drawn, asked, wanted)
+        assert not score.does_as_asked(drawn, asked, drawn.scene.render())
+        other = next(i for i in range(len(drawn.scene.objects)) if i != drawn.target)
+        elsewhere = drawn.scene.without(other).render()
+        assert not score.does_as_asked(drawn, asked, elsewhere)
+        assert score.change_outside(drawn, asked, wanted) == 0
+        assert score.change_outside(drawn, asked, 255 - wanted) > 0.05
+
+
+def test_a_hit_is_a_change_on_the_object_itself(drawn):
+    for index in range(len(drawn.scene.objects)):
+        share = drawn.scene.mask(index).reshape(16, 8, 16, 8).mean((1, 3))
+        assert score.hits(drawn, index, share)
+        assert not score.hits(drawn, (index + 1) % len(drawn.scene.objects), share)
+
+
+def test_a_killed_training_goes_on_where_it_was(tmp_path):
+    call = (
+        "import sys; from ground_probe.editors.tiny.train import train; train(0.4, out=sys.argv[1])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", call, str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    checkpoint = tmp_path / CHECKPOINT
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = torch.load(checkpoint, weights_only=True)
+    with pytest.raises(InputError, match="--resume"):
+        train(0.4, out=tmp_path)
+    train(0.4, out=tmp_path, resume=True)
+    after = torch.load(checkpoint, weights_only=True)
+    assert after["step"] > before["step"] and after["elapsed"] >= 24
+    assert after["editor_from"] == before["editor_from"]
+    vae = [name for name in before["modules"]["vae"]]
+    assert all(torch.equal(before["modules"]["vae"][n], after["modules"]["vae"][n]) for n in vae)
+    assert (tmp_path / "model_index.json").exists()
+
+
+def test_nothing_to_resume_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no training run to resume"):
+        train(0.1, out=tmp_path, resume=True)
+
+
+@pytest.mark.long
+def test_two_minutes_of_training_lower_the_loss(tmp_path):
+    train(2, out=tmp_path)
+    with (Path(tmp_path) / CURVE).open() as file:
+        rows = [row for row in csv.DictReader(file) if row["kept"]]
+    kept = [float(row["kept"]) for row in rows]
+    assert len(kept) > 3 and kept[-1] < 0.7 * kept[0]
