@@ -1,0 +1,223 @@
+"""The claim: from which step on the referent is told, above every control, or not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ground_probe.emergence.samples import INPUTS
+from ground_probe.emergence.table import beside_controls
+from ground_probe.errors import IncompleteError
+from ground_probe.probes import compare, max_t
+
+RIVALS = {
+    "separability": ("random_weights", *INPUTS, "control_labels"),
+    "grounding": (
+        "other_expression",
+        "no_expression",
+        "shuffled",
+        "random_weights",
+        *INPUTS,
+        "control_labels",
+    ),
+}
+"""Controls that a claim must exceed. Objects stand out whatever is said, so that only grounding
+has to exceed the controls of language; the expression's own words in another order are no control,
+they tell the object too."""
+
+_MEANING = {
+    "separability": "tells the referent from everything else",
+    "grounding": "tells the referent from the other objects",
+}
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was claimed and what the test images say.
+
+    Args:
+        labels: "separability" or "grounding".
+        probe: what was scored.
+        stream: of image tokens.
+        delta: how far below the best step the claimed one may lie, in the probe's units.
+        steps: a row a step, of the block that is best on val: its test value with interval,
+            whether every control was run there, the highest control, the largest adjusted p of
+            exceeding a control, whether it exceeds all and whether it is within delta of the best.
+        rivals: a row a step and control: its value and interval, and how much it is exceeded by.
+        later: a row a step: how much the first step lies below it, paired by image.
+    """
+
+    labels: str
+    probe: str
+    stream: str
+    delta: float
+    steps: pd.DataFrame = field(repr=False)
+    rivals: pd.DataFrame = field(repr=False)
+    later: pd.DataFrame = field(repr=False)
+
+    @property
+    def step(self) -> int | None:
+        """The earliest step that holds; None where the claim is not shown."""
+        holds = self.steps[self.steps.exceeds & self.steps.within_delta]
+        return int(holds.step.min()) if len(holds) else None
+
+    @property
+    def shown(self) -> bool:
+        """Whether any step holds."""
+        return self.step is not None
+
+    @property
+    def best(self) -> pd.Series:
+        """The step that is best on val."""
+        return self.steps.loc[self.steps.val.idxmax()]
+
+    def sentence(self) -> str:
+        """The verdict, with its numbers."""
+        if self.shown:
+            row = self.steps[self.steps.step == self.step].iloc[0]
+            return (
+                f"Shown: at step {row.step} (sigma {row.sigma:.2f}) the {self.stream} stream of "
+                f"{row.block} {_MEANING[self.labels]}, {self._of(row)}; the highest of "
+                f"{len(RIVALS[self.labels])} controls is {self._rival(row)}, adjusted p "
+                f"{row.p:.2g}; the best step, {self.best.step}, has {self.best.value:.2f}."
+            )
+        tested = self.steps[self.steps.tested]
+        if not len(tested):
+            absent = sorted(set(RIVALS[self.labels]) - set(self.rivals.control))
+            return f"Not shown: no step has every control, {', '.join(absent)} are missing."
+        row = tested.loc[(tested.low - tested.rival_high).idxmax()]
+        return (
+            f"Not shown: at none of the steps {', '.join(map(str, tested.step))} the {self.stream} "
+            f"stream {_MEANING[self.labels]} above every control and within {self.delta} of its "
+            f"best; nearest is step {row.step}, {self._of(row)}, beside {self._rival(row)}, "
+            f"adjusted p {row.p:.2g}; the best step, {self.best.step}, has {self.best.value:.2f}."
+        )
+
+    def _of(self, row: pd.Series) -> str:
+        return (
+            f"{self.probe} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] on {row.n_images} images"
+        )
+
+    @staticmethod
+    def _rival(row: pd.Series) -> str:
+        return f"{row.rival} with {row.rival_value:.2f} (up to {row.rival_high:.2f})"
+
+
+def claim(
+    scores: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    labels: str = "grounding",
+    probe: str = "linear",
+    stream: str = "reference",
+    delta: float = 0.05,
+) -> Claim:
+    """The earliest step that exceeds every control and is within `delta` of the best step.
+
+    A step exceeds a control when its interval lies above the control's, and the paired difference
+    is above 0 with a sign-flip p that is adjusted for all steps and controls (max-T). The block of
+    each step is the best on val; random weights are given their own best one.
+
+    Args:
+        scores: one row an image.
+        table: their summary.
+        labels: "separability" or "grounding".
+        probe: as in the table; inputs and control labels are always scored by the linear one.
+        stream: of image tokens.
+        delta: in the probe's units.
+
+    Raises:
+        IncompleteError: the table does not have such cells on val and test.
+    """
+    rows = beside_controls(table, labels, probe)
+    rows = rows[rows.stream == stream].sort_values("step")
+    cells = rows[rows.control == "none"].reset_index(drop=True)
+    if cells.empty:
+        raise IncompleteError(
+            f"no {probe} of the {stream} stream on both val and test: collect and score them first"
+        )
+    val = table[(table.split == "val") & (table.control == "none") & (table.labels == labels)]
+    val = val[val.probe == probe].set_index(["block", "stream", "step"])["value"]
+    cells = cells.assign(val=[val[c.block, c.stream, c.step] for c in cells.itertuples()])
+    images = scores[(scores.labels == labels) & (scores.split == "test")]
+    own = pd.concat([_images(images, cell) for cell in cells.itertuples()], axis=1)
+    own.columns = cells.step
+    rivals = _exceeded(rows[rows.control.isin(RIVALS[labels])], images, own)
+    return Claim(
+        labels, probe, stream, delta, _judged(cells, rivals, labels, delta), rivals, _later(own)
+    )
+
+
+def _images(images: pd.DataFrame, row) -> pd.Series:
+    """One value an image, behind a row of the table; an input's is the same at every step."""
+    at = (images.control == row.control) & (images.probe == row.probe) & (images.seed == row.seed)
+    at &= images.block == row.block
+    if row.block != "input":
+        at &= (images.stream == row.stream) & (images.step == row.step)
+    return images[at].set_index("image_id")["value"]
+
+
+def _exceeded(rivals: pd.DataFrame, images: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """By how much every control is exceeded at every step, p adjusted for all of them."""
+    rivals = rivals[["step", "control", "block", "probe", "stream", "seed", "value", "low", "high"]]
+    differences = [
+        own[row.step] - _images(images, row).reindex(own.index) for row in rivals.itertuples()
+    ]
+    return rivals.assign(
+        difference=[each.mean() for each in differences],
+        p=max_t(np.stack(differences), alternative="greater") if differences else np.nan,
+    )
+
+
+def _judged(cells, rivals, labels: str, delta: float) -> pd.DataFrame:
+    best = cells.loc[cells.val.idxmax(), "value"]
+    rows = []
+    for cell in cells.itertuples():
+        of = rivals[rivals.step == cell.step]
+        tested = set(of.control) == set(RIVALS[labels])
+        top = of.loc[of.high.idxmax()] if len(of) else None
+        rows.append(
+            {
+                "tested": tested,
+                "rival": top.control if len(of) else "",
+                "rival_value": top.value if len(of) else np.nan,
+                "rival_high": top.high if len(of) else np.nan,
+                "p": of.p.max() if len(of) else np.nan,
+                "exceeds": bool(tested and cell.low > of.high.max() and of.p.max() < _SIGNIFICANT),
+                "within_delta": bool(cell.value >= best - delta),
+            }
+        )
+    kept = ["step", "sigma", "block", "val", "value", "low", "high", "n_images"]
+    return pd.concat([cells[kept], pd.DataFrame(rows)], axis=1)
+
+
+def _later(own: pd.DataFrame) -> pd.DataFrame:
+    """The first step less each later one, paired, p adjusted for the number of steps."""
+    own = own.dropna()
+    first, steps = own.iloc[:, 0].to_numpy(), own.columns[1:]
+    if not len(steps):
+        return pd.DataFrame(columns=["step", "difference", "low", "high", "n_images", "p"])
+    found = [compare(first, own[step].to_numpy()) for step in steps]
+    p = max_t(np.stack([first - own[step].to_numpy() for step in steps]))
+    return pd.DataFrame(
+        {
+            "step": steps,
+            "difference": [each.value for each in found],
+            "low": [each.low for each in found],
+            "high": [each.high for each in found],
+            "n_images": [each.n for each in found],
+            "p": p,
+        }
+    )
+
+
+def seed_spread(table: pd.DataFrame, labels: Sequence[str] = tuple(RIVALS)) -> pd.DataFrame:
+    """Mean, standard deviation, lowest and highest test value over noise seeds, by cell."""
+    rows = table[(table.split == "test") & (table.control == "none") & table.labels.isin(labels)]
+    by = ["labels", "probe", "stream", "block", "step"]
+    spread = rows.groupby(by)["value"].agg(["mean", "std", "min", "max", "count"]).reset_index()
+    return spread[spread["count"] > 1].rename(columns={"count": "n_seeds"})

@@ -1,0 +1,154 @@
+"""What was kept of many images, read back one cell at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from safetensors import safe_open
+
+from ground_probe.errors import InputError, unknown
+from ground_probe.probes import position_features
+
+MAPS = ("attention", "attention_from_text")
+INPUTS = ("rgb", "vae_latent", "position")
+Cell = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The files of one collection.
+
+    Args:
+        files: one an example.
+        split: "val" or "test".
+        control: what the collection is a control for; "none" for the editor as it is meant.
+        seed: of the noise.
+        blocks: in the order in which they run.
+        streams: of image tokens.
+        sigmas: the noise level by step.
+        grid: (rows, columns) of the tokens.
+    """
+
+    files: tuple[Path, ...] = field(repr=False)
+    split: str
+    control: str
+    seed: int
+    blocks: tuple[str, ...]
+    streams: tuple[str, ...]
+    sigmas: dict[int, float]
+    grid: tuple[int, int]
+
+    @classmethod
+    def open(cls, files: Sequence[Path], *, split: str, control: str, seed: int = 0) -> Samples:
+        """Look at the first file; the others hold the same cells."""
+        about = _about(files[0])
+        sigmas = dict(zip(about["steps"], about["sigmas"], strict=True))
+        blocks, streams = tuple(about["blocks"]), tuple(about["streams"])
+        return cls(
+            tuple(files), split, control, seed, blocks, streams, sigmas, tuple(about["grid"])
+        )
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The denoising steps that were kept."""
+        return tuple(self.sigmas)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """(block, stream, step) of all that was kept."""
+        return [(b, s, t) for b in self.blocks for s in self.streams for t in self.steps]
+
+    @cached_property
+    def maps(self) -> tuple[str, ...]:
+        """The kinds of attention that were kept: a UNet's text does not attend to the image."""
+        return MAPS[: next(self._slices("attention")).get_shape()[0]]
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row a token: example, image, labels and place; the order of all other arrays."""
+        names = ("target", "distractor", "rest", "place")
+        parts = []
+        for path in self.files:
+            about = _about(path)
+            with safe_open(path, framework="np") as file:
+                part = pd.DataFrame({name: file.get_tensor(name) for name in names})
+            parts.append(part.assign(key=about["key"], image_id=about["image_id"]))
+        return pd.concat(parts, ignore_index=True)
+
+    def hidden(self, cell: Cell) -> Float[np.ndarray, "rows width"]:
+        """The hidden states of a cell."""
+        at = self._at(cell)
+        return np.concatenate([s[at].reshape(s.get_shape()[-2:]) for s in self._slices("hidden")])
+
+    def attention(
+        self, kind: str, cell: Cell, head: int | None = None
+    ) -> Float[np.ndarray, " rows"]:
+        """Attention to the phrase or from it: the mean of the heads, or one head.
+
+        Raises:
+            UnknownNameError: this editor has no such maps.
+        """
+        if kind not in self.maps:
+            raise unknown("attention", kind, self.maps)
+        k, parts = self.maps.index(kind), []
+        at = (slice(k, k + 1), *self._at(cell))
+        for part in self._slices("attention"):
+            maps = part[at].reshape(part.get_shape()[-2:])
+            parts.append(maps.mean(0) if head is None else maps[head])
+        return np.concatenate(parts).astype(np.float32)
+
+    def inputs(self, name: str) -> Float[np.ndarray, "rows width"]:
+        """What the editor was given at each token: one of `INPUTS`."""
+        if name == "position":
+            return position_features(self.grid)[self.rows["place"]].astype(np.float32)
+        if name not in INPUTS:
+            raise unknown("input", name, INPUTS)
+        return np.concatenate([part[:] for part in self._slices(name)])
+
+    def change(self, view: int, step: int) -> Float[np.ndarray, " rows"]:
+        """Visible change of one of `visible.VIEWS` at each token; needs `visible=True`."""
+        at = self.steps.index(step)
+        slices = self._slices("change")
+        return np.concatenate([s[view : view + 1, at : at + 1].reshape(-1) for s in slices])
+
+    def change_means(self) -> Float[np.ndarray, "examples views steps places"]:
+        """Mean visible change over the referent, the other objects and the rest, by example."""
+        return np.stack([part[:] for part in self._slices("change_means")])
+
+    def has(self, name: str) -> bool:
+        """Whether an array was kept."""
+        with safe_open(self.files[0], framework="np") as file:
+            return name in file.keys()  # noqa: SIM118 - not a dict
+
+    def _at(self, cell: Cell) -> tuple[slice, slice, slice]:
+        found = []
+        axes = ("block", "stream", "step")
+        for axis, name, names in zip(
+            axes, cell, (self.blocks, self.streams, self.steps), strict=True
+        ):
+            if name not in names:
+                raise unknown(axis, name, map(str, names))
+            index = names.index(name)
+            found.append(slice(index, index + 1))
+        return tuple(found)
+
+    def _slices(self, name: str) -> Iterator[Any]:
+        for path in self.files:
+            with safe_open(path, framework="np") as file:
+                yield file.get_slice(name)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="np") as file:
+        about = (file.metadata() or {}).get("about")
+    if about is None:
+        raise InputError(f"{path} is not a sample: remove it, it will be collected again")
+    return json.loads(about)

@@ -1,0 +1,16 @@
+"""Where x what: a training-free segmenter from an editor's first denoising step."""
+
+from ground_probe.segmentation.calibrate import calibrate
+from ground_probe.segmentation.methods import compare, edit_difference
+from ground_probe.segmentation.recipe import Recipe, default_recipe
+from ground_probe.segmentation.segment import Segmentation, segment
+
+__all__ = [
+    "Recipe",
+    "Segmentation",
+    "calibrate",
+    "compare",
+    "default_recipe",
+    "edit_difference",
+    "segment",
+]

@@ -1,0 +1,142 @@
+"""What the segmenter is compared with, on the same editor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from skimage.color import rgb2lab
+from skimage.measure import label
+from torch import Tensor, nn
+
+from ground_probe.capture import Trace
+from ground_probe.capture.layout import arguments_of
+from ground_probe.capture.sites import attentions_of, blocks_of
+from ground_probe.editors import Editor, fill
+from ground_probe.segmentation.discriminate import token_features
+from ground_probe.segmentation.prior import unit
+from ground_probe.segmentation.recipe import Recipe, default_recipe, in_depth
+from ground_probe.segmentation.refine import threshold
+from ground_probe.segmentation.segment import Look, Mask, decide, look, needed
+from ground_probe.segmentation.words import token_weights
+
+METHODS = ("full", "attention", "features", "one_step_difference", "concepts", "largest_region")
+_POWER_ROUNDS = 30
+
+
+def compare(
+    editor: Editor,
+    image: Image.Image,
+    expression: str,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+) -> dict[str, Mask]:
+    """The masks of every method in `METHODS`, all from the one step that the segmenter looks at.
+
+    - full: `segment`.
+    - attention: the prior alone.
+    - features: the smaller of the two sides of the features' first principal component.
+    - one_step_difference: how far the step's prediction of the clean latents is from the reference.
+    - concepts: dot products in the attention's output space, of image tokens with the expression's
+      words less the instruction's other words. Source: Helbling et al. (2025), ConceptAttention.
+    - largest_region: see `largest_region`; looks at neither words nor editor.
+    """
+    recipe = recipe or default_recipe(editor)
+    chosen = needed(tuple(blocks_of(editor.denoiser)), recipe)
+    with _listening(editor) as heard:
+        seen = look(editor, image, expression, recipe, seed, chosen, prediction=True)
+    found = decide(seen, recipe)
+    last = seen.traces[-1]
+    maps = {
+        "attention": torch.as_tensor(found.prior),
+        "features": _smaller_side(seen, recipe),
+        "one_step_difference": _difference(heard["reference"], last, recipe.step),
+        "concepts": _concepts(heard, last),
+    }
+    masks = {name: seen.to_mask(unit(each).numpy(), recipe) for name, each in maps.items()}
+    return {"full": found.mask, **masks, "largest_region": largest_region(seen.image)}
+
+
+def edit_difference(
+    editor: Editor,
+    image: Image.Image,
+    expression: str,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    steps: int = 28,
+) -> Mask:
+    """Where the finished edit differs from the image: the mean absolute difference, thresholded."""
+    recipe = recipe or default_recipe(editor)
+    instruction, _ = fill(recipe.template, expression)
+    image = image.convert("RGB")
+    edited = editor.edit(image, instruction, seed, steps)
+    change = np.abs(np.asarray(edited, float) - np.asarray(image, float)).mean(-1)
+    return threshold(change, recipe.threshold, np.ones(change.shape, bool), recipe.peak)
+
+
+def largest_region(image: Image.Image) -> Mask:
+    """The largest connected region unlike the image's median color: a guess without language."""
+    colors = rgb2lab(np.asarray(image.convert("RGB")))
+    distance = np.linalg.norm(colors - np.median(colors, axis=(0, 1)), axis=-1)
+    regions = label(threshold(distance, "otsu", np.ones(distance.shape, bool)))
+    sizes = np.bincount(regions.ravel())[1:]
+    return regions == sizes.argmax() + 1 if len(sizes) else np.ones(distance.shape, bool)
+
+
+@contextmanager
+def _listening(editor: Editor) -> Iterator[dict[str, Any]]:
+    """Keep what the denoiser is given as image tokens, and what its attention modules return."""
+    heard: dict[str, Any] = {"outputs": []}
+
+    def given(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        heard["reference"] = arguments_of(module, args, kwargs)["hidden_states"][0]
+
+    def returned(module: nn.Module, args: tuple, output: Any) -> None:
+        heard["outputs"].append(output)
+
+    handles = [editor.denoiser.register_forward_pre_hook(given, with_kwargs=True)]
+    for block in blocks_of(editor.denoiser).values():
+        handles += [m.register_forward_hook(returned) for m in attentions_of(block).values()]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _smaller_side(seen: Look, recipe: Recipe) -> Tensor:
+    trace = seen.traces[-1]
+    features = token_features(trace, None, in_depth(seen.blocks, recipe.feature_depth), recipe)
+    features = features - features.mean(0)
+    axis = features[features.norm(dim=-1).argmax()]
+    for _ in range(_POWER_ROUNDS):
+        axis = F.normalize((features @ axis) @ features, dim=0)
+    along = features @ axis
+    side = torch.as_tensor(threshold(along.numpy(), "otsu", np.ones(len(along), bool)))
+    return (along if side.float().mean() < 0.5 else -along).view(trace.geometry.grid)
+
+
+def _difference(given: Tensor, trace: Trace, step: int) -> Tensor:
+    reference = given[trace.layout.within_image("reference")].float().cpu()
+    predicted = trace.prediction[step][0]
+    return (predicted - reference).abs().mean(-1).view(trace.geometry.grid)
+
+
+def _concepts(heard: dict[str, Any], trace: Trace) -> Tensor:
+    words = torch.as_tensor(token_weights(trace.phrase_tokens, False), dtype=torch.float32)
+    phrase = list(trace.phrase_keys)
+    maps = []
+    for output in heard["outputs"]:
+        # Attention modules return the image before the text, blocks as in the sequence.
+        output = output[::-1] if isinstance(output, tuple) and trace.layout.text_first else output
+        streams = {name: part[0].float().cpu() for name, part in trace.layout.split(output).items()}
+        text = streams.pop("text")
+        rest = sorted({*range(len(text))} - {*phrase, *trace.padding})
+        concept = words @ text[phrase] - text[rest].mean(0)
+        maps += [unit(part @ concept) for part in streams.values()]
+    return torch.stack(maps).mean(0).view(trace.geometry.grid)

@@ -1,0 +1,127 @@
+"""Words of an expression: which of them carry it, and what they say about places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from skimage.measure import label, regionprops
+
+_STOP_WORDS = """a an the this that these those one ones is are was be being been has have had of in
+    on at to by from with and or for its his her their it he she they who which what there"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+# A piece of a word as SentencePiece, byte-level BPE and CLIP mark it.
+_MARKS = str.maketrans("", "", "▁Ġ")
+
+_AXES = {"left": (1, -1), "right": (1, +1), "top": (0, -1), "bottom": (0, +1)}
+_SYNONYMS = {
+    "left": "left leftmost lefthand",
+    "right": "right rightmost righthand",
+    "top": "top topmost upper uppermost up",
+    "bottom": "bottom bottommost lower lowermost lowest down",
+    "middle": "middle center centre central",
+}
+_SIDE = {word: side for side, words in _SYNONYMS.items() for word in words.split()}
+_ORDINALS = {
+    "first": 1,
+    "1st": 1,
+    "second": 2,
+    "2nd": 2,
+    "third": 3,
+    "3rd": 3,
+    "fourth": 4,
+    "4th": 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an expression says about where its object lies in the image.
+
+    Args:
+        sides: of "left", "right", "top", "bottom", "middle", as they come.
+        ordinal: its number counted from the first side, from 1; None where it is not counted.
+    """
+
+    sides: tuple[str, ...]
+    ordinal: int | None = None
+
+
+def token_weights(tokens: Sequence[str], stop_words: bool) -> Float[np.ndarray, " tokens"]:
+    """One weight a token, summing to 1; with nothing but stop words, all count.
+
+    Args:
+        tokens: as the tokenizer spells them.
+        stop_words: whether stop words and punctuation count.
+
+    >>> token_weights(["▁the", "▁red", "▁circle"], stop_words=False)
+    array([0. , 0.5, 0.5])
+    """
+    words = [token.translate(_MARKS).removesuffix("</w>").lower() for token in tokens]
+    carries = [word not in STOP_WORDS and any(map(str.isalnum, word)) for word in words]
+    weights = np.array([stop_words or each for each in carries], float)
+    weights = weights if weights.any() else np.ones(len(tokens))
+    return weights / weights.sum()
+
+
+def place_of(expression: str) -> Place:
+    """The place that an expression names in the image; whole words only.
+
+    A side that relates the object to another one is none of the image: "to the left of the car".
+
+    >>> place_of("the second man from the left")
+    Place(sides=('left',), ordinal=2)
+    >>> place_of("the cup to the left of the plate"), place_of("the cup on the left")
+    (Place(sides=(), ordinal=None), Place(sides=('left',), ordinal=None))
+    """
+    words = re.findall(r"[a-z0-9]+", expression.lower())
+    sides = [
+        _SIDE[word] for at, word in enumerate(words) if word in _SIDE and not _relates(words, at)
+    ]
+    number = next((_ORDINALS[word] for word in words if word in _ORDINALS), None)
+    return Place(tuple(dict.fromkeys(sides)), number if sides else None)
+
+
+def place_prior(place: Place, grid: tuple[int, int]) -> Float[np.ndarray, "rows cols"]:
+    """How well each token's position fits a place: 1 at the side itself, 0 at the far one.
+
+    A counted object ("second from the left") may lie anywhere, and adds nothing here.
+    """
+    rows, cols = ((np.arange(size) + 0.5) / size for size in grid)
+    position = np.meshgrid(rows, cols, indexing="ij")
+    fit = np.ones(grid)
+    for side in place.sides if place.ordinal in (None, 1) else ():
+        if side == "middle":
+            away = np.hypot(position[0] - 0.5, position[1] - 0.5)
+            fit *= 1 - away / away.max()
+        else:
+            axis, sign = _AXES[side]
+            fit *= position[axis] if sign > 0 else 1 - position[axis]
+    return fit
+
+
+def counted(
+    mask: Bool[np.ndarray, "height width"], place: Place
+) -> Bool[np.ndarray, "height width"]:
+    """Keep the connected region that an ordinal counts to; all of them where there are too few.
+
+    >>> counted(np.array([[True, False, True]]), place_of("second from the left"))
+    array([[False, False,  True]])
+    """
+    regions = label(mask)
+    sides = [side for side in place.sides if side in _AXES]
+    if not sides or place.ordinal is None or place.ordinal > regions.max():
+        return mask
+    axis, sign = _AXES[sides[0]]
+    order = sorted(regionprops(regions), key=lambda region: -sign * region.centroid[axis])
+    return regions == order[place.ordinal - 1].label
+
+
+def _relates(words: Sequence[str], at: int) -> bool:
+    """ "left of X", but not "left of the image" nor "the left of two"."""
+    after = [word for word in words[at + 1 : at + 5] if word not in ("the", "most", "side", "hand")]
+    whole = {"image", "picture", "photo", "pic", "screen", "frame", "two", "three", "all", "them"}
+    return len(after) > 1 and after[0] == "of" and after[1] not in whole

@@ -1,0 +1,243 @@
+"""The claim: planted false claims are caught, and a true one is shown, by the study's own code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+
+from ground_probe import emergence as em
+from ground_probe.emergence import table as tables
+from ground_probe.errors import IncompleteError, UnknownNameError
+from ground_probe.probes import compare, estimate
+
+IMAGES, PER_KIND, WIDTH, GRID = 20, 6, 6, (8, 8)
+BLOCKS, STEPS = ("first", "second"), (0, 5)
+KINDS = np.repeat(["target", "distractor", "background"], PER_KIND)
+
+Plant = Callable[[np.random.Generator, str, np.ndarray, str], np.ndarray]
+
+
+def noise(rng, condition, place, block):
+    return np.zeros(len(place))
+
+
+def position(rng, condition, place, block):
+    return place % GRID[1] - GRID[1] / 2
+
+
+def objectness(rng, condition, place, block):
+    return 3.0 * (KINDS != "background") * (condition != "random_weights")
+
+
+def language(rng, condition, place, block):
+    """What an editor should do: mark the object that it was told of."""
+    told = {"none": "target", "other_expression": "distractor"}.get(condition)
+    return objectness(rng, condition, place, block) + 3.0 * (told == KINDS)
+
+
+def late(rng, condition, place, block):
+    """Language in one block only."""
+    return language(rng, condition, place, block) if block == "second" else 0 * place
+
+
+def plant(folder, feature: Plant, condition: str, split: str) -> em.Samples:
+    """Files as `collect` leaves them, with a feature of our own in place of hidden states."""
+    files = []
+    for i in range(IMAGES):
+        # Referents lie on the left more often than not, as they may in a data set.
+        own = np.random.default_rng([i, split == "val"])
+        place = own.integers(0, GRID[0], len(KINDS)) * GRID[1]
+        place += np.where(
+            KINDS == "target", own.integers(0, 5, len(KINDS)), own.integers(0, GRID[1], len(KINDS))
+        )
+        rng = np.random.default_rng([i, *condition.encode(), *split.encode()])
+        blocks = BLOCKS if feature is late else BLOCKS[:1]
+        shape = (len(blocks), 1, len(STEPS), len(KINDS))
+        hidden = rng.normal(size=(*shape, WIDTH))
+        for b, block in enumerate(blocks):
+            hidden[b, ..., 0] += feature(rng, condition, place, block)
+        arrays = {
+            "place": place,
+            "target": KINDS == "target",
+            "distractor": KINDS == "distractor",
+            "rest": KINDS == "background",
+            "hidden": hidden.astype(np.float16),
+            "attention": rng.random((2, *shape[:3], 1, shape[3])).astype(np.float32),
+            "rgb": rng.random((len(KINDS), 4)).astype(np.float32),
+            "vae_latent": rng.random((len(KINDS), 4)).astype(np.float32),
+        }
+        about = {
+            "key": f"{split}/{i}",
+            "image_id": f"{split}/{i}",
+            "grid": GRID,
+            "blocks": blocks,
+            "streams": ["reference"],
+            "steps": STEPS,
+            "sigmas": [1.0, 0.8],
+        }
+        path = folder / f"{split}-{condition}-{i}.safetensors"
+        save_file(arrays, path, metadata={"about": json.dumps(about)})
+        files.append(path)
+    return em.Samples.open(files, split=split, control=condition)
+
+
+def study(folder, feature: Plant) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the notebook does with what it collected."""
+    conditions = ("none", "other_expression", "no_expression", "shuffled")
+    fit = plant(folder, feature, "none", "val")
+    tests = [plant(folder, feature, name, "test") for name in conditions]
+    random = [plant(folder, feature, "random_weights", split) for split in ("val", "test")]
+    scores = pd.concat(
+        [
+            em.score(fit, tests),
+            em.score(random[0], random[1:]),
+            em.score_inputs(fit, tests[0]),
+            em.score_control_labels(fit, tests[0]),
+        ],
+        ignore_index=True,
+    )
+    return scores, em.summarise(scores)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    made = {}
+
+    def of(feature):
+        if feature not in made:
+            made[feature] = study(tmp_path_factory.mktemp(feature.__name__), feature)
+        return made[feature]
+
+    return of
+
+
+@pytest.mark.parametrize("feature", [noise, position])
+@pytest.mark.parametrize("labels", em.LABELS)
+def test_noise_and_position_alone_show_nothing(planted, feature, labels):
+    claim = em.claim(*planted(feature), labels=labels)
+    assert not claim.shown and claim.sentence().startswith("Not shown: at none of the steps 0, 5")
+
+
+def test_a_position_prior_is_there_to_be_caught(planted):
+    _, table = planted(position)
+    of = table.query("control == 'none' and labels == 'grounding' and split == 'test'")
+    assert of.query("probe == 'linear'").low.min() > 0.5  # above chance, and yet not shown
+
+
+def test_objectness_alone_is_separability_and_never_grounding(planted):
+    separability = em.claim(*planted(objectness), labels="separability")
+    grounding = em.claim(*planted(objectness), labels="grounding")
+    assert separability.shown and separability.step == 0
+    assert not grounding.shown
+
+
+def test_language_is_shown_and_points_away_with_another_expression(planted):
+    scores, table = planted(language)
+    claim = em.claim(scores, table)
+    assert claim.shown and claim.step == 0
+    assert claim.sentence().startswith("Shown: at step 0 (sigma 1.00) the reference stream of")
+    other = claim.rivals.query("control == 'other_expression'")
+    assert (other.high < 0.5).all()
+
+
+@pytest.mark.parametrize("missing", em.RIVALS["grounding"])
+def test_no_claim_without_every_control(planted, missing):
+    scores, table = planted(language)
+    claim = em.claim(scores, table[table.control != missing])
+    assert not claim.shown
+    assert claim.sentence() == f"Not shown: no step has every control, {missing} are missing."
+
+
+def test_a_control_that_keeps_up_defeats_the_claim(planted):
+    """The test of the test: with the editor's own values as a control, nothing is shown."""
+    scores, table = planted(language)
+    for frame in (scores, table):
+        assert (frame.control == "shuffled").any()
+
+    def forged(frame):
+        own = frame[frame.control == "none"].assign(control="shuffled")
+        return pd.concat([frame[frame.control != "shuffled"], own], ignore_index=True)
+
+    assert not em.claim(forged(scores), forged(table)).shown
+
+
+def test_blocks_are_chosen_on_val_and_reported_on_test(planted):
+    _, table = planted(late)
+    assert set(em.best_blocks(table, "grounding").block) == {"second"}
+    flattered = table.copy()
+    at = (flattered.split == "test") & (flattered.block == "first")
+    flattered.loc[at, "value"] = 1.0
+    assert set(em.best_blocks(flattered, "grounding").block) == {"second"}
+    assert set(em.best_blocks(flattered, "grounding").split) == {"test"}
+
+
+def test_the_earliest_step_must_be_near_the_best(planted):
+    scores, table = planted(language)
+    early = (table.step == 0) & (table.control == "none")
+    worse = table.assign(value=table.value.where(~early, table.value - 0.2))
+    assert em.claim(scores, worse).step == 5
+    assert em.claim(scores, worse, delta=0.3).step == 0
+
+
+def test_the_first_step_is_compared_with_later_ones_pairwise(planted):
+    scores, table = planted(language)
+    claim = em.claim(scores, table)
+    row = claim.later.iloc[0]
+    cells = [
+        scores.query(
+            "labels == 'grounding' and control == 'none' and split == 'test' and probe == 'linear'"
+            f" and step == {step} and block == '{block}'"
+        ).set_index("image_id")["value"]
+        for step, block in zip(claim.steps.step, claim.steps.block, strict=True)
+    ]
+    expected = compare(cells[0].to_numpy(), cells[1].reindex(cells[0].index).to_numpy())
+    assert (row.difference, row.low, row.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+    assert row.p == pytest.approx(expected.p, abs=0.02)
+
+
+def test_the_table_is_estimate_row_by_row(planted):
+    scores, table = planted(position)
+    assert list(table.columns) == list(em.COLUMNS)
+    scores = scores.assign(value=scores.value.where(scores.index % 7 > 0))  # some miss a value
+    table = em.summarise(scores)
+    names = [*tables._SET, *tables._CELL]
+    found = {
+        key: estimate(of["value"].to_numpy())
+        for key, of in scores.fillna({"step": -1, "sigma": -1}).groupby(names)
+    }
+    assert len(found) == len(table)
+    for key, of in table.fillna({"step": -1, "sigma": -1}).groupby(names):
+        one = found[key]
+        assert of[["value", "low", "high"]].iloc[0].tolist() == pytest.approx(
+            [one.value, one.low, one.high]
+        )
+        assert of.n_images.iloc[0] == of.n_expressions.iloc[0] == one.n
+
+
+def test_a_table_survives_its_file(planted, tmp_path):
+    _, table = planted(noise)
+    em.write_table(table, tmp_path / "emergence.csv")
+    back = em.read_table(tmp_path / "emergence.csv")
+    pd.testing.assert_frame_equal(back, table, check_dtype=False)
+    assert back.step.dtype == "Int64" and back.step.isna().any()
+
+
+def test_a_claim_needs_cells(planted):
+    scores, table = planted(noise)
+    with pytest.raises(IncompleteError, match="no linear of the text stream"):
+        em.claim(scores, table, stream="text")
+
+
+def test_unknown_maps_and_inputs_are_named(tmp_path):
+    samples = plant(tmp_path, noise, "none", "val")
+    with pytest.raises(UnknownNameError, match="unknown attention"):
+        samples.attention("to_the_moon", samples.cells[0])
+    with pytest.raises(UnknownNameError, match="unknown input"):
+        samples.inputs("hsv")

@@ -1,0 +1,365 @@
+"""The segmenter on planted evidence, whose answer is known, and on tiny random editors."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_pipelines
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.filters import threshold_otsu
+from tiny_pipelines import kontext
+
+import ground_probe as gp
+from ground_probe.capture import Trace
+from ground_probe.capture.layout import Layout
+from ground_probe.capture.sites import Captured
+from ground_probe.editors import random_weights
+from ground_probe.errors import InputError
+from ground_probe.geometry import Geometry
+from ground_probe.segmentation import methods
+from ground_probe.segmentation.discriminate import discriminate
+from ground_probe.segmentation.prior import attention_prior, propagate, spatial_factor, unit
+from ground_probe.segmentation.recipe import Recipe
+from ground_probe.segmentation.refine import GuidedFilter, otsu, threshold
+from ground_probe.segmentation.segment import Look, decide, look, segment
+
+PHOTOS = Path(__file__).parents[2] / "shared/data/refer-sample/images"
+EXPRESSION = "the red circle"
+PLAIN = Recipe(prior_depth=(0.0, 1.0), feature_depth=(0.0, 1.0), propagation=0, edges=0.0)
+VARIANTS = [
+    {},
+    {"propagation": 2},
+    {"classifier": "lda"},
+    {"prototypes": 3},
+    {"direction": "both"},
+    {"edges": 1.0},
+    {"threshold": "half"},
+    {"peak": 0.5},
+    {"rounds": 5, "focus": 1.0},
+]
+
+
+@pytest.fixture(scope="module")
+def editor():
+    return gp.load_editor(kontext(), device="cpu")
+
+
+def planted(inside: np.ndarray, geometry: Geometry, seed: int = 0) -> Look:
+    """Noisy attention and features in which the tokens `inside` differ from the rest."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens, dim = inside.size, 16
+    member = torch.as_tensor(inside.flatten(), dtype=torch.float32)
+    centres = torch.randn(2, dim, generator=generator)
+    hidden, maps, from_text = Captured(), Captured(), Captured()
+    for stream in ("noise", "reference"):
+        noise = 0.4 * torch.randn(tokens, dim, generator=generator)
+        hidden["block", 0, stream] = centres[member.long()] + noise
+    weight = 0.02 + 0.1 * member.repeat(2) + 0.02 * torch.rand(2 * tokens, generator=generator)
+    maps["block", 0] = weight[None, :, None].expand(1, -1, 3)
+    from_text["block", 0] = maps["block", 0].transpose(1, 2) / tokens
+    trace = Trace(
+        hidden, maps, from_text, Captured(), Captured(), {}, ("block",), (0,), {0: 1.0},
+        {0: 1000.0}, ("the", "red", "circle"), (1, 2, 3), (),
+        Layout({"noise": (inside.shape,), "reference": (inside.shape,)}, 8, True), geometry,
+    )  # fmt: skip
+    height, width = geometry.image_size_px
+    return Look((trace,), (), ("block",), EXPRESSION, Image.new("RGB", (width, height), "gray"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("mode", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("size_px", [(90, 160), (200, 120)])
+def test_a_planted_object_comes_back_within_a_token(variant, mode, size_px):
+    grid = (12, 16)
+    inside = np.zeros(grid, bool)
+    inside[5:8, 7:11] = True
+    geometry = Geometry(size_px, grid, mode)
+    mask = decide(planted(inside, geometry), Recipe(**{**_choices(PLAIN), **variant})).mask
+    assert mask.shape == size_px and mask.any()
+    ys, xs = np.nonzero(mask)
+    (left, top), (right, bottom) = (_corner(geometry, at) for at in ((5, 7), (7, 10)))
+    height_px, width_px = geometry.token_size_px
+    expected = (
+        top - height_px / 2,
+        left - width_px / 2,
+        bottom + height_px / 2,
+        right + width_px / 2,
+    )
+    found = (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1)
+    limits = (height_px, width_px, height_px, width_px)
+    for low, high, limit in zip(found, expected, limits, strict=True):
+        assert abs(low - high) <= limit + 1
+
+
+def _choices(recipe: Recipe) -> dict:
+    return recipe.choices
+
+
+def _corner(geometry: Geometry, at: tuple[int, int]) -> tuple[float, float]:
+    return geometry.pixel_of(*at)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (12, 15)])
+def test_an_object_of_one_token_and_one_that_nearly_fills_the_image(shape):
+    inside = np.zeros((12, 16), bool)
+    inside[: shape[0], : shape[1]] = True
+    geometry = Geometry((96, 128), inside.shape)
+    mask = decide(planted(inside, geometry), PLAIN).mask
+    gold = np.kron(inside, np.ones((8, 8), bool))
+    assert gp.metrics.iou(*gp.metrics.counts(mask, gold)) > (0.4 if inside.sum() == 1 else 0.9)
+
+
+def test_two_objects_of_one_expression_are_both_found():
+    inside = np.zeros((12, 16), bool)
+    inside[2:5, 2:5] = inside[7:10, 10:13] = True
+    seen = planted(inside, Geometry((96, 128), inside.shape))
+    mask = decide(seen, PLAIN).mask
+    assert mask[28, 28] and mask[68, 92] and not mask[28, 92]
+
+
+def test_where_no_token_differs_the_mask_is_empty():
+    seen = planted(np.zeros((4, 4), bool), Geometry((32, 32), (4, 4)))
+    for captured in (seen.traces[0].hidden, seen.traces[0].attention):
+        for site in captured:
+            captured[site] = torch.ones_like(captured[site])
+    assert not decide(seen, PLAIN).mask.any()
+
+
+def test_spatial_words_choose_among_equals_only_when_they_are_switched_on():
+    inside = np.zeros((12, 16), bool)
+    inside[4:7, 2:5] = inside[4:7, 11:14] = True
+    seen = planted(inside, Geometry((96, 128), inside.shape))
+    seen = Look(seen.traces, (), seen.blocks, "the left circle", seen.image)
+    choices = _choices(PLAIN) | {"prior_power": 2.0}
+    off, on = (decide(seen, Recipe(**choices | {"spatial": x})).mask for x in (0.0, 1.0))
+    assert off[44, 28] and off[44, 100]
+    assert on[44, 28] and not on[44, 100]
+
+
+def test_the_prior_by_hand():
+    """Two words over three tokens: each map over its mean, then to [0, 1]."""
+    seen = planted(np.zeros((1, 3), bool), Geometry((8, 24), (1, 3)))
+    trace = seen.traces[0]
+    noise = [[0.9, 0.1, 0.1], [0.9, 0.2, 0.2], [0.9, 0.3, 0.3]]  # "the" is a stop word
+    reference = [[0.9, 0.2, 0.0], [0.9, 0.2, 0.4], [0.9, 0.2, 0.0]]
+    trace.attention["block", 0] = torch.tensor([noise + reference])
+    # noise 1, 2, 3 over 2; reference 1, 3, 1 over 5/3; their mean 0.55, 1.4, 1.05
+    prior = attention_prior(trace, ("block",), PLAIN)
+    torch.testing.assert_close(prior, torch.tensor([[0.0, 1.0, 0.5 / 0.85]]))
+
+
+def test_propagation_carries_a_prior_to_the_likes_of_a_token():
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    prior = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    spread = propagate(prior, features, rounds=1, temperature=0.1)
+    torch.testing.assert_close(spread, torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
+    assert propagate(prior, features, rounds=0, temperature=0.1) is prior
+
+
+def test_several_background_prototypes_tell_a_mixed_background_apart():
+    """Two kinds of background on both sides of the object: their mean looks like the object."""
+    directions = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
+    features = directions[torch.tensor([0] * 4 + [1] * 8 + [2] * 8)]
+    prior = torch.tensor([1.0] * 4 + [0.3] * 16)
+    score = discriminate(features, prior, prototypes=2, rounds=1)
+    assert score[:4].min() > 0.9 and score[4:].max() < 0.1
+
+
+def test_the_discriminant_looks_away_from_what_varies_within_both_classes():
+    """The first channel is the class plus a nuisance that the second channel shows alone."""
+    generator = torch.Generator().manual_seed(0)
+    member = torch.arange(400) < 120
+    nuisance = torch.randn(400, generator=generator)
+    features = torch.stack([member + nuisance, nuisance], -1)
+    features = (features - features.mean(0)) / features.std(0)
+
+    def separation(classifier: str) -> float:
+        score = discriminate(features, member.float(), classifier=classifier, rounds=1)
+        return float((score[member].mean() - score[~member].mean()) / score.std())
+
+    assert separation("lda") > 1.5 * separation("cosine")
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=60).filter(lambda v: len(set(v)) > 1))
+def test_otsu_is_the_cut_of_most_variance_between_classes(values):
+    score = np.array([values], float)
+    mask = threshold(score, "otsu", np.ones(score.shape, bool))
+
+    def between(above: np.ndarray) -> float:
+        share = above.mean()
+        return share * (1 - share) * (score[above].mean() - score[~above].mean()) ** 2
+
+    best = max(between(score > cut) for cut in np.unique(score)[:-1])
+    assert between(mask) == pytest.approx(best)
+
+
+@given(st.integers(0, 2**16))
+def test_otsu_divides_as_scikit_image_does(seed):
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.normal(0, 1, 900), rng.normal(rng.uniform(4, 8), 1, 300)])
+    assert np.mean((values > otsu(values)) != (values > threshold_otsu(values))) < 0.01
+
+
+def test_pixels_outside_the_grid_neither_count_nor_belong():
+    score = np.array([[9.0, 0.0, 1.0, 1.0]])
+    mask = threshold(score, "otsu", np.array([[False, True, True, True]]))
+    assert mask.tolist() == [[False, False, True, True]]
+
+
+def test_unit_of_a_constant_is_zero():
+    assert unit(torch.full((2, 2), 3.0)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_spatial_factor_lies_between_one_minus_weight_and_one():
+    factor = spatial_factor("the left circle", (4, 8), 0.5)
+    assert 0.5 <= factor.min() < factor.max() <= 1
+    assert (spatial_factor("the red circle", (4, 8), 1.0) == 1).all()
+
+
+def test_a_region_that_is_not_high_enough_is_dropped_whole():
+    score = np.array([[0.0, 0.6, 0.6, 0.0, 0.6, 1.0, 0.6, 0.0]])
+    inside = np.ones(score.shape, bool)
+    assert threshold(score, "half", inside).sum() == 5
+    assert threshold(score, "half", inside, peak=0.5).tolist() == [
+        [False] * 4 + [True] * 3 + [False]
+    ]
+
+
+def test_refinement_moves_an_edge_to_the_image_s():
+    image = np.full((40, 40, 3), 60, np.uint8)
+    image[:, 20:] = 200
+    blurred = np.clip((np.arange(40) - 12) / 12, 0, 1) * np.ones((40, 1))  # crosses 0.5 at 18
+    sharp = GuidedFilter(image, 8)(blurred)
+    assert sharp[:, 16:20].mean() < blurred[:, 16:20].mean() < 0.6
+    assert sharp[:, 20:24].mean() > blurred[:, 20:24].mean()
+
+
+@given(st.integers(0, 2**16))
+def test_a_guided_filter_over_a_flat_image_is_two_box_means(seed):
+    score = np.random.default_rng(seed).random((12, 10))
+    flat = np.full((12, 10, 3), 77, np.uint8)
+    padded = np.pad(score, 1, mode="edge")
+    once = sum(padded[y : y + 12, x : x + 10] for y in range(3) for x in range(3)) / 9
+    padded = np.pad(once, 1, mode="edge")
+    twice = sum(padded[y : y + 12, x : x + 10] for y in range(3) for x in range(3)) / 9
+    np.testing.assert_allclose(GuidedFilter(flat, 1)(score), twice, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (201, 83), (37, 150), (5, 300)])
+def test_masks_have_the_image_s_own_size(editor, size):
+    image = Image.effect_noise(size, 80).convert("RGB")
+    result = segment(editor, image, EXPRESSION)
+    assert result.mask.shape == size[::-1] and result.mask.dtype == bool
+    assert result.prior.shape == result.score.shape == (8, 8)
+    for values in (result.prior, result.score):
+        assert 0 <= values.min() <= values.max() <= 1
+
+
+@pytest.mark.skipif(not PHOTOS.exists(), reason=f"{PHOTOS} is not here")
+def test_photos_of_every_aspect_ratio(editor):
+    by_ratio = {}
+    for path in sorted(PHOTOS.iterdir()):
+        with Image.open(path) as photo:
+            by_ratio.setdefault(round(photo.width / photo.height, 1), path)
+    for path in by_ratio.values():
+        with Image.open(path) as photo:
+            assert segment(editor, photo, EXPRESSION).mask.shape == photo.size[::-1]
+
+
+# The Euler schedulers of diffusers 0.42.1 under NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("family", tiny_pipelines.BUILDERS)
+def test_every_family_segments_with_its_own_recipe(family, monkeypatch):
+    tiny_pipelines.smaller_images(monkeypatch)
+    editor = gp.load_editor(tiny_pipelines.BUILDERS[family](), device="cpu")
+    image = Image.effect_noise((160, 96), 80).convert("RGB")
+    recipe = Recipe.from_json(files("ground_probe.segmentation") / "recipes" / f"{family}.json")
+    more = tiny_pipelines.ARGUMENTS.get(family, {})
+    assert segment(editor, image, EXPRESSION, recipe, **more).mask.shape == (96, 160)
+
+
+def test_the_same_seed_gives_the_same_mask_and_seeds_are_averaged(editor):
+    image = Image.effect_noise((48, 64), 80).convert("RGB")
+    one, again = (segment(editor, image, EXPRESSION, PLAIN, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.score, again.score)
+    np.testing.assert_array_equal(one.mask, again.mask)
+    four = segment(editor, image, EXPRESSION, PLAIN, seed=4)
+    both = segment(editor, image, EXPRESSION, Recipe(**_choices(PLAIN) | {"seeds": 2}), seed=3)
+    np.testing.assert_allclose(both.score, (one.score + four.score) / 2, atol=1e-6)
+
+
+def test_the_forward_pass_ends_with_the_last_block_needed(editor):
+    ran = []
+    transformer = editor.denoiser
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    hooks = [
+        block.register_forward_hook(lambda *_, at=at: ran.append(at))
+        for at, block in enumerate(blocks)
+    ]
+    recipe = Recipe(**_choices(PLAIN) | {"prior_depth": (0, 0.25), "feature_depth": (0.25, 0.5)})
+    segment(editor, Image.new("RGB", (64, 64)), EXPRESSION, recipe)
+    for hook in hooks:
+        hook.remove()
+    assert ran == [0, 1]
+
+
+@pytest.mark.parametrize("expression", ["", "  \n"])
+def test_an_empty_expression_is_an_error(editor, expression):
+    with pytest.raises(InputError, match="at least one word"):
+        segment(editor, Image.new("RGB", (64, 64)), expression)
+
+
+def test_no_image_is_an_error(editor):
+    with pytest.raises(InputError, match="give a PIL image"):
+        segment(editor, np.zeros((8, 8, 3)), EXPRESSION)
+
+
+def test_the_contrast_of_an_expression_with_itself_says_nothing(editor):
+    recipe = Recipe(**_choices(PLAIN) | {"contrast": EXPRESSION})
+    seen = look(editor, Image.effect_noise((64, 64), 80), EXPRESSION, recipe)
+    assert not decide(seen, recipe).mask.any()
+
+
+def test_every_method_of_the_comparison_gives_a_mask_from_one_forward(editor):
+    calls = []
+    handle = editor.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    image = Image.effect_noise((48, 80), 80).convert("RGB")
+    masks = methods.compare(editor, image, EXPRESSION, PLAIN)
+    handle.remove()
+    assert len(calls) == 1
+    assert tuple(masks) == methods.METHODS
+    assert all(mask.shape == (80, 48) and mask.dtype == bool for mask in masks.values())
+    np.testing.assert_array_equal(masks["full"], segment(editor, image, EXPRESSION, PLAIN).mask)
+
+
+def test_the_edit_difference_is_where_the_edit_differs(editor):
+    mask = methods.edit_difference(editor, Image.new("RGB", (48, 80)), EXPRESSION, PLAIN, steps=2)
+    assert mask.shape == (80, 48) and mask.any()
+
+
+def test_the_largest_region_is_found_without_words():
+    image = np.full((60, 60, 3), 90, np.uint8)
+    image[5:15, 5:15] = (200, 30, 30)
+    image[30:50, 20:50] = (30, 30, 200)
+    gold = np.zeros((60, 60), bool)
+    gold[30:50, 20:50] = True
+    assert (methods.largest_region(Image.fromarray(image)) == gold).all()
+
+
+def test_random_weights_are_drawn_by_seed_and_leave_the_editor_alone(editor):
+    before = [weight.clone() for weight in editor.denoiser.parameters()]
+    one, again, other = (random_weights(editor, seed) for seed in (1, 1, 2))
+    for w, x, y, z in zip(
+        *(e.denoiser.parameters() for e in (editor, one, again, other)), strict=True
+    ):
+        assert torch.equal(x, y)
+        assert w.ndim < 2 or not (torch.equal(w, x) or torch.equal(x, z))
+    assert all(map(torch.equal, before, editor.denoiser.parameters()))
+    assert one.revision != other.revision and one.pipeline.vae is editor.pipeline.vae
+    segment(one, Image.new("RGB", (64, 64)), EXPRESSION)
