@@ -296,7 +296,14 @@ def test_patches_stay_at_the_first_step(editor, split):
 def test_a_table_of_traces_is_their_linear_probe(editor):
     split = gp.load_split("scenes", "val", limit=12)
     traces = [
-        gp.trace(editor, shown.image, "make the red circle blue", "the red circle", num_steps=4)
+        gp.trace(
+            editor,
+            shown.image,
+            "make the red circle blue",
+            "the red circle",
+            blocks=["transformer_blocks.0"],
+            num_steps=4,
+        )
         for shown in split
     ]
     masks, distractors = [s.mask for s in split], [s.distractors for s in split]

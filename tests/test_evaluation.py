@@ -1,0 +1,89 @@
+"""The real-image path: 38 human sentences through three families of tiny random editors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_pipelines
+from PIL import Image
+
+from ground_probe import Recipe, load_editor
+from ground_probe.datasets import RefExample
+from ground_probe.evaluation import evaluate
+
+SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refer-sample"
+pytestmark = [
+    pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is not there"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+IMAGE = ("noise", "reference")
+
+
+class ReferSample(Sequence):
+    """Every sentence of the sample, as a split."""
+
+    dataset, split, revision = "refer-sample", "all", "1"
+
+    def __init__(self):
+        referents = json.loads((SAMPLE / "samples.json").read_text())
+        self.entries = [(each, text) for each in referents for text in each["sentences"]]
+        self.keys = tuple(f"{e['sample_id']}/{n}" for n, (e, _) in enumerate(self.entries))
+        self.image_ids = tuple(each["image"] for each, _ in self.entries)
+        self.expressions = tuple(text for _, text in self.entries)
+
+    def __len__(self):
+        return len(self.entries)
+
+    def __getitem__(self, index):
+        each, text = self.entries[index]
+        image = Image.open(SAMPLE / each["image"]).convert("RGB")
+        mask = np.asarray(Image.open(SAMPLE / each["mask"]).convert("L")) > 127
+        return RefExample(self.keys[index], image, text, mask, each["image"])
+
+
+def stretched():
+    return tiny_pipelines.kontext()
+
+
+def cropped():
+    """FLUX.2 reads its text encoder at layers 9, 18 and 27: a narrow one of full depth."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    pipeline = tiny_pipelines.flux2()
+    narrow = pipeline.text_encoder.config.to_dict() | {"num_hidden_layers": 28}
+    del narrow["layer_types"]
+    pipeline.text_encoder = Qwen3ForCausalLM(Qwen3Config(**narrow)).eval()
+    return pipeline
+
+
+def unet():
+    """InstructPix2Pix with room for as many tokens as the real one: the sentences are long."""
+    pipeline = tiny_pipelines.instruct_pix2pix()
+    pipeline.tokenizer = tiny_pipelines.word_tokenizer(77)
+    pipeline.text_encoder = tiny_pipelines.clip_text(len(pipeline.tokenizer), max_length=77).eval()
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("build", "streams"),
+    [
+        (stretched, IMAGE),
+        (unet, ("noise",)),
+        pytest.param(cropped, IMAGE, marks=pytest.mark.long),  # 1,000 tokens an image
+    ],
+)
+def test_every_human_sentence_is_evaluated(tmp_path, build, streams):
+    editor = load_editor(build())
+    recipe = Recipe(prior_streams=streams, feature_streams=streams)
+    methods = ("full", "whole_image", "oracle_grid")
+    result = evaluate(editor, ReferSample(), tmp_path / "run", recipe, methods=methods)
+    assert str(result.counts) == "expected 114 / ok 114 / error 0 / duplicates dropped 0"
+    gold = [example.mask.sum() for example in ReferSample()]
+    assert result.rows.query("method == 'full'")["gold_px"].tolist() == gold
+    miou = result.summary.query("metric == 'miou'").set_index("method")["value"]
+    assert miou["oracle_grid"] > max(miou["full"], miou["whole_image"])
+    assert 0.05 < miou["whole_image"] < 0.3
