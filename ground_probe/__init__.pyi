@@ -2,6 +2,7 @@ from . import emergence, errors, figures, geometry, metrics, photos, study
 from .capture import Trace, capture, keep_tokens, trace
 from .datasets import RefExample, load_split
 from .editors import Editor, load_editor
+from .emergence import probe_table
 from .evaluation import evaluate
 from .geometry import Geometry
 from .probes import Estimate, fisher_ratio, linear_probe_auc
@@ -32,6 +33,7 @@ __all__ = [
     "metrics",
     "open_run",
     "photos",
+    "probe_table",
     "segment",
     "study",
     "trace",
