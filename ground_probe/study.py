@@ -301,12 +301,13 @@ body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; 
 figure {{ margin: 1rem 0 }} img {{ max-width: 100%; height: auto }}
 .table {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 14px }}
 th, td {{ border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: right }}
-th {{ font-weight: 600 }} code {{ overflow-wrap: anywhere }}
+th {{ font-weight: 600 }} td {{ white-space: nowrap }} p {{ overflow-wrap: anywhere }}
 </style>
 <h1>ground_probe study</h1>
 <p>{about}</p>
 <h2>Notebooks</h2>
 <ul>{notebooks}</ul>
+{verdicts}
 {tables}
 <h2>Figures</h2>
 {figures}
@@ -328,6 +329,11 @@ def _index(folder: Path, run: RunRecord) -> str:
         notebooks="".join(
             f"<li>{link(f'{name}.html', name)} ({link(f'{name}.ipynb', 'notebook')})</li>"
             for name in fields["spec"]["notebooks"]
+        ),
+        verdicts="".join(
+            f"<h2>Verdict: {html.escape(question)}</h2><p>{html.escape(sentence)}</p>"
+            for part in fields["parts"].values()
+            for question, sentence in part.get("verdicts", {}).items()
         ),
         tables="".join(
             f"<h2>{html.escape(title)}</h2>"

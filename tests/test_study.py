@@ -117,7 +117,8 @@ def test_a_notebook_runs_here_with_the_given_values_and_leaves_its_record(tmp_pa
     assert printed == [f"{sys.executable} 1\n"]
     page = (out / "small.html").read_text()
     assert 'src="http' not in page and sys.executable in page
-    assert capfd.readouterr().err == "bar\n"
+    # A kernel that ends may leave a line of its message queue's own behind ours.
+    assert capfd.readouterr().err.splitlines()[0] == "bar"
     assert not list(out.glob("*.part"))
 
 
