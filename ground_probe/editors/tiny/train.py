@@ -2,9 +2,6 @@
 
 Two parts: an autoencoder, then everything that understands the instruction. Both live in one
 checkpoint that is replaced once a minute, so that a killed run continues where it was.
-
-Source of the recipe (optimiser, share of pure noise, weight of the edited region, light):
-the measurements summed up in the model card.
 """
 
 from __future__ import annotations
