@@ -1,7 +1,8 @@
 # make study   set up and run the study on the embedded editor
 # make test    set up, lint and test
 # make venv    set up only (done once; again when pyproject.toml or constraints.txt change)
-# make lint    format and lint checks; notebooks must carry no outputs
+# make lint    format, lint and type checks; notebooks must carry no outputs
+# make docs    the library's pages, from its docstrings, in build/docs
 # make clean   remove caches and build products; .venv and runs stay
 # Another interpreter: make study PYTHON=python3.12.  Arguments: make study ARGS="--limit 8".
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help venv study test lint clean
+.PHONY: help venv study test lint docs clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -36,8 +37,12 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	@for notebook in $(NOTEBOOKS); do $(BIN)/nbstripout --verify $$notebook || exit 1; done
 
+docs: $(INSTALLED)
+	$(BIN)/python docs/build.py build/docs
+
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """What a capture costs: time and peak memory beside the bare forward, as ratios with their spread.
 
-    python benchmarks/capture.py                  # a small Kontext on the CPU, 2,560 keys, 8 x 128
-    python benchmarks/capture.py --device cuda    # Kontext's own size, 8,704 keys: seconds and GiB
+    python benchmarks/capture.py                  # blocks of Kontext's width on the CPU, 2,080 keys
+    python benchmarks/capture.py --device cuda    # all of Kontext, 8,704 keys: seconds and GiB
 
 Random weights, one denoising step, timed from the denoiser's call on: on the CPU in seconds of the
 processor, which a busy machine disturbs less than those of the clock. The ways take turns; a ratio
@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import re
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+
+os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 
 import numpy as np
 import torch
@@ -36,6 +39,8 @@ from ground_probe.capture.sites import blocks_of  # noqa: E402
 INSTRUCTION = "make the small red circle left of the big dog blue"
 PHRASE = "the small red circle left of the big"  # eight tokens of the word-level tokenizer
 WAYS = ("bare", "hidden", "attention", "both", "full maps", "middle block")
+MEASURED_PEAKS = ("bare", "both", "full maps")
+RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 class FullMaps(TorchFunctionMode):
@@ -53,35 +58,35 @@ class FullMaps(TorchFunctionMode):
 
 
 def build(device: str):
+    """Kontext with random blocks of its real width: all 57, or one of each kind on the CPU."""
     cuda = device == "cuda"
-    size = (
-        {"num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24}
-        if cuda
-        else {"num_layers": 2, "num_single_layers": 2, "num_attention_heads": 8}
-    )
-    pipeline = tiny_pipelines.kontext(
-        levels=4,
-        sample_size=1024 if cuda else 512,
-        attention_head_dim=128,
-        axes_dims_rope=(16, 56, 56),
-        **size,
-    )
+    double, single, side_px = (19, 38, 1024) if cuda else (1, 1, 448)
+    torch.set_default_dtype(torch.bfloat16 if cuda else torch.float32)
+    with torch.device(device):
+        pipeline = tiny_pipelines.kontext(
+            levels=4,
+            sample_size=side_px,
+            num_layers=double,
+            num_single_layers=single,
+            num_attention_heads=24,
+            attention_head_dim=128,
+            axes_dims_rope=(16, 56, 56),
+        )
+    torch.set_default_dtype(torch.float32)
     pipeline.tokenizer_2.model_max_length = 512
-    return gp.load_editor(pipeline.to(device, torch.bfloat16 if cuda else torch.float32))
+    return gp.load_editor(pipeline)
 
 
 def way_of(editor, way: str):
     """The context manager that captures in a way."""
     blocks = list(blocks_of(editor.denoiser))
     phrase = {"attention": True, "instruction": INSTRUCTION, "phrase": PHRASE}
+    keep = {"keep": gp.keep_tokens(256)}
     wanted = {
-        "hidden": {"keep": gp.keep_tokens(256)},
+        "hidden": keep,
         "attention": {"streams": (), **phrase},
-        "both": {"keep": gp.keep_tokens(256), **phrase},
-        "middle block": {
-            "sites": blocks[len(blocks) // 2 - 1],
-            "keep": gp.keep_tokens(256),
-        },
+        "both": keep | phrase,
+        "middle block": {"sites": blocks[len(blocks) // 2 - 1], **keep},
     }
     if way in wanted:
         return gp.capture(editor.pipeline, **wanted[way])
@@ -90,22 +95,20 @@ def way_of(editor, way: str):
 
 def run(editor, way: str) -> float:
     """Seconds from the denoiser's call to the end of its step."""
-    image = Image.new("RGB", (1024, 1024))
-    arguments = editor.arguments(image, INSTRUCTION)
+    arguments = editor.arguments(Image.new("RGB", (1024, 1024)), INSTRUCTION)
+    cuda = editor.device.type == "cuda"
+    clock = time.perf_counter if cuda else time.process_time
     at = []
-    clock = time.perf_counter if editor.device.type == "cuda" else time.process_time
 
     def start(*_):
-        if editor.device.type == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
+        forget_peak(cuda)
         at.append(clock())
 
     handle = editor.denoiser.register_forward_pre_hook(start)
     try:
         with way_of(editor, way) as captured:
             editor.pipeline(**arguments, num_inference_steps=1, output_type="latent")
-        if editor.device.type == "cuda":
+        if cuda:
             torch.cuda.synchronize()
         seconds = clock() - at[0]
     finally:
@@ -115,11 +118,22 @@ def run(editor, way: str) -> float:
     return seconds
 
 
-def peak_gib(editor, device: str, way: str) -> float:
+def forget_peak(cuda: bool) -> None:
+    """Building the model takes more memory than running it."""
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    elif RESET_PEAK.exists():
+        RESET_PEAK.write_text("5")
+
+
+def peak_gib(editor, way: str) -> float:
+    """The peak of a forward on an accelerator; of the resident memory of the process on Linux."""
     run(editor, way)
-    if device == "cuda":
+    if editor.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
 
 
 def main() -> None:
@@ -133,13 +147,14 @@ def main() -> None:
     torch.set_grad_enabled(False)
     editor = build(given.device)
     if given.peak:
-        print(json.dumps(peak_gib(editor, given.device, given.peak)))
+        print(json.dumps(peak_gib(editor, given.peak)))
         return
     seconds = {way: [] for way in WAYS}
     for way in WAYS:
         run(editor, way)
-    for _ in range(given.turns):
-        for way in WAYS:
+    for turn in range(given.turns):
+        first = turn % len(WAYS)
+        for way in WAYS[first:] + WAYS[:first]:
             seconds[way].append(run(editor, way))
     bare = np.array(seconds["bare"])
     print(
@@ -152,11 +167,14 @@ def main() -> None:
         print(f"{way:14}{np.median(seconds[way]):9.3f}   {spread}", flush=True)
     print(f"{'':14}{'peak GiB':>9}   ratio to bare")
     peaks = {}
-    for way in WAYS:
-        # A process for each: the peak of one would hide that of the next.
-        command = [sys.executable, __file__, "--device", given.device, "--peak", way]
-        peaks[way] = json.loads(subprocess.check_output(command).splitlines()[-1])
-        print(f"{way:14}{peaks[way]:9.2f}   {peaks[way] / peaks['bare']:.3f}", flush=True)
+    for way in MEASURED_PEAKS:
+        if given.device == "cuda":
+            peaks[way] = peak_gib(editor, way)
+        else:
+            # A process for each: the peak of one would hide that of the next.
+            command = [sys.executable, __file__, "--peak", way, "--threads", str(given.threads)]
+            peaks[way] = json.loads(subprocess.check_output(command).splitlines()[-1])
+        print(f"{way:14}{peaks[way]:9.3f}   {peaks[way] / peaks['bare']:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-from . import emergence, errors, figures, geometry, metrics, photos, study
+from . import emergence, errors, figures, geometry, metrics, photos, plan, study
 from .capture import Trace, capture, keep_tokens, trace
-from .datasets import RefExample, load_split
+from .datasets import RefExample, Split, load_split
 from .editors import Editor, load_editor
 from .emergence import probe_table
 from .evaluation import evaluate
+from .explorer import Explorer, explore
 from .geometry import Geometry
 from .probes import Estimate, fisher_ratio, linear_probe_auc
 from .run_record import open_run
@@ -13,16 +14,19 @@ __version__: str
 __all__ = [
     "Editor",
     "Estimate",
+    "Explorer",
     "Geometry",
     "Recipe",
     "RefExample",
     "Segmentation",
+    "Split",
     "Trace",
     "__version__",
     "capture",
     "emergence",
     "errors",
     "evaluate",
+    "explore",
     "figures",
     "fisher_ratio",
     "geometry",
@@ -33,6 +37,7 @@ __all__ = [
     "metrics",
     "open_run",
     "photos",
+    "plan",
     "probe_table",
     "segment",
     "study",

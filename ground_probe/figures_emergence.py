@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ground_probe.errors import InputError
-from ground_probe.figures import PALETTE
+from ground_probe.figures import PALETTE, SEQUENTIAL
 
 KINDS = {"target": PALETTE[3], "distractor": PALETTE[0], "background": (0.75, 0.75, 0.75)}
 AROUND_CHANCE = "BrBG"
@@ -70,6 +71,48 @@ def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
         )
         axes.set(xlabel="step", ylabel="")
         axes.set_title(f"{_said(name)}\nn = {of.n_images.max()}", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def matrices(
+    panels: Mapping[str, pd.DataFrame], *, title: str, label: str = "AUC, chance is 0.5"
+) -> Figure:
+    """Numbers in rows and columns, panels side by side on one scale.
+
+    Args:
+        panels: by title, of the same rows; blocks in the index are written short.
+        title: above the panels.
+        label: of the scale: around 0.5 for an AUC, else from 0 to the largest.
+    """
+    widths = [each.shape[1] for each in panels.values()]
+    rows = max(len(each) for each in panels.values())
+    figure = Figure(
+        figsize=(3.2 + 0.62 * sum(widths) + 0.3 * len(panels), 2.1 + 0.34 * rows),
+        layout="constrained",
+    )
+    axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    around = label.startswith("AUC")
+    top = 1 if around else max(float(np.nanmax(each)) for each in panels.values())
+    for i, (at, (name, cells)) in enumerate(zip(axes, panels.items(), strict=True)):
+        sns.heatmap(
+            cells.rename(index=short, columns=lambda name: str(name).replace("_", " ")).astype(
+                float
+            ),
+            ax=at,
+            vmin=0,
+            vmax=top,
+            cmap=AROUND_CHANCE if around else SEQUENTIAL,
+            annot=cells.size <= 240,
+            fmt=".2f",
+            annot_kws={"size": 7},
+            cbar=i == len(panels) - 1,
+            cbar_kws={"label": label},
+            yticklabels=i == 0,
+        )
+        at.set(ylabel="")
+        at.set_title(name, fontsize=8)
+        at.tick_params(axis="x", labelrotation=90)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -177,7 +220,9 @@ def _said(control: str) -> str:
     return "the editor" if control == "none" else control.replace("_", " ")
 
 
-def _band(axes: Axes, rows: pd.DataFrame, label: str, colour, style: str, width: float) -> None:
+def _band(
+    axes: Axes, rows: pd.DataFrame, label: str, colour: Any, style: str, width: float
+) -> None:
     if len(rows):
         steps = rows.step.to_numpy(float)
         axes.plot(steps, rows.value, style, color=colour, lw=width, marker="o", ms=3, label=label)

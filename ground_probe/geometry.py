@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from ground_probe.errors import InputError, unknown
 
 Mode = Literal["stretch", "crop", "pad"]
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Geometry:
     image_size_px: tuple[int, int]
     grid: tuple[int, int]
     mode: Mode = "stretch"
-    box: tuple[float, float, float, float] | None = None
+    box: Box = None  # type: ignore[assignment]  # never None once it is made
 
     def __post_init__(self) -> None:
         """Normalise the sizes to plain numbers, derive the box and check all of them."""
@@ -49,9 +50,10 @@ class Geometry:
         if self.mode not in get_args(Mode):
             raise unknown("geometry mode", self.mode, get_args(Mode))
         box = _default_box(image_size_px, grid, self.mode) if self.box is None else self.box
-        x0, y0, x1, y1 = box = tuple(float(edge) for edge in box)
+        x0, y0, x1, y1 = (float(edge) for edge in box)
         if not (x0 < x1 and y0 < y1):
             raise InputError(f"box {box} is empty: give half-open xyxy_px with x0 < x1 and y0 < y1")
+        box = x0, y0, x1, y1
         for name, value in (("image_size_px", image_size_px), ("grid", grid), ("box", box)):
             object.__setattr__(self, name, value)
 
@@ -134,9 +136,7 @@ def _interpolation(low: float, high: float, tokens: int, pixels: int) -> np.ndar
     return weight * ((low <= centre) & (centre < high))
 
 
-def _default_box(
-    size_px: tuple[int, int], grid: tuple[int, int], mode: Mode
-) -> tuple[float, float, float, float]:
+def _default_box(size_px: tuple[int, int], grid: tuple[int, int], mode: Mode) -> Box:
     height, width = size_px
     if mode == "stretch":
         return 0, 0, width, height
@@ -153,7 +153,7 @@ def _size(name: str, size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _checked(name: str, array, size: tuple[int, int]) -> np.ndarray:
+def _checked(name: str, array: Any, size: tuple[int, int]) -> np.ndarray:
     array = np.asarray(array, dtype=np.float64)
     if array.shape[-2:] != size:
         raise InputError(

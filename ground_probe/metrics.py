@@ -8,6 +8,7 @@ errors for the caller to count: they have no place in these arrays.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -18,7 +19,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 
-def as_array(values: Shaped[np.ndarray, " ..."]) -> Shaped[np.ndarray, " ..."]:
+def as_array(values: Any) -> Shaped[np.ndarray, " ..."]:
     """A NumPy array of anything array-like, torch tensors of any device and type included."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()

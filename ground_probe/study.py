@@ -38,9 +38,11 @@ from ground_probe.run_record import (
 NOTEBOOKS = {
     "00_quickstart": ("model", "dataset", "seed"),
     "10_emergence": ("model", "dataset", "limit", "seed"),
+    "20_where_and_what": ("model", "dataset", "limit", "seed"),
     "30_segmentation": ("model", "dataset", "limit", "seed"),
+    "90_report": (),
 }
-TABLES = ("emergence.csv", "segmentation.csv")
+EXPLORER = "explorer.html"
 
 
 def notebook_path(name: str) -> Path:
@@ -68,18 +70,20 @@ def resolve_parameters(source: Path, given: dict[str, Any]) -> dict[str, Any]:
         UnknownNameError: the notebook declares no such parameter.
         InputError: a value is not of the declared type, or the cell holds anything else.
     """
-    declared = {}
+    declared, values = {}, {}
     for line in ast.parse(_parameters_cell(source)).body:
-        if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)):
+        if not (
+            isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value
+        ):
             raise InputError(f"{source.name}: {ast.unparse(line)!r} is not `name: type = literal`")
-        declared[line.target.id] = line
-    values = {name: ast.literal_eval(line.value) for name, line in declared.items()}
+        declared[line.target.id] = line.annotation
+        values[line.target.id] = ast.literal_eval(line.value)
     for name, value in given.items():
         if name not in declared:
             raise unknown(f"parameter of {source.stem}", name, declared)
         values[name] = value
     for name, value in values.items():
-        annotation = declared[name].annotation
+        annotation = declared[name]
         if not _fits(value, annotation):
             raise InputError(
                 f"parameter {name} of {source.stem} is {ast.unparse(annotation)}, got {value!r}"
@@ -298,6 +302,7 @@ _PAGE = """<!doctype html>
 <title>ground_probe study</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem }}
+iframe {{ border: 1px solid #ccc; height: 66rem; width: 100% }}
 figure {{ margin: 1rem 0 }} img {{ max-width: 100%; height: auto }}
 .table {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 14px }}
 th, td {{ border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: right }}
@@ -307,6 +312,7 @@ th {{ font-weight: 600 }} td {{ white-space: nowrap }} p {{ overflow-wrap: anywh
 <p>{about}</p>
 <h2>Notebooks</h2>
 <ul>{notebooks}</ul>
+{explorer}
 {verdicts}
 {tables}
 <h2>Figures</h2>
@@ -330,6 +336,10 @@ def _index(folder: Path, run: RunRecord) -> str:
             f"<li>{link(f'{name}.html', name)} ({link(f'{name}.ipynb', 'notebook')})</li>"
             for name in fields["spec"]["notebooks"]
         ),
+        explorer=f"<h2>{link(EXPLORER, 'Explorer')}</h2>"
+        f'<iframe src="{EXPLORER}" title="Explorer" loading="lazy"></iframe>'
+        if (folder / EXPLORER).exists()
+        else "",
         verdicts="".join(
             f"<h2>Verdict: {html.escape(question)}</h2><p>{html.escape(sentence)}</p>"
             for part in fields["parts"].values()
@@ -346,6 +356,7 @@ def _index(folder: Path, run: RunRecord) -> str:
             for name in figures
         ),
         files="".join(
-            f"<li>{link(name)}</li>" for name in (*TABLES, "run.json") if (folder / name).exists()
+            f"<li>{link(name)}</li>"
+            for name in (*sorted(path.name for path in folder.glob("*.csv")), "run.json")
         ),
     )

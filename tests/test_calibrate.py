@@ -1,23 +1,42 @@
 from __future__ import annotations
 
+import argparse
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from tiny_pipelines import kontext
 
 import ground_probe as gp
+from ground_probe.capture.sites import blocks_of
 from ground_probe.errors import InputError
+from ground_probe.segmentation.ablate import ablate, fractions, steps, variants
 from ground_probe.segmentation.bench import MARGIN, Bench, search
-from ground_probe.segmentation.calibrate import GRID, calibrate
+from ground_probe.segmentation.calibrate import (
+    AGAIN,
+    GRID,
+    calibrate,
+    curve_path,
+    fraction,
+)
+from ground_probe.segmentation.curve import interval_curve
+from ground_probe.segmentation.heads import MOST, HeadSearch
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import segment
 
-SMALL = (
-    {"template": ("make {expression} blue", "remove {expression}")},
-    {"feature_depth": ((0.0, 0.5), (0.5, 1.0)), "prior_depth": ((0.0, 0.5), (0.5, 1.0))},
-    {"focus": (1.0, 4.0)},
-)
+TEMPLATES = ("make {expression} blue", "remove {expression}")
+GRIDS = {
+    "templates": TEMPLATES,
+    "grid": (
+        {"focus": (1.0, 4.0)},
+        {"feature_depth": ((0.0, 0.5), (0.5, 1.0))},
+        {"edges": (0.0, 1.0)},
+    ),
+    "again": ({"magnets": ("", "of the")},),
+    "folds": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +46,29 @@ def editor():
 
 @pytest.fixture(scope="module")
 def train():
-    return gp.load_split("scenes+", "train", limit=6)
+    return gp.load_split("scenes+", "train", limit=4)
 
 
-def test_it_writes_the_recipe_that_did_best_with_where_it_is_from(editor, train, tmp_path):
+def test_it_writes_the_recipe_with_where_it_is_from_and_the_curve(editor, train, tmp_path):
     path = tmp_path / "recipe.json"
-    found = calibrate(editor, train, path, grid=SMALL, start=Recipe(), folds=2, passes=1)
+    found = calibrate(editor, train, path, **GRIDS)
     recipe = Recipe.from_json(path)
-    assert recipe == found.recipe
+    assert recipe == found.recipe and recipe.template in TEMPLATES
     made = recipe.provenance
     assert made["data"] == [
-        {"dataset": "scenes+", "split": "train", "revision": train.revision, "examples": 6}
+        {"dataset": "scenes+", "split": "train", "revision": train.revision, "examples": 4}
     ]
+    assert (made["n"], made["folds"], made["model"]) == (4, 2, editor.name)
     assert 0 <= made["miou_held_out"] <= 1
-    assert made["miou_in_sample"] >= found.trials["miou"].max() - MARGIN - 1e-4
-    assert set(found.trials["name"]) == {name for group in SMALL for name in group}
-    assert list(found.cost["fraction"]) == [0.5, 1.0]
-    again = calibrate(editor, train, grid=SMALL, start=Recipe(), folds=2, passes=1)
+    curve = pd.read_csv(curve_path(path))
+    blocks = tuple(blocks_of(editor.denoiser))
+    assert list(curve["last_block"]) == list(blocks)
+    assert list(curve["fraction"]) == [0.25, 0.5, 0.75, 1.0]
+    assert curve.eval("low <= miou <= high and n == 4").all()
+    assert curve["chosen"].sum() == 1
+    assert curve.loc[curve["chosen"], "fraction"].item() == made["fraction_of_step"]
+    assert made["fraction_of_step"] == fraction(blocks, recipe)
+    again = calibrate(editor, train, **GRIDS)
     assert again.recipe.provenance == made and again.recipe == recipe
     json.dumps(made)
 
@@ -56,7 +81,7 @@ def test_it_refuses_what_scores_are_reported_on(editor, split):
 
 def test_several_splits_are_one_training_set(editor, train):
     other = gp.load_split("scenes", "train", limit=2)
-    found = calibrate(editor, [train, other], grid=SMALL[1:], start=Recipe(), folds=2, passes=1)
+    found = calibrate(editor, [train, other], **GRIDS | {"templates": TEMPLATES[:1]})
     assert [each["dataset"] for each in found.recipe.provenance["data"]] == ["scenes+", "scenes"]
 
 
@@ -66,10 +91,10 @@ class _Table:
     def __init__(self, gains):
         self.gains = gains
 
-    def ious(self, recipe):
+    def ious(self, recipe, rows):
         total = sum(self.gains.get((name, value), 0) for name, value in vars(recipe).items()
                     if isinstance(value, float | int | str))  # fmt: skip
-        return np.full(4, 0.5 + total)
+        return np.full(len(rows), 0.5 + total)
 
 
 def test_near_ties_go_to_the_plain_value():
@@ -95,7 +120,95 @@ def test_a_bench_scores_as_segment_does_and_looks_once(editor, train):
 
 
 def test_every_value_of_the_grid_makes_a_recipe():
-    for group in GRID:
+    for group in (*GRID, *AGAIN):
         for name, values in group.items():
             for value in values:
                 Recipe(**{name: value})
+
+
+def test_folds_are_of_images(editor, train):
+    with pytest.raises(InputError, match="7 folds of 4 images"):
+        calibrate(editor, train, **GRIDS | {"folds": 7})
+
+
+def test_the_best_head_is_the_one_that_points(editor, train):
+    """Of all heads one is given the mask itself: it must come first, alone."""
+    bench = Bench(editor, list(train)[:3])
+    recipe = Recipe()
+    for seen, example in zip(bench.looks(recipe), bench.examples, strict=True):
+        maps = seen.traces[0].attention[bench.blocks[2], 0]
+        label = torch.as_tensor(seen.geometry.soft_labels(example.mask), dtype=maps.dtype)
+        tokens = maps.shape[1] // 2
+        maps[1, tokens:] = 1e-3 + label.flatten()[:, None]
+    search_ = HeadSearch(bench, [("noise",), ("reference",)])
+    best = next(search_.best(recipe, np.arange(3), 1))
+    assert best.heads == ((0.625, 1),)
+    assert (best.prior_streams, best.direction) == (("reference",), "from_image")
+    early = list(search_.best(recipe, np.arange(3), 99, until=0.5))
+    assert all(depth < 0.5 for each in early for depth, _ in each.heads)
+    assert max(len(each.heads) for each in early) == MOST
+
+
+@pytest.fixture(scope="module")
+def bench(editor, train):
+    return Bench(editor, list(train)[:3])
+
+
+def test_the_ablation_pairs_every_variant_with_the_recipe(bench):
+    recipe = Recipe(propagation=1, edges=1.0)
+    named = [each for each in variants(recipe, ("noise", "reference")) if each[0] != "seeds"]
+    named = named[:12]
+    table = ablate(bench, recipe, iter(named))
+    full = table.iloc[0]
+    assert (full["part"], full["difference"], full["value"]) == ("full", 0.0, recipe.digest)
+    np.testing.assert_allclose(table["miou"] - full["miou"], table["difference"], atol=1e-12)
+    assert table.eval("low <= miou <= high and n == 3").all()
+    assert table.eval("difference_low <= difference <= difference_high").all()
+    assert len(table) - 1 == sum(each[2] != recipe for each in named)
+
+
+def test_every_variant_is_a_recipe_of_streams_that_there_are():
+    recipe = Recipe(prior_streams=("noise",), feature_streams=("noise",))
+    named = list(variants(recipe, ("noise",)))
+    assert not any("reference" in value for part, value, _ in named if part.endswith("streams"))
+    assert {"without", "template", "seeds", "words", "feature blocks"} <= {n[0] for n in named}
+
+
+def test_steps_share_one_run(editor, train):
+    ran = []
+    handle = editor.denoiser.register_forward_pre_hook(lambda *_: ran.append(1))
+    bench = Bench(editor, list(train)[:2], steps=(0, 2))
+    table = ablate(bench, Recipe(), steps(Recipe(), (0, 2)))
+    handle.remove()
+    assert len(ran) == 2 * 3
+    assert list(table["value"][1:]) == ["1", "3"]
+    assert table["difference"][1] == 0
+
+
+def test_fractions_read_no_further(bench):
+    recipe = Recipe(heads=((0.1, 0), (0.9, 1)), feature_depth=(0.7, 1.0))
+    named = list(fractions(recipe, bench.blocks))
+    for _, value, variant in named:
+        assert fraction(bench.blocks, variant) <= float(value) + 1e-3
+    assert named[-1][2] == recipe
+
+
+def test_the_command_writes_both_and_refuses_what_scores_are_reported_on(tmp_path):
+    from ground_probe.cli import calibrate as command
+
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    for split in ("val", "test"):
+        given = ["--split", split, "--limit", "2", "--out", str(tmp_path / "recipe.json")]
+        with pytest.raises(InputError, match="recipes are chosen on 'train'"):
+            command.run(parser.parse_args(given))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_curve_is_drawn_in_the_order_of_its_numbers(bench):
+    table = ablate(bench, Recipe(), fractions(Recipe(), bench.blocks)).iloc[1:]
+    figure = interval_curve(table, x="value", xlabel="share", about="n = 3")
+    line = figure.axes[0].lines[0]
+    assert list(line.get_xdata()) == sorted(table["value"].astype(float))
+    with pytest.raises(InputError, match="no rows"):
+        interval_curve(table.iloc[:0], x="value", xlabel="share", about="")

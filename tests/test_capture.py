@@ -203,6 +203,24 @@ def test_the_mass_of_an_image_tokens_attention_is_one(editor, image):
     assert len(trace.padding) == 24 - 6 and mass["padding"] > mass["phrase"] > 0
 
 
+def test_sinks_are_the_keys_with_most_of_the_mass(editor, image):
+    trace = gp.trace(editor, image, INSTRUCTION, "red circle", mass=True)
+    site = "transformer_blocks.0", 0
+    mass = trace.key_mass[site].mean(0)
+    sinks = trace.sinks(*site, count=152)
+    assert len(sinks) == 152 and [s.probability for s in sinks] == mass.sort().values.tolist()[::-1]
+    by_stream = {"padding": 0.0, "text": 0.0, "noise": 0.0, "reference": 0.0}
+    for sink in sinks:
+        by_stream[sink.stream] += sink.probability
+    parts = trace.mass(*site)
+    assert by_stream["padding"] == pytest.approx(parts["padding"], abs=1e-5)
+    assert by_stream["reference"] == pytest.approx(parts["reference"], abs=1e-5)
+    text = parts["phrase"] + parts["other text"]
+    assert by_stream["text"] == pytest.approx(text, abs=1e-5)
+    assert {s.token for s in sinks if s.stream == "reference"} == set(range(64))
+    assert trace.sinks(*site, count=1) == sinks[:1]
+
+
 def test_both_forwards_of_true_guidance_are_told_apart(editor, image):
     guidance = {"negative_prompt": "cat", "true_cfg_scale": 2.0}
     trace = gp.trace(editor, image, INSTRUCTION, roles=("cond", "uncond"), **guidance)

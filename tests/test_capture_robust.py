@@ -12,6 +12,9 @@ from PIL import Image
 
 import ground_probe as gp
 from ground_probe.capture import ReplaceRows, ReweightPhrase, TraceStore, keep_tokens
+from ground_probe.capture.attention import Attention
+from ground_probe.capture.layout import Layout
+from ground_probe.capture.maps import places_of
 from ground_probe.errors import (
     IncompleteError,
     InputError,
@@ -149,12 +152,14 @@ def test_a_collection_that_was_killed_goes_on(editor, image, tmp_path):
 # Loudness
 
 
-@pytest.mark.parametrize("how", ["whole", "blocks"])
+@pytest.mark.parametrize("how", ["whole", "in place", "blocks"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_denoiser_is_captured(editor, image, how):
     bare = gp.trace(editor, image, INSTRUCTION, "circle")
     if how == "whole":
         editor.pipeline.transformer = torch.compile(editor.denoiser, backend="eager")
+    elif how == "in place":
+        editor.denoiser.compile(backend="eager")
     else:
         editor.denoiser.compile_repeated_blocks(backend="eager")
     run(editor, image, steps=1)
@@ -180,11 +185,12 @@ def test_layerwise_casting_is_captured(editor, image):
     assert same(gp.trace(editor, image, INSTRUCTION, "circle").hidden, trace.hidden)
 
 
-def test_group_offload_is_captured(editor, image):
+@pytest.mark.parametrize("offload", ["block_level", "leaf_level"])
+def test_group_offload_is_captured(editor, image, offload):
     bare = gp.trace(editor, image, INSTRUCTION, "circle")
     cpu = torch.device("cpu")
     editor.denoiser.enable_group_offload(
-        onload_device=cpu, offload_device=cpu, offload_type="block_level", num_blocks_per_group=1
+        onload_device=cpu, offload_device=cpu, offload_type=offload, num_blocks_per_group=1
     )
     for _ in range(2):
         trace = gp.trace(editor, image, INSTRUCTION, "circle", blocks="transformer_blocks.1")
@@ -192,22 +198,73 @@ def test_group_offload_is_captured(editor, image):
             assert torch.equal(maps, bare.attention[site])
 
 
-def test_every_step_cache_is_refused(editor, image):
+CACHES = {
+    "FirstBlockCacheConfig": {"threshold": 0.1},
+    "PyramidAttentionBroadcastConfig": {
+        "spatial_attention_block_skip_range": 2,
+        "current_timestep_callback": lambda: 500,
+    },
+    "FasterCacheConfig": {"current_timestep_callback": lambda: 500},
+    "MagCacheConfig": {"num_inference_steps": 2, "mag_ratios": [1.0, 1.0]},
+    "SeaCacheConfig": {},
+    "TaylorSeerCacheConfig": {},
+    "TextKVCacheConfig": {},
+}
+
+
+def test_all_caches_of_diffusers_are_known():
     import diffusers
 
-    configs = [
-        diffusers.FirstBlockCacheConfig(threshold=0.1),
-        diffusers.PyramidAttentionBroadcastConfig(
-            spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500
-        ),
-        diffusers.FasterCacheConfig(current_timestep_callback=lambda: 500),
-    ]
-    for config in configs:
-        editor.denoiser.enable_cache(config)
-        with pytest.raises(UnsupportedEditorError, match="disable_cache"):
-            gp.trace(editor, image, INSTRUCTION)
-        editor.denoiser.disable_cache()
+    assert {name for name in dir(diffusers) if name.endswith("CacheConfig")} <= CACHES.keys()
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_every_step_cache_is_refused(editor, image, name):
+    import diffusers
+
+    try:
+        editor.denoiser.enable_cache(getattr(diffusers, name)(**CACHES[name]))
+    except (ValueError, TypeError) as error:
+        pytest.skip(f"diffusers has no such cache for this denoiser: {error}")
+    with pytest.raises(UnsupportedEditorError, match="disable_cache"):
+        gp.trace(editor, image, INSTRUCTION)
+    editor.denoiser.disable_cache()
     assert gp.trace(editor, image, INSTRUCTION).hidden
+
+
+def test_skipped_layers_are_refused(editor, image):
+    from diffusers import LayerSkipConfig
+    from diffusers.hooks import apply_layer_skip
+
+    config = LayerSkipConfig(indices=[1], fqn="transformer_blocks", skip_ff=True)
+    apply_layer_skip(editor.denoiser, config)
+    with pytest.raises(UnsupportedEditorError, match="layer_skip"):
+        gp.trace(editor, image, INSTRUCTION)
+
+
+@pytest.mark.parametrize("backend", ["_native_math", "_native_flash"])
+def test_any_native_kernel_is_captured(editor, image, backend):
+    bare = gp.trace(editor, image, INSTRUCTION, "circle")
+    try:
+        editor.denoiser.set_attention_backend(backend)
+        trace = gp.trace(editor, image, INSTRUCTION, "circle")
+    finally:
+        editor.denoiser.set_attention_backend("native")  # the choice is global
+    for site, maps in trace.attention.items():
+        torch.testing.assert_close(maps, bare.attention[site], atol=1e-5, rtol=0)
+
+
+def test_the_tokens_of_an_adapter_are_not_taken_for_the_text():
+    layout = Layout({"noise": ((4, 4),)}, text=7, joint=False)
+
+    def call(keys):
+        return Attention(torch.ones(1, 1, 16, 8), *(torch.ones(1, 1, keys, 8),) * 2)
+
+    assert places_of(layout, call(7), cross=True).text == slice(0, 7)
+    assert places_of(layout, call(4), cross=True) is None
+    assert places_of(layout, call(16), cross=False).image == slice(0, 16)
+    joint = Layout({"noise": ((4, 4),)}, text=7, joint=True)
+    assert places_of(joint, call(23), cross=False) is None
 
 
 def test_a_kernel_that_bypasses_sdpa_is_told(editor, image):

@@ -17,7 +17,7 @@ from ground_probe.run_record import read_record
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "refer-sample"
 
-COMMANDS = ("study", "segment", "evaluate", "models", "doctor", "train-tiny")
+COMMANDS = tuple(command.__name__.rpartition(".")[2].replace("_", "-") for command in cli.COMMANDS)
 
 
 def refusal(capsys, *argv: str) -> str:
@@ -49,7 +49,7 @@ def test_the_example_of_the_help_is_accepted(command, capsys):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     example = capsys.readouterr().out.strip().splitlines()[-1]
-    cli._parser().parse_args(example.replace('"left man"', "left-man").split()[1:])
+    cli.parser().parse_args(example.replace('"left man"', "left-man").split()[1:])
 
 
 def test_help_imports_nothing_heavy(tmp_path):
@@ -113,6 +113,35 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     monkeypatch.setattr("ground_probe.editors.models", interrupted, raising=False)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "ground-probe: interrupted\n"
+
+
+def test_doctor_names_what_is_missing_and_the_command_that_gets_it(tmp_path, capsys):
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith("\nready\n")
+    assert cli.main(["doctor", "--dataset", "refcoco_unc", "--root", str(tmp_path), "--json"]) == 2
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert not found["ready"] and len(found["data"]) == len(found["problems"]) == 4
+    assert "hf download" in said.err and "train2014.zip" in said.err
+
+
+def test_json_is_the_answer_and_quiet_stills_the_progress(editor_folder, tmp_path):
+    code = "import sys; from ground_probe import cli; sys.exit(cli.main())"
+    command = ["evaluate", "--limit", "2", "--json", "--quiet", "--model", editor_folder]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *command, "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and "%|" not in result.stderr
+    found = json.loads(result.stdout)
+    assert {row["n_ok"] for row in found["summary"]} == {2}
+
+
+def test_completion_knows_the_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--print-completion", "bash"])
+    assert "train-tiny" in capsys.readouterr().out
 
 
 def test_version(capsys):

@@ -51,16 +51,16 @@ def test_a_saved_folder_loads_as_the_same_editor(folder, image):
 
 
 def test_the_revision_follows_the_weights(folder):
-    from ground_probe.editors import editor
+    from ground_probe.editors import loading
 
-    digest = editor.weights_digest(folder)
+    digest = loading.weights_digest(folder)
     assert len(digest) == 12 and gp.load_editor(folder, device="cpu").revision == digest
     weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     before = weights.read_bytes()
     weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    assert editor.weights_digest(folder) != digest
+    assert loading.weights_digest(folder) != digest
     weights.write_bytes(before)
-    assert editor.weights_digest(folder) == digest
+    assert loading.weights_digest(folder) == digest
 
 
 def test_an_edit_has_the_images_size_and_its_seed_decides_the_noise(image):

@@ -221,6 +221,41 @@ def test_the_table_is_estimate_row_by_row(planted):
         assert of.n_images.iloc[0] == of.n_expressions.iloc[0] == one.n
 
 
+def test_selectivity_is_paired_with_the_control_labels(planted):
+    scores, table = planted(language)
+    found = em.selectivity(scores, table)
+    assert list(found.step) == list(STEPS) and (found.low > 0.2).all()
+    row = found.iloc[0]
+    cells = [
+        scores.query(
+            f"labels == 'grounding' and control == '{control}' and split == 'test' and "
+            f"probe == 'linear' and step == 0 and block == '{row.block}'"
+        ).set_index("image_id")["value"]
+        for control in ("none", "control_labels")
+    ]
+    expected = compare(cells[0].to_numpy(), cells[1].reindex(cells[0].index).to_numpy())
+    assert (row.selectivity, row.low, row.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+    noisy = em.selectivity(*planted(noise))
+    assert (noisy.low < 0).all()
+
+
+def test_average_precision_stands_beside_the_auc(planted):
+    scores, table = planted(language)
+    assert em.claim(scores, table, probe="linear_precision").shown
+    assert not em.claim(*planted(objectness), probe="linear_precision").shown
+    rows = em.beside_controls(table, "grounding", "linear_precision")
+    assert set(rows.probe) == {"linear_precision"} and "rgb" in set(rows.control)
+
+
+def test_a_probe_is_compared_with_others_on_the_same_images(planted):
+    scores, table = planted(language)
+    found = em.paired_probes(scores, table, "linear", ["attention"], stream="reference")
+    of = found[(found.labels == "grounding") & (found.step == 0)].iloc[0]
+    assert of.low > 0.2 and of.n == IMAGES
+
+
 def test_a_table_survives_its_file(planted, tmp_path):
     _, table = planted(noise)
     em.write_table(table, tmp_path / "emergence.csv")

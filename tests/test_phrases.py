@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import tiny_pipelines
 
-from ground_probe.editors.phrases import Heard, Recorder, fill, locate
+from ground_probe.editors.hearing import Heard, Recorder
+from ground_probe.editors.phrases import fill, locate
 from ground_probe.errors import PhraseError
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

@@ -174,6 +174,23 @@ def test_the_fast_path_agrees_with_scikit_learn(signal, width, test_groups):
     assert fast.estimates[0].value == pytest.approx(slow.mean(), abs=0.002)
 
 
+@pytest.mark.parametrize("probe", ["linear", "prototype"])
+def test_both_sides_at_once_are_each_side_alone(probe):
+    features, labels = task(1)
+
+    def scores(rows, **how):
+        if probe == "linear":
+            return probe_grid([features[rows]], labels[rows], GROUPS[rows], **how).scores[0]
+        return held_out_scores(features[rows], labels[rows], GROUPS[rows], probe=probe, **how)
+
+    everything, test = np.ones(len(GROUPS), bool), GROUPS < 10
+    both = scores(everything, test_groups=range(10), inside=True)
+    alone = scores(everything, test_groups=range(10))
+    assert np.isnan(alone[~test]).all() and not np.isnan(both).any()
+    np.testing.assert_allclose(both[test], alone[test], atol=1e-2)
+    np.testing.assert_allclose(both[~test], scores(~test), atol=1e-2)
+
+
 def test_a_grid_keeps_its_cells_apart_and_takes_tensors_and_generators():
     cells = [task(signal)[0] for signal in (0, 1, 3)]
     labels = task(0)[1]

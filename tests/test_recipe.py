@@ -5,21 +5,23 @@ from dataclasses import fields, replace
 from importlib.resources import files
 
 import pytest
-from tiny_pipelines import kontext
+from tiny_pipelines import instruct_pix2pix, kontext, sdxl_instruct_pix2pix
 
 import ground_probe as gp
-from ground_probe.editors import FAMILIES
+from ground_probe.editors import FAMILIES, Editor, Family
 from ground_probe.errors import InputError, UnknownNameError
-from ground_probe.segmentation.recipe import Recipe, default_recipe, in_depth
-from ground_probe.segmentation.segment import needed
+from ground_probe.segmentation.look import needed
+from ground_probe.segmentation.recipe import Recipe, at_depth, default_recipe, in_depth
 
 BLOCKS = [f"block.{i}" for i in range(6)]
 
 
 def test_the_digest_changes_with_every_choice_and_with_nothing_else():
     other = {
-        "template": "remove {expression}", "step": 1, "seeds": 3, "contrast": "the image",
-        "prior_depth": (0.0, 0.5), "prior_streams": ("noise",), "heads": (1,), "direction": "both",
+        "template": "remove {expression}", "magnets": "of", "affinity": "attention",
+        "step": 1, "seeds": 3, "contrast": "the image", "contrast_in": "both",
+        "prior_depth": (0.0, 0.5), "prior_streams": ("noise",), "heads": ((0.5, 1),),
+        "direction": "both",
         "words": "all",
         "spatial": 0.5, "propagation": 9, "temperature": 0.7, "feature_depth": (0.9, 1.0),
         "feature_streams": ("reference",), "classifier": "lda", "prototypes": 4, "focus": 3.5,
@@ -82,11 +84,19 @@ def test_a_file_that_is_no_json_is_refused(tmp_path):
         {"step": -1},
         {"spatial": 2.0},
         {"focus": 0.0},
+        {"heads": ((1.5, 0),)},
+        {"heads": ((0.5, -1),)},
     ],
 )
 def test_a_choice_out_of_range_is_refused(choice):
     (name,) = choice
     with pytest.raises(InputError, match=f"recipe: {name} is"):
+        Recipe(**choice)
+
+
+@pytest.mark.parametrize("choice", [{"prior_depth": (0.1,)}, {"heads": ((0.5, 1, 2),)}])
+def test_a_choice_of_the_wrong_length_is_refused(choice):
+    with pytest.raises(InputError, match="expected 2 values"):
         Recipe(**choice)
 
 
@@ -101,11 +111,16 @@ def test_depths_choose_blocks_by_their_middles():
     assert in_depth(BLOCKS, (0.30, 0.31)) == ("block.1",)
     recipe = Recipe(prior_depth=(0.5, 0.667), feature_depth=(0.0, 0.2))
     assert needed(BLOCKS, recipe) == ("block.0", "block.3")
+    assert at_depth(BLOCKS, 0.9) == "block.5"
+    recipe = Recipe(heads=((0.58, 1), (0.1, 0), (0.58, 0)), feature_depth=(0.0, 0.2))
+    assert needed(BLOCKS, recipe) == ("block.0", "block.3")
 
 
 def test_every_packaged_recipe_is_whole_and_says_where_it_is_from():
-    stored = [f for f in (files("ground_probe.segmentation") / "recipes").iterdir()]
-    assert {f.name for f in stored} == {f"{f.name}.json" for f in FAMILIES} | {"tiny.json"}
+    folder = files("ground_probe.segmentation") / "recipes"
+    stored = [file for file in folder.iterdir() if file.name.endswith(".json")]
+    assert {"tiny.json"} < {f.name for f in stored}
+    assert {f.name for f in stored} <= {f"{f.name}.json" for f in FAMILIES} | {"tiny.json"}
     for file in stored:
         assert Recipe.from_json(file).provenance["method"]
 
@@ -113,3 +128,20 @@ def test_every_packaged_recipe_is_whole_and_says_where_it_is_from():
 def test_small_editors_take_the_embedded_editor_s_recipe():
     small, large = (gp.load_editor(kontext(sample_size=side)) for side in (64, 1024))
     assert default_recipe(small).provenance != default_recipe(large).provenance
+
+
+# The Euler schedulers of diffusers 0.42.1 under NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("builder", [instruct_pix2pix, sdxl_instruct_pix2pix])
+def test_an_editor_without_a_reference_stream_takes_its_family_s_recipe(builder):
+    pipeline = builder()
+    pipeline.vae.register_to_config(sample_size=512)  # as the weights on the hub say
+    recipe = default_recipe(gp.load_editor(pipeline, device="cpu"))
+    assert "reference" not in (*recipe.prior_streams, *recipe.feature_streams)
+    assert recipe.provenance["method"]
+
+
+def test_a_family_without_a_recipe_takes_the_streams_that_it_has():
+    family = Family(name="Unheard", pipeline="UnheardPipeline", streams=("noise",))
+    recipe = default_recipe(Editor(None, family, "unheard"))
+    assert recipe.prior_streams == recipe.feature_streams == ("noise",)

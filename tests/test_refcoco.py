@@ -401,3 +401,23 @@ def test_real_sentences_match_the_published_counts():
         assert (len(images), len(refs), len(sentences)) == (
             expected.images, expected.refs, expected.sentences,
         )  # fmt: skip
+
+
+def test_counts_add_up_to_the_published_totals():
+    """Of the whole data sets, as their papers and later audits count them."""
+
+    def total(name, what, splits):
+        each = refcoco.COLLECTIONS[name].splits
+        return sum(getattr(each[split], what) for split in splits)
+
+    everything, unseen = ("train", "val", "testA", "testB"), ("val", "testA", "testB")
+    assert total("refcoco_unc", "images", everything) == 19_994
+    assert total("refcoco+_unc", "images", everything) == 19_992
+    assert total("refcoco_unc", "refs", everything) == 50_000
+    assert total("refcoco+_unc", "refs", everything) == 49_856
+    assert total("refcoco+_unc", "sentences", everything) == 141_564
+    assert total("refcoco_unc", "sentences", unseen) == 21_586
+    assert total("refcoco+_unc", "sentences", unseen) == 21_373
+    assert total("refcocog_umd", "sentences", ("val", "test")) == 14_498
+    umd = total("refcocog_umd", "refs", ("train", "val", "test"))
+    assert umd == total("refcocog_google", "refs", ("train", "val")) == 49_822

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from evaluation_script import METHODS, segment
 
 from ground_probe import load_split
 from ground_probe.errors import IncompleteError, InputError, UnknownNameError
-from ground_probe.evaluation import evaluate, read
+from ground_probe.evaluation import applicable, evaluate, read
 from ground_probe.evaluation.ray_runner import Ray
 from ground_probe.evaluation.work import example_seed
 
@@ -111,7 +112,7 @@ def test_shards_in_any_order_give_the_same_table(tmp_path, uninterrupted, capsys
     for index in (2, 0):
         run(out, shard=(index, 3))
         assert not (out / "rows.parquet").exists() and not (out / "summary.csv").exists()
-    assert "missing 16" in capsys.readouterr().out
+    assert "missing 16" in capsys.readouterr().err
     with pytest.raises(IncompleteError, match=r"missing 16.*to resume"):
         read(out)
     run(out, shard=(1, 3))
@@ -143,7 +144,7 @@ def test_errors_are_rows_until_they_are_retried_or_waived(tmp_path, uninterrupte
     failed = result.rows[result.rows["status"] == "error"]
     assert 0 < len(failed) < len(result.rows) and failed["expression"].str.contains("ring").all()
     assert failed["error"].str.match(r"ValueError: no idea what '.*ring.*' is$").all()
-    assert "retry them (--retry-errors)" in capsys.readouterr().out
+    assert "retry them (--retry-errors;" in capsys.readouterr().err
     assert result.summary["value"].isna().all(), "no headline while a sentence failed"
     again = run(out, recipe=recipe)
     assert again.rows["attempts"].max() == 1, "errors are not retried unasked"
@@ -214,6 +215,24 @@ def test_bad_data_is_the_error_of_its_sentences(tmp_path):
     assert set(failed["error"]) == {"InputError: photo 1 is cut off"}
 
 
+def test_a_baseline_without_a_meaning_is_an_error_of_its_own(tmp_path):
+    split = load_split("scenes", "test", limit=2)
+
+    class Alone(type(split)):
+        def __getitem__(self, position):
+            return replace(super().__getitem__(position), distractors=(), others=())
+
+    alone = Alone(split.dataset, split.split, split.seed, split.indices)
+    methods = ("bright", "noisy", "largest_object")
+    result = evaluate(None, alone, tmp_path / "run", FAST, segment=segment, methods=methods)
+    failed = result.rows[result.rows["status"] == "error"]
+    assert set(failed["method"]) == {"largest_object"} and result.counts.ok == 4
+    assert failed["error"].str.contains("only the referent is annotated").all()
+    assert "largest_object" in applicable(split)
+    object.__setattr__(alone, "dataset", "refcoco_unc")
+    assert applicable(alone) == ("whole_image", "oracle_grid")
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_leaves_no_table(tmp_path, uninterrupted, stop):
     out = tmp_path / "run"
@@ -227,17 +246,48 @@ def test_an_interrupted_run_says_so_and_leaves_no_table(tmp_path, uninterrupted,
     assert not (out / "rows.parquet").exists()
 
 
+def family(process):
+    """The process and all that it started, of the whole machine."""
+    try:
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(process, whom):
+    """`kill -9` of the driver, of a Ray worker, or of everything; True if the run has ended."""
+    everything = family(process)
+    with contextlib.suppress(psutil.Error):
+        workers = [each for each in everything if "_Actor" in " ".join(each.cmdline())]
+        if whom == "worker" and workers:
+            workers[0].kill()
+            return False
+    for each in everything if whom == "all" else everything[:1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.communicate()
+    # What Ray started ends by itself when its driver is gone.
+    for each in psutil.wait_procs(everything, timeout=30)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    return True
+
+
 def kill_and_resume(out, engine, kills, seed, limit=LIMIT, seconds=0.01):
-    """Kill the run's processes at random rows and resume until it is finished."""
-    rng = random.Random(seed)
-    for _ in range(kills):
-        at = rng.randint(rows_written(out), max(rows_written(out), 4 * limit - 1))
-        process = start(out, engine, limit, seconds)
+    """Kill the run's processes at rows spread over the run, and resume until it is finished."""
+    rng, process = random.Random(seed), None
+    total, done = 4 * limit, rows_written(out)
+    whom = ("driver", "all", "worker") if engine.startswith("ray") else ("driver", "all")
+    for number in range(kills):
+        process = process or start(out, engine, limit, seconds)
+        at = done + (total - done) * (number + rng.random()) / (kills + 1)
         wait_for(lambda at=at: rows_written(out) >= at, process)
         time.sleep(rng.random() * 0.02)
-        with contextlib.suppress(ProcessLookupError):  # it was done before
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        if kill(process, whom[number % len(whom)]):
+            process = None
+    if process is not None:  # a worker was killed last: its run goes on
+        process.communicate(timeout=300)
     return finish(out, engine, limit, seconds)
 
 
@@ -252,12 +302,21 @@ def test_a_killed_run_resumes_to_the_same_table(tmp_path, request):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("engine", ["local", "ray2"])
-def test_thirty_kills_of_everything_lose_and_repeat_nothing(tmp_path, engine):
+@pytest.mark.parametrize(
+    ("engines", "kills"),
+    [(["local"], 9), (["0/3", "1/3", "2/3"], 2), (["ray1"], 7), (["ray2"], 8)],
+    ids=["in process", "shards", "one Ray worker", "two Ray workers"],
+)
+def test_thirty_kills_lose_and_repeat_nothing(tmp_path, engines, kills):
+    if engines[0].startswith("ray"):
+        pytest.importorskip("ray")
+    limit = 60
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    run(whole, limit=60, recipe={"seconds": 0.05})
-    output = kill_and_resume(out, engine, kills=15, seed=1, limit=60, seconds=0.05)
-    assert "expected 240 / ok 240 / error 0 / duplicates dropped 0" in output
+    run(whole, limit=limit, recipe={"seconds": 0.05})
+    for seed, engine in enumerate(engines, start=1):
+        output = kill_and_resume(out, engine, kills, seed, limit=limit, seconds=0.05)
+    counts = f"expected {4 * limit} / ok {4 * limit} / error 0 / duplicates dropped 0"
+    assert counts in output
     assert without_keys(out) == without_keys(whole)
 
 

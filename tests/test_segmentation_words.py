@@ -62,6 +62,21 @@ def test_places_by_hand(expression, sides, ordinal):
     assert (place.sides, place.ordinal) == (sides, ordinal)
 
 
+@pytest.mark.parametrize(
+    ("expression", "count"),
+    [
+        ("the two left dots", 2),
+        ("both cups on the right", 2),
+        ("three birds at the top", 3),
+        ("left of the two dogs", None),
+        ("the two dots", None),
+        ("the second of two dots from the left", None),
+    ],
+)
+def test_numbers_by_hand(expression, count):
+    assert place_of(expression).count == count
+
+
 def test_middle_peaks_in_the_middle():
     fit = place_prior(place_of("middle one"), (5, 5))
     assert np.unravel_index(fit.argmax(), fit.shape) == (2, 2)

@@ -14,15 +14,11 @@ import torch
 from ground_probe.datasets import scenes
 from ground_probe.editors.tiny import score
 from ground_probe.editors.tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer
+from ground_probe.editors.tiny.curriculum import EDITS_A_BATCH, STAGES, EditBatches
 from ground_probe.editors.tiny.edits import TEMPLATES, edit, sample_edits
-from ground_probe.editors.tiny.train import (
-    CHECKPOINT,
-    CURVE,
-    STAGES,
-    EditBatches,
-    editor_loss,
-    train,
-)
+from ground_probe.editors.tiny.losses import editor_loss
+from ground_probe.editors.tiny.optimizers import Muon, orthogonalized
+from ground_probe.editors.tiny.train import CHECKPOINT, CURVE, train
 from ground_probe.errors import InputError
 
 
@@ -56,6 +52,28 @@ def test_batches_are_pure_functions_of_seed_and_step():
     later = EditBatches(STAGES[2], seed=0)[6]
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
     assert not torch.equal(once[0], later[0])
+    before, after, texts, owner = once
+    assert len(after) == len(texts) == len(owner) == EDITS_A_BATCH
+    assert owner.unique().tolist() == list(range(len(before)))
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (24, 72), (72, 24)])
+def test_muon_steps_as_torch_s_own_does(shape):
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = (
+        Muon([ours], lr=0.01, weight_decay=0.1),
+        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1),
+    )
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(shape)
+        for optimizer in optimizers:
+            optimizer.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved  # torch rounds to bfloat16
+    singular = torch.linalg.svdvals(orthogonalized(ours.grad))
+    assert singular.min() > 0.6 and singular.max() < 1.3
 
 
 def test_the_loss_tells_the_edited_region_from_the_rest():

@@ -243,6 +243,232 @@ def _qwen_vl(tokenizer):
     return Qwen2_5_VLForConditionalGeneration(config), processor
 
 
+def _qwen3_vl(tokenizer, vision_tokens):
+    """As `_qwen_vl`, with Qwen3-VL: (encoder, processor)."""
+    from transformers import (
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+    )
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
+        Qwen2VLImageProcessorPil,
+    )
+
+    ids = {f"{n}_token_id": tokenizer.convert_tokens_to_ids(t) for n, t in vision_tokens.items()}
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3]},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        **ids,
+    )
+    images = Qwen2VLImageProcessorPil(
+        patch_size=16, min_pixels=32 * 32 * 4, max_pixels=32 * 32 * 16
+    )
+
+    class ImagesOnly(Qwen3VLProcessor):
+        def check_argument_for_proper_class(self, name, argument):
+            return type(argument)
+
+    return Qwen3VLForConditionalGeneration(config), ImagesOnly(images, tokenizer)
+
+
+VISION = {
+    "image": "<|image_pad|>",
+    "video": "<|video_pad|>",
+    "vision_start": "<|vision_start|>",
+    "vision_end": "<|vision_end|>",
+}
+
+
+def _wan_autoencoder(levels: int = 4, channels: int = 4):
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan(
+        base_dim=4,
+        z_dim=channels,
+        dim_mult=[1] * levels,
+        num_res_blocks=1,
+        temperal_downsample=[False] * (levels - 1),
+        latents_mean=[0.0] * channels,
+        latents_std=[1.0] * channels,
+        scale_factor_spatial=2 ** (levels - 1),
+    )
+
+
+def _template_tokens(tokenizer, template: str) -> int:
+    """How many tokens a template has before its slot: pipelines know it for their own tokenizer."""
+    return len(tokenizer(template.partition("{}")[0], add_special_tokens=False).input_ids)
+
+
+def joy_edit(seed: int = 0):
+    """JoyImageEditPipeline: 3 blocks, 16 px a token, image tokens before text."""
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        JoyImageEditPipeline,
+        JoyImageEditTransformer3DModel,
+    )
+
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer(1024, QWEN_TOKENS)
+    encoder, processor = _qwen3_vl(tokenizer, VISION)
+    pipeline = JoyImageEditPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_wan_autoencoder(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        processor=processor,
+        transformer=JoyImageEditTransformer3DModel(
+            in_channels=4,
+            hidden_size=32,
+            num_attention_heads=2,
+            text_dim=32,
+            num_layers=3,
+            rope_dim_list=[4, 6, 6],
+        ),
+    )
+    template = pipeline.prompt_template_encode["multiple_images"]
+    drop = _template_tokens(tokenizer, template)
+    pipeline.prompt_template_encode_start_idx["multiple_images"] = drop
+    return _ready(pipeline)
+
+
+def kandinsky5(seed: int = 0):
+    """Kandinsky5I2IPipeline: 3 blocks with self- and cross-attention; small sizes."""
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        Kandinsky5I2IPipeline,
+        Kandinsky5Transformer3DModel,
+    )
+
+    torch.manual_seed(seed)
+    tokenizer, tokenizer_2 = word_tokenizer(1024, QWEN_TOKENS), word_tokenizer(77)
+    encoder, processor = _qwen_vl(tokenizer)
+    pipeline = Kandinsky5I2IPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder(4, sample_size=1024),
+        text_encoder=encoder,
+        tokenizer=processor,
+        text_encoder_2=clip_text(len(tokenizer_2), max_length=77),
+        tokenizer_2=tokenizer_2,
+        transformer=Kandinsky5Transformer3DModel(
+            in_visual_dim=4,
+            in_text_dim=32,
+            in_text_dim2=32,
+            time_dim=16,
+            out_visual_dim=4,
+            model_dim=32,
+            ff_dim=32,
+            num_text_blocks=1,
+            num_visual_blocks=3,
+            axes_dims=(4, 6, 6),
+            visual_cond=True,
+        ),
+    )
+    for parameter in pipeline.transformer.parameters():
+        if not parameter.any():  # new modulations are zero: no block would do anything
+            torch.nn.init.normal_(parameter, std=0.1)
+    drop = _template_tokens(tokenizer, pipeline.prompt_template)
+    pipeline.prompt_template_encode_start_idx = drop
+    pipeline.resolutions = [(width // 4, height // 4) for width, height in pipeline.resolutions]
+    return _ready(pipeline)
+
+
+def fibo_edit(seed: int = 0):
+    """BriaFiboEditPipeline: 2 double + 2 single blocks, 16 px a token."""
+    from diffusers import BriaFiboEditPipeline, FlowMatchEulerDiscreteScheduler
+    from diffusers.models.transformers.transformer_bria_fibo import BriaFiboTransformer2DModel
+    from transformers import SmolLM3Config, SmolLM3ForCausalLM
+
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer(1024)
+    config = SmolLM3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    return _ready(
+        BriaFiboEditPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            vae=_wan_autoencoder(5),
+            text_encoder=SmolLM3ForCausalLM(config),
+            tokenizer=tokenizer,
+            transformer=BriaFiboTransformer2DModel(
+                in_channels=4,
+                num_layers=2,
+                num_single_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=64,
+                text_encoder_dim=32,
+                axes_dims_rope=[4, 6, 6],
+            ),
+        )
+    )
+
+
+def dreamlite(seed: int = 0):
+    """DreamLitePipeline: a UNet over noise and reference side by side."""
+    from diffusers import (
+        AutoencoderTiny,
+        DreamLitePipeline,
+        DreamLiteUNetModel,
+        FlowMatchEulerDiscreteScheduler,
+    )
+
+    torch.manual_seed(seed)
+    tokenizer = word_tokenizer(1024, QWEN_TOKENS)
+    encoder, processor = _qwen3_vl(tokenizer, VISION)
+    pipeline = DreamLitePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 4,
+            decoder_block_out_channels=(8,) * 4,
+            num_encoder_blocks=(1,) * 4,
+            num_decoder_blocks=(1,) * 4,
+            latent_channels=4,
+        ),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        processor=processor,
+        unet=DreamLiteUNetModel(
+            sample_size=8,
+            down_block_types=("DreamLiteCrossAttnDownBlock2D",) * 2,
+            up_block_types=("DreamLiteCrossAttnUpBlock2D",) * 2,
+            block_out_channels=(16, 32),
+            cross_attention_dim=32,
+            attention_head_dim=8,
+            layers_per_block=1,
+            norm_num_groups=8,
+            transformer_layers_per_block=1,
+        ),
+    )
+    drop = _template_tokens(tokenizer, pipeline.prompt_template_encode_edit)
+    pipeline.prompt_template_encode_edit_start_idx = drop
+    return _ready(pipeline)
+
+
 def qwen_edit(plus: bool = False, seed: int = 0):
     """QwenImageEditPipeline or QwenImageEditPlusPipeline: 3 blocks, 16 px a token."""
     from diffusers import (
@@ -395,16 +621,24 @@ BUILDERS = {
     "Flux2Klein": flux2,
     "Flux2": lambda seed=0: flux2(klein=False, seed=seed),
     "LongCatImageEdit": longcat,
+    "JoyImageEdit": joy_edit,
+    "Kandinsky5I2I": kandinsky5,
+    "BriaFiboEdit": fibo_edit,
+    "DreamLite": dreamlite,
 }
 # What the tiny text encoders need beyond an editor's own arguments: they have three layers.
 ARGUMENTS = {
     name: {"text_encoder_out_layers": (0, 1, 2), "max_sequence_length": 64}
     for name in ("Flux2", "Flux2Klein")
 }
+INSTRUCTION = "make the red circle blue"
+# What a family must be told in a form of its own.
+INSTRUCTIONS = {"BriaFiboEdit": f'{{"edit_instruction": "{INSTRUCTION}"}}'}
 
 
 def smaller_images(monkeypatch):
-    """Have the pipelines that stretch images to 1024 * 1024 px stretch them to 256 * 256."""
+    """Have the pipelines that bring images to 1024 * 1024 px bring them to 256 * 256."""
+    from diffusers.pipelines.joyimage import image_processor as joy
     from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit as longcat
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit
     from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as plus
@@ -414,6 +648,10 @@ def smaller_images(monkeypatch):
         monkeypatch.setattr(
             module, "calculate_dimensions", lambda area, ratio, whole=whole: whole(area / 16, ratio)
         )
+    bucket = joy.find_best_bucket
+    monkeypatch.setattr(
+        joy, "find_best_bucket", lambda *given: tuple(side // 4 for side in bucket(*given))
+    )
 
 
 def _ready(pipeline):

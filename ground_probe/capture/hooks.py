@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ground_probe.capture.attention import Attention, Listening
 from ground_probe.capture.layout import Layout, arguments_of, layout_of
+from ground_probe.capture.maps import maps_of, places_of
 from ground_probe.capture.sites import (
-    ROLES,
     Captured,
     attentions_of,
     blocks_of,
@@ -22,13 +22,11 @@ from ground_probe.capture.sites import (
     resolve,
     site,
 )
-from ground_probe.capture.surroundings import is_compiled, kernel, noise_level, refuse_caches
+from ground_probe.capture.surroundings import is_compiled, noise_level, refuse_caches, silent
 from ground_probe.capture.wanted import Wanted
 from ground_probe.editors.families import family_of
-from ground_probe.editors.phrases import Keys, Recorder
+from ground_probe.editors.hearing import Keys, Recorder
 from ground_probe.errors import InputError, SilentSiteError
-
-_MASS_ROWS = 256
 
 
 class _Stop(BaseException):
@@ -106,8 +104,8 @@ class Capture:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> bool:
-        silence = self._silence() if self._awaited is None or self._awaited else None
         pipeline = self._pipeline
+        silence = silent(self._awaited, self.timesteps, self._ran, denoiser_of(pipeline))
         self._undo.close()
         if kind is _Stop:
             pipeline.maybe_free_model_hooks()
@@ -127,17 +125,19 @@ class Capture:
     def _listen(self, name: str, block: nn.Module) -> list:
         handles = []
         for inside, module in attentions_of(block).items():
-            hear = partial(self._heard, name, inside, getattr(module, "is_cross_attention", False))
+            hear = partial(self._heard, name, inside)
 
-            def enter(module, args, hear=hear):
-                self._modes.append(Listening(hear))
+            def enter(module, args, kwargs, hear=hear):
+                # An attention is given these if its keys come from elsewhere than its queries.
+                others = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
+                self._modes.append(Listening(partial(hear, others is not None)))
                 self._modes[-1].__enter__()
 
             def leave(module, args, output):
                 if self._modes:
                     self._modes.pop().__exit__(None, None, None)
 
-            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave, always_call=True))
         return handles
 
@@ -222,77 +222,26 @@ class Capture:
         return self.wanted.keep(state).to("cpu", copy=True)
 
     def _heard(self, name: str, inside: str, cross: bool, call: Attention) -> Tensor:
-        """Change and look at one attention; say where text and image lie among its keys."""
-        joint = self._layout.joint
-        if joint:
-            text, image = self._layout.within_sequence()
-            rows, whole = image, self._layout.text + self._layout.image
-            if (call.query.shape[2], call.key.shape[2]) != (whole, whole):
-                return call.output()
-        else:
-            rows = slice(0, call.query.shape[2])
-            text, image = (slice(0, call.key.shape[2]), None) if cross else (None, rows)
-        keys = self.keys.phrase + text.start if self.keys and text is not None else None
+        """Change and look at one attention of a block."""
+        at = places_of(self._layout, call, cross)
+        if at is None:
+            return call.output()
+        keys = self.keys.phrase + at.text.start if self.keys and at.text is not None else None
         for change, blocks in self._changes:
             meant = keys is not None and inside in blocks.get(name, ())
             if meant and hasattr(change, "on_attention") and self._now(change):
                 call = change.on_attention(self._roles, keys, call)
         if self._step not in self.wanted.steps or inside not in self._chosen.get(name, ()):
             return call.output()
-        return self._look(name, call, rows, keys, text, image)
-
-    def _look(
-        self,
-        name: str,
-        call: Attention,
-        rows: slice,
-        keys: Tensor | None,
-        text: slice | None,
-        image: slice | None,
-    ) -> Tensor:
-        """Keep what is asked for of an attention whose queries of image tokens are `rows`."""
-        lse = None
         if self.wanted.attention and keys is not None and "cond" in self._roles:
             output, lse = call.output_and_lse()
         else:
-            output = call.output()
-        for row, role in enumerate(self._roles):
-            one, key = call.one(row), site(name, self._step, role)
-            if lse is not None and role == "cond":
-                self._put("attention", key, self._maps(one.to_keys(lse[row, None], rows, keys)[0]))
-                if image is not None:
-                    maps = one.from_rows(keys)[0, ..., image]
-                    self.attention_from_text[key] = self._maps(maps)
-            if ("affinity", key) in self._awaited and image is not None:
-                chosen = self._affinity_rows(rows)
-                self._put("affinity", key, self._by_head(one, chosen, lambda p: p[..., image]))
-            if ("key_mass", key) in self._awaited and text is not None:
-                count = min(_MASS_ROWS, rows.stop - rows.start)
-                sample = torch.linspace(rows.start, rows.stop - 1, count).long().to(output.device)
-                self._put("key_mass", key, self._by_head(one, sample, lambda p: p.mean(2)))
+            output, lse = call.output(), None
+        for kind, role, maps in maps_of(
+            call, at, self.wanted, self._roles, self._layout, keys, lse
+        ):
+            self._put(kind, site(name, self._step, role), maps)
         return output
-
-    def _affinity_rows(self, rows: slice) -> slice | Tensor:
-        chosen = self.wanted.affinity
-        if not isinstance(chosen, str):
-            return torch.as_tensor(list(chosen)) + rows.start
-        if not self._layout.joint:
-            return rows
-        within = self._layout.within_image(chosen)
-        return slice(rows.start + within.start, rows.start + within.stop)
-
-    def _by_head(self, call: Attention, rows: Any, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-        """A reduction of whole softmax rows, one head at a time: never all heads at once."""
-        heads = range(call.query.shape[1])
-        parts = (reduce(call.from_rows(rows, slice(h, h + 1)))[0, 0] for h in heads)
-        if self.wanted.attention == "mean":
-            return self._maps(sum(parts)[None] / len(heads))
-        return self._maps(torch.stack(list(parts)))
-
-    def _maps(self, maps: Tensor) -> Tensor:
-        if self.wanted.attention == "mean" and len(maps) > 1:
-            maps = maps.mean(0, keepdim=True)
-        return maps.detach().to("cpu", copy=True)
 
     def _counting(self, step: Callable) -> Callable:
         """The scheduler's step, counted. Pipelines look at its signature, so it must keep it."""
@@ -308,26 +257,6 @@ class Capture:
             return step(output, timestep, sample, *args, **kwargs)
 
         return stepped
-
-    def _silence(self) -> str:
-        """Which sites stayed silent, and the likely cause."""
-        if self._awaited is None:
-            return "the denoiser was not called: call the pipeline inside the `with` block"
-        kind, key = min(self._awaited, key=str)
-        step = key if kind == "prediction" else key[1]
-        role = "cond" if kind == "prediction" or key[-1] not in ROLES else key[-1]
-        head = f"{len(self._awaited)} sites stayed silent, the first is {kind} at {key}: "
-        if step not in self.timesteps:
-            return head + f"only {len(self.timesteps)} steps ran; ask for earlier ones or run more"
-        if (step, role) not in self._ran:
-            return head + f"no {role!r} forward ran in that step; turn classifier-free guidance on"
-        if kind in ("attention", "affinity", "key_mass"):
-            return head + (
-                "no such attention passed through F.scaled_dot_product_attention there. "
-                f"{kernel(denoiser_of(self._pipeline))} may bypass it (set the native one), a "
-                "step cache may skip it, or the modules chosen attend to something else"
-            )
-        return head + "the block did not run; a step cache or a compiled module may skip its hooks"
 
 
 def capture(pipeline: Any, sites: str | Sequence[str] = "all", **wanted: Any) -> Capture:

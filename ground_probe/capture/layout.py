@@ -94,6 +94,9 @@ def layout_of(denoiser: nn.Module, given: Mapping[str, Any], text_first: bool) -
     sample = given.get("sample", given.get("hidden_states"))
     if sample.ndim == 4:
         return Layout({"noise": (tuple(sample.shape[-2:]),)}, text, joint=False)
+    if given.get("visual_rope_pos") is not None:
+        rows, cols = map(len, given["visual_rope_pos"][-2:])
+        return Layout({"noise": ((rows, cols),)}, text, joint=False)
     if given.get("img_ids") is not None:
         grids = list(_grids_of(given["img_ids"]))
     elif given.get("img_shapes") is not None:
@@ -101,6 +104,10 @@ def layout_of(denoiser: nn.Module, given: Mapping[str, Any], text_first: bool) -
         grids = [
             tuple(shape[-2:]) for shape in (shapes[0] if isinstance(shapes[0], list) else shapes)
         ]
+    elif sample.ndim == 6:
+        patch = denoiser.config.patch_size[-2:]
+        grid = tuple(side // p for side, p in zip(sample.shape[-2:], patch, strict=True))
+        grids = [grid] * sample.shape[1]
     else:
         raise UnsupportedEditorError(
             f"{type(denoiser).__name__} is called without `img_ids` or `img_shapes`, so the grids "

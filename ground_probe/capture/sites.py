@@ -14,6 +14,8 @@ STREAMS = ("noise", "reference", "text")
 ROLES = ("cond", "image_only", "uncond")
 # A UNet registers its middle block last and runs it second.
 _UNET_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+# Blocks that refine the text before it meets the image: no image token passes through them.
+_TEXT_ALONE = ("text_transformer_blocks.",)
 
 
 class Captured(dict):
@@ -78,6 +80,7 @@ def blocks_of(denoiser: nn.Module) -> dict[str, nn.Module]:
         for name, module in denoiser.named_modules()
         if type(getattr(module, "_orig_mod", module)).__name__ in (classes or ())
         and not name.endswith("_orig_mod")
+        and not name.startswith(_TEXT_ALONE)
     }
     if not named:
         raise UnsupportedEditorError(

@@ -1,11 +1,13 @@
-"""What surrounds a capture: the schedule, compilation, step caches, attention kernels."""
+"""What surrounds a capture: schedule, compilation, step caches, kernels; why a site is silent."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
+from ground_probe.capture.sites import ROLES
 from ground_probe.errors import UnsupportedEditorError
 
 # Hooks of diffusers that skip blocks or hand on stored outputs instead of computing them.
@@ -56,3 +58,38 @@ def kernel(denoiser: nn.Module) -> str:
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
     return f"The attention backend {_AttentionBackendRegistry._active_backend.value!r}"
+
+
+def silent(
+    awaited: Collection[tuple] | None,
+    timesteps: Collection[int],
+    ran: Collection[tuple[int, str]],
+    denoiser: nn.Module,
+) -> str | None:
+    """Which sites stayed silent, and the likely cause; None if none did.
+
+    Args:
+        awaited: (kind, site) of what has not fired; None if the denoiser was not called.
+        timesteps: the steps that ran.
+        ran: the (step, role) that ran.
+        denoiser: whose blocks they are.
+    """
+    if awaited is None:
+        return "the denoiser was not called: call the pipeline inside the `with` block"
+    if not awaited:
+        return None
+    kind, key = min(awaited, key=str)
+    step = key if kind == "prediction" else key[1]
+    role = "cond" if kind == "prediction" or key[-1] not in ROLES else key[-1]
+    head = f"{len(awaited)} sites stayed silent, the first is {kind} at {key}: "
+    if step not in timesteps:
+        return head + f"only {len(timesteps)} steps ran; ask for earlier ones or run more"
+    if (step, role) not in ran:
+        return head + f"no {role!r} forward ran in that step; turn classifier-free guidance on"
+    if kind in ("attention", "affinity", "key_mass"):
+        return head + (
+            "no such attention passed through F.scaled_dot_product_attention there. "
+            f"{kernel(denoiser)} may bypass it (set the native one), a step cache may skip it, or "
+            "the modules chosen attend to something else"
+        )
+    return head + "the block did not run; a step cache or a compiled module may skip its hooks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -18,6 +18,20 @@ from ground_probe.editors.editor import Editor
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError, UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
+
+
+class Sink(NamedTuple):
+    """A key that soaks up attention.
+
+    Args:
+        stream: "padding", "text", "noise" or "reference".
+        token: which of the text's tokens, or of the image stream's.
+        probability: the mean that image tokens give to it.
+    """
+
+    stream: str
+    token: int
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,27 @@ class Trace:
         for stream in self.layout.grids if self.layout.joint else ():
             found[stream] = float(image[self.layout.within_image(stream)].sum())
         return found
+
+    def sinks(self, block: str, step: int, count: int = 5) -> list[Sink]:
+        """The keys that image tokens attend to most, on average over them and the heads."""
+        mass = self.key_mass[block, step].mean(0)
+        found = []
+        for key in mass.argsort(descending=True)[:count].tolist():
+            stream, token = self._stream_of(key)
+            found.append(Sink(stream, token, float(mass[key])))
+        return found
+
+    def _stream_of(self, key: int) -> tuple[str, int]:
+        """Which stream a key belongs to, and which token of it."""
+        places = {"text": slice(0, self.layout.text)}
+        if self.layout.joint:
+            places["text"], image = self.layout.within_sequence()
+            for stream in self.layout.grids:
+                within = self.layout.within_image(stream)
+                places[stream] = slice(image.start + within.start, image.start + within.stop)
+        stream, at = next((s, at) for s, at in places.items() if at.start <= key < at.stop)
+        token = key - at.start
+        return ("padding" if stream == "text" and token in self.padding else stream), token
 
 
 def trace(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ground_probe.datasets import hub, refcoco, refer_folder
-from ground_probe.datasets.example import RefExample
+from ground_probe.datasets.example import RefExample, Split
 from ground_probe.errors import GroundProbeError, InputError, unknown
 
-__all__ = ["DATASETS", "DataCheck", "RefExample", "check_data", "load_split"]
+__all__ = ["DATASETS", "DataCheck", "RefExample", "Split", "check_data", "load_split"]
 
 GENERATED = ("scenes", "scenes+", "scenesg")
 DATASETS: dict[str, tuple[str, ...]] = {
@@ -29,7 +28,7 @@ def load_split(
     text: refcoco.Text = "sent",
     overlap: refcoco.Overlap = "union",
     download: bool = False,
-) -> Sequence[RefExample]:
+) -> Split:
     """Open a split; images and masks are decoded when an example is asked for.
 
     The split also has `dataset`, `split`, `revision` and, without decoding, `keys`, `image_ids`
@@ -54,7 +53,7 @@ def load_split(
     >>> len(split), split[0].image.size
     (3, (128, 128))
     """
-    _check_names(dataset, split)
+    check_names(dataset, split)
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} keeps nothing: give at least 1")
     if dataset in GENERATED:
@@ -87,7 +86,7 @@ def check_data(dataset: str, split: str, root: str | Path | None = None) -> Data
     Raises:
         UnknownNameError: no such data set or split.
     """
-    _check_names(dataset, split)
+    check_names(dataset, split)
     if dataset in GENERATED:
         return DataCheck(dataset, split, True, "generated when asked for")
     try:
@@ -124,7 +123,8 @@ def how_to_get(dataset: str, split: str) -> str:
     return f"about {size:.1f} GB (COCO photos): {hub.command(dataset, split)}"
 
 
-def _check_names(dataset: str, split: str) -> None:
+def check_names(dataset: str, split: str) -> None:
+    """Raise UnknownNameError for a data set or split that does not exist."""
     if dataset not in DATASETS:
         raise unknown("dataset", dataset, DATASETS)
     if split not in DATASETS[dataset]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,3 +50,36 @@ class RefExample:
                     f"{self.key}: the {name} is {mask.dtype} of {mask.shape} (height, width), "
                     f"expected bool of the image's {size}"
                 )
+
+
+class Split(Sequence[RefExample]):
+    """A split of a data set: examples are decoded when they are asked for, one by one.
+
+    Attributes:
+        dataset: its name.
+        split: which one.
+        revision: of what is judged; results of different revisions do not compare.
+    """
+
+    dataset: str
+    split: str
+    revision: str
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> RefExample:  # type: ignore[override]  # no slices
+        ...
+
+    @property
+    @abstractmethod
+    def keys(self) -> tuple[str, ...]:
+        """The examples' keys, without decoding anything."""
+
+    @property
+    @abstractmethod
+    def image_ids(self) -> tuple[str, ...]:
+        """The image of each example."""
+
+    @property
+    @abstractmethod
+    def expressions(self) -> tuple[str, ...]:
+        """The expression of each example."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,12 @@ from PIL import Image
 from ground_probe.errors import InputError
 
 
-class ImageSource(Protocol):
+class ImageSource(Hashable, Protocol):
     """Where a photo lies; hashable, so that its sentences decode it once."""
+
+    @property
+    def path(self) -> str:
+        """The file that holds it."""
 
     def read(self) -> bytes:
         """The encoded photo."""

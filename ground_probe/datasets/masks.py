@@ -33,8 +33,10 @@ def to_mask(segmentation: Any, size_px: tuple[int, int], overlap: Overlap = "uni
         parts = [_run_lengths(segmentation, size_px)]
     else:
         parts = coco.frPyObjects(_polygons(segmentation), *size_px)
-    layers = np.sum(_decode(parts), axis=2)
-    mask = layers == 1 if overlap == "refer" else layers > 0
+    if overlap == "refer":
+        mask = np.sum(_decode(parts), axis=2) == 1
+    else:
+        mask = _decode([coco.merge(parts)])[..., 0] > 0
     if not mask.any():
         raise InputError("the segmentation covers no pixel of the image")
     return mask

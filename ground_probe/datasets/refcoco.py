@@ -8,9 +8,10 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
-from ground_probe.datasets.example import RefExample
+from ground_probe.datasets.example import RefExample, Split
 from ground_probe.datasets.images import ImageSource, decode
 from ground_probe.datasets.masks import Overlap, to_mask
 from ground_probe.errors import InputError, unknown
@@ -45,8 +46,13 @@ class Collection:
     splits: dict[str, Expected]
 
 
-# Source: counts of images and refs from the REFER releases; the sentences of RefCOCOg and of the
-# training splits are unconfirmed, so a difference there is said and not refused.
+# Sources. Images and refs of UNC's splits: REFER releases; with train they add up to the published
+# totals of 19,994 and 19,992 images, 50,000 and 49,856 refs. UMD's: 25,799 images, 49,822 refs, as
+# many as Google's 44,822 + 5,000; Google's images: TensorFlow Datasets, `gref`.
+# Sentences: val and tests of UNC counted; RefCOCO+ train is the published total of 141,564 less
+# those. Ref-L4 (Chen et al. 2024) counts 14,498 for UMD's val and test together, and 142,209 is
+# published for RefCOCO, one less than the sum here: these, and UMD's train, for which no count was
+# found, are said and not refused. Google's sentences are not known.
 COLLECTIONS = {
     "refcoco_unc": Collection("refcoco", "unc", "refcoco_unc", {
         "train": Expected(16_994, 42_404, 120_624, confirmed=False),
@@ -55,7 +61,7 @@ COLLECTIONS = {
         "testB": Expected(750, 1_810, 5_095),
     }),
     "refcoco+_unc": Collection("refcoco+", "unc", "refcoco_plus_unc", {
-        "train": Expected(16_992, 42_278, 120_191, confirmed=False),
+        "train": Expected(16_992, 42_278, 120_191),
         "val": Expected(1_500, 3_805, 10_758),
         "testA": Expected(750, 1_975, 5_726),
         "testB": Expected(750, 1_798, 4_889),
@@ -95,7 +101,7 @@ class Ref:
 
 
 @dataclass(frozen=True)
-class RefcocoSplit(Sequence[RefExample]):
+class RefcocoSplit(Split):
     """A split, ordered by image, ref and sentence, and decoded when an example is asked for.
 
     `revision` is a digest of what is judged (ids, sentences, segmentations), so it is the same
@@ -109,18 +115,21 @@ class RefcocoSplit(Sequence[RefExample]):
     overlap: Overlap
     refs: tuple[Ref, ...] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        entries = tuple((ref, sentence) for ref in self.refs for sentence in ref.sentences)
+    @cached_property
+    def _entries(self) -> tuple[tuple[Ref, Sentence], ...]:
+        return tuple((ref, sentence) for ref in self.refs for sentence in ref.sentences)
+
+    @cached_property
+    def _neighbours(self) -> dict[int, list[Ref]]:
         neighbours = defaultdict(list)
         for ref in self.refs:
             neighbours[ref.image_id].append(ref)
-        object.__setattr__(self, "_entries", entries)
-        object.__setattr__(self, "_neighbours", dict(neighbours))
+        return dict(neighbours)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> RefExample:
+    def __getitem__(self, index: int) -> RefExample:  # type: ignore[override]
         ref, sentence = self._entries[index]
         key = self._key(ref, sentence)
         others = {other.ann_id: other for other in self._neighbours[ref.image_id]}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 from ground_probe.editors.families import Family, family_of
-from ground_probe.errors import InputError, MissingWeightsError, UnsupportedEditorError
+from ground_probe.editors.loading import check_quantizer, load_pipeline, repository
+from ground_probe.errors import InputError, UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
 
-_LARGE = 2**30
-TINY = Path(__file__).parent / "tiny" / "weights"
+DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -126,98 +124,68 @@ def load_editor(
     model: Any = "tiny",
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     offload: str | None = None,
+    quantize: str | None = None,
+    download: bool = False,
+    prepare: Callable[[Editor, torch.device], None] | None = None,
 ) -> Editor:
     """Load an editor.
 
     Args:
-        model: "tiny", the embedded one; a folder that `save_pretrained` left; a hub id; or a
-            pipeline object.
+        model: "tiny", the embedded one; a folder that `save_pretrained` left; a hub id, or the
+            last part of one that the registry knows; or a pipeline object.
         device: where to run; None for the accelerator if there is one.
-        dtype: of the weights; None for bfloat16 on an accelerator and float32 on the CPU.
+        dtype: of the weights, or its name; None for bfloat16 on an accelerator and float32 on the
+            CPU.
         offload: None, "model" or "sequential": keep the weights on the CPU between their uses.
+        quantize: None, "bnb4", "bnb8" (bitsandbytes) or "torchao8": denoiser and text encoders
+            are quantized by diffusers when they are loaded.
+        download: fetch weights that are not in the hub's local cache.
+        prepare: called with the editor and its device before the weights go there, to make it
+            smaller: see `ground_probe.evaluation.large`.
 
     Raises:
         MissingWeightsError: no such folder, and nothing in the cache or on the hub.
         UnsupportedEditorError: a pipeline that is no known editor.
+        InputError: an option that does not exist, or whose package is missing.
     """
     if offload not in (None, "model", "sequential"):
         raise InputError(f"offload={offload!r}: choose None, 'model' or 'sequential'")
-    device = torch.device(device or _accelerator())
-    if isinstance(model, str | Path):
+    check_quantizer(quantize)
+    device, dtype = torch.device(device or _accelerator()), _dtype(dtype)
+    named = isinstance(model, str | Path)
+    if named:
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        pipeline, revision = _load(str(model), dtype)
-        name = str(model)
+        pipeline, revision = load_pipeline(str(model), dtype, quantize, download)
+        name = repository(str(model))
+        revision += f"/{quantize}" if quantize else ""
     else:
+        if quantize is not None:
+            raise InputError("a pipeline object is already loaded: quantize it when it is loaded")
         pipeline, name, revision = model, type(model).__name__, ""
         if dtype is not None:
             pipeline.to(dtype)
     family = family_of(pipeline)
     family.prepare(pipeline)
+    editor = Editor(pipeline, family, name, revision)
+    if prepare is not None:
+        prepare(editor, device)
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
     elif offload == "sequential":
         pipeline.enable_sequential_cpu_offload(device=device)
-    elif isinstance(model, str | Path):
+    elif named:
         pipeline.to(device)
-    return Editor(pipeline, family, name, revision)
+    return editor
 
 
-def _load(model: str, dtype: torch.dtype) -> tuple[Any, str]:
-    from diffusers import DiffusionPipeline
-
-    folder = TINY if model == "tiny" else Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise MissingWeightsError(
-                f"{folder} has no model_index.json: give a folder that `save_pretrained` left"
-            )
-        return _from_pretrained(DiffusionPipeline, str(folder), dtype), weights_digest(folder)
-    if model == "tiny":
-        raise MissingWeightsError(
-            f"the embedded editor's weights are not in {folder}: run `ground-probe train-tiny`"
-        )
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
-        raise MissingWeightsError(
-            f"no model {model!r}: give 'tiny', an existing folder or a hub id such as "
-            "'black-forest-labs/FLUX.1-Kontext-dev'"
-        )
-    try:
-        pipeline = _from_pretrained(DiffusionPipeline, model, dtype)
-    except (OSError, ValueError) as error:
-        raise MissingWeightsError(
-            f"cannot load {model!r} from the hub or its cache: {str(error).splitlines()[0]} "
-            "(gated weights need `hf auth login` and an accepted licence)"
-        ) from error
-    from huggingface_hub import try_to_load_from_cache
-
-    index = try_to_load_from_cache(model, "model_index.json")
-    return pipeline, Path(index).parent.name if isinstance(index, str) else ""
-
-
-def _from_pretrained(loader: Any, source: str, dtype: torch.dtype) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return loader.from_pretrained(source, torch_dtype=dtype)
-
-
-def weights_digest(folder: Path) -> str:
-    """12 hex digits over a pipeline folder's index and weights: files above 1 GB by their ends."""
-    index = json.loads((folder / "model_index.json").read_text())
-    digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode())
-    for path in sorted(folder.rglob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)} {size}".encode())
-        with path.open("rb") as file:
-            if size <= _LARGE:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-                continue
-            # Hashing tens of gigabytes would take longer than loading them.
-            digest.update(file.read(_LARGE // 64))
-            file.seek(-(_LARGE // 64), 2)
-            digest.update(file.read())
-    return digest.hexdigest()[:12]
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    return getattr(torch, dtype)
 
 
 def _accelerator() -> str:

@@ -1,10 +1,17 @@
 """The registry of editing pipelines: only what cannot be derived from a running one.
 
-To add one: build a tiny random instance of its class in `tests/tiny_pipelines.py`, add a `Family`
-here and its name to the builders. The tests then run it and hold the entry against it:
-`test_capture_families.py` perturbs single text and image tokens and looks which rows of the
-attention move (the order of the streams), compares every map with a full softmax, and checks the
-roles of each guided forward; `test_geometry_families.py` draws dots and finds their tokens.
+To add one:
+
+1. Build a tiny random instance of its class in `tests/tiny_pipelines.py`; add it to `BUILDERS`.
+2. Add a `Family` here, in the same place of the same order. Leave out what you do not know.
+3. Run `pytest tests/test_capture_families.py tests/test_geometry_families.py -k YourName`.
+
+The tests run it and hold the entry against it: each map against a full softmax, hidden states
+against the blocks' own outputs, the order of the streams against which rows of the attention move
+when one text or image token is perturbed, the roles against each guided forward, the output against
+that of a run without a capture, `fit` against where a dot drawn at a pixel is encoded. What fails
+says what is wrong in the entry: `text_first`, `rows`, `calls`, `fit`, `token_px`, `unguided`.
+
 Blocks, attention modules, grids, lengths, the prompt's template and the tokens that it drops are
 found at run time and have no place here.
 """
@@ -12,144 +19,27 @@ found at run time and have no place here.
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
+from ground_probe.editors.family import Family
+from ground_probe.editors.fits import (
+    cover_fit,
+    fibo_fit,
+    flux2_fit,
+    kandinsky_fit,
+    kontext_arguments,
+    kontext_fit,
+    longcat_fit,
+    qwen_fit,
+    small_side_px,
+    unet_fit,
+)
 from ground_probe.errors import UnsupportedEditorError
-from ground_probe.geometry import Mode
 
-Size = tuple[int, int]
-
-
-class Fit(NamedTuple):
-    """How a pipeline brings an image to its own size.
-
-    Args:
-        native: (height, width) px of the image that is encoded.
-        mode: see `Geometry`.
-        box: what it covers of the original; None for the mode's default.
-    """
-
-    native: Size
-    mode: Mode = "stretch"
-    box: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Family:
-    """Facts about a pipeline class.
-
-    Args:
-        name: how the project calls it.
-        pipeline: its class in diffusers.
-        weights: where open weights are.
-        licence: of the weights.
-        parameters_b: of the denoiser, in billions.
-        memory_gb: of the weights in bfloat16, text encoder included.
-        fit: how an image of a (height, width) is brought to the pipeline's size; None if unknown.
-        sized: whether `height` and `width` must be passed for equal noise and reference grids.
-        resize: whether the image must be brought there before the call.
-        arguments: further keyword arguments of every call.
-        guided: keyword arguments that turn classifier-free guidance on, beyond the defaults.
-        unguided: keyword arguments that turn it off.
-        streams: whose hidden states the blocks hold.
-        rows: the roles of the rows of a guided batch.
-        calls: the roles of a step's denoiser calls.
-        text_first: text comes before image tokens in the sequence and in a block's outputs.
-        token_px: the side of a token in px of the native image.
-        prepare: mends what the pipeline gets wrong, once, when it is loaded.
-        note: what a user should know.
-    """
-
-    name: str
-    pipeline: str
-    weights: str = ""
-    licence: str = ""
-    parameters_b: float | None = None
-    memory_gb: float | None = None
-    fit: Callable[[Any, Size], Fit] | None = None
-    sized: bool = True
-    resize: Callable[[Any], bool] = field(default=lambda pipe: False)
-    arguments: Callable[[Any, Size], Mapping[str, Any]] = field(default=lambda pipe, native: {})
-    guided: Mapping[str, Any] = field(default_factory=dict)
-    unguided: Mapping[str, Any] = field(default_factory=dict)
-    streams: tuple[str, ...] = ("noise", "reference", "text")
-    rows: tuple[str, ...] = ("cond",)
-    calls: tuple[str, ...] = ("cond", "uncond")
-    text_first: bool = True
-    token_px: Callable[[Any], int] = field(default=lambda pipe: 2 * pipe.vae_scale_factor)
-    prepare: Callable[[Any], None] = field(default=lambda pipe: None)
-    note: str = ""
-
-
-def small_side_px(pipeline: Any) -> int | None:
-    """The side of a small editor's images, None for an editor of about one megapixel."""
-    side = getattr(pipeline.vae.config, "sample_size", None)
-    return side if isinstance(side, int) and side < 1024 else None
-
-
-def _kontext_fit(pipeline: Any, size_px: Size) -> Fit:
-    from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
-
-    side, multiple = small_side_px(pipeline), 2 * pipeline.vae_scale_factor
-    if side:
-        return Fit(_floored((side, side), multiple))
-    # The pipeline compares the ratio of whole tokens, not that of the image.
-    height, width = (max(s, multiple) for s in _floored(size_px, multiple))
-    ratio = width / height
-    _, width, height = min((abs(ratio - w / h), w, h) for w, h in PREFERRED_KONTEXT_RESOLUTIONS)
-    return Fit(_floored((height, width), multiple))
-
-
-def _kontext_arguments(pipeline: Any, native: Size) -> dict[str, Any]:
-    return {
-        "max_area": native[0] * native[1],
-        "_auto_resize": small_side_px(pipeline) is None,
-        "max_sequence_length": min(512, pipeline.tokenizer_2.model_max_length),
-    }
-
-
-def _qwen_fit(pipeline: Any, size_px: Size) -> Fit:
-    from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dimensions
-
-    width, height, _ = calculate_dimensions(1024 * 1024, size_px[1] / size_px[0])
-    return Fit(_floored((height, width), 2 * pipeline.vae_scale_factor))
-
-
-def _longcat_fit(pipeline: Any, size_px: Size) -> Fit:
-    from diffusers.pipelines.longcat_image.pipeline_longcat_image_edit import calculate_dimensions
-
-    width, height = calculate_dimensions(1024 * 1024, size_px[1] / size_px[0])
-    return Fit(_floored((height, width), 2 * pipeline.vae_scale_factor))
-
-
-def _flux2_fit(pipeline: Any, size_px: Size) -> Fit:
-    """Shrunk to one megapixel if larger, then cropped in the middle to whole tokens."""
-    height, width = size_px
-    if height * width > 1024 * 1024:
-        scale = math.sqrt(1024 * 1024 / (width * height))
-        height, width = int(height * scale), int(width * scale)
-    native = _floored((height, width), 2 * pipeline.vae_scale_factor)
-    top, left = (height - native[0]) // 2, (width - native[1]) // 2
-    y_px, x_px = size_px[0] / height, size_px[1] / width
-    box = left * x_px, top * y_px, (left + native[1]) * x_px, (top + native[0]) * y_px
-    return Fit(native, "crop", box)
-
-
-def _unet_fit(pipeline: Any, size_px: Size) -> Fit:
-    """Stretched to the area that the UNet was trained at, to whole tokens of its coarsest level."""
-    multiple = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
-    side, ratio = (
-        pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
-        size_px[1] / size_px[0],
-    )
-    sides = side / math.sqrt(ratio), side * math.sqrt(ratio)
-    return Fit(tuple(max(1, round(s / multiple)) * multiple for s in sides))
+__all__ = ["FAMILIES", "REFUSED", "Family", "family_of", "models", "small_side_px"]
 
 
 def _mark_image_tokens(pipeline: Any) -> None:
@@ -170,21 +60,17 @@ def _mark_image_tokens(pipeline: Any) -> None:
     pipeline.text_encoder._marks_image_tokens = True
 
 
-def _floored(size: Size, multiple: int) -> Size:
-    return size[0] // multiple * multiple, size[1] // multiple * multiple
-
-
 _QWEN = {
     "licence": "Apache-2.0",
     "parameters_b": 20.4,
     "memory_gb": 58,
-    "fit": _qwen_fit,
+    "fit": qwen_fit,
     "guided": {"negative_prompt": " "},
     "unguided": {"true_cfg_scale": 1.0},
     "prepare": _mark_image_tokens,
 }
 _UNET = {
-    "fit": _unet_fit,
+    "fit": unet_fit,
     "resize": lambda pipe: True,
     "unguided": {"guidance_scale": 1.0},
     "streams": ("noise",),
@@ -199,9 +85,9 @@ FAMILIES: tuple[Family, ...] = (
         licence="FLUX.1 dev non-commercial, gated",
         parameters_b=11.9,
         memory_gb=34,
-        fit=_kontext_fit,
+        fit=kontext_fit,
         resize=lambda pipe: small_side_px(pipe) is not None,
-        arguments=_kontext_arguments,
+        arguments=kontext_arguments,
         note="padding tokens of T5 are real keys and soak up attention",
     ),
     Family(
@@ -246,7 +132,7 @@ FAMILIES: tuple[Family, ...] = (
         licence="Apache-2.0",
         parameters_b=3.9,
         memory_gb=16,
-        fit=_flux2_fit,
+        fit=flux2_fit,
         unguided={"guidance_scale": 1.0},
         note="padding tokens of the chat template are real keys; distilled weights take 4 steps",
     ),
@@ -257,7 +143,7 @@ FAMILIES: tuple[Family, ...] = (
         licence="FLUX dev non-commercial, gated",
         parameters_b=32,
         memory_gb=113,
-        fit=_flux2_fit,
+        fit=flux2_fit,
         note="padding tokens of the chat template are real keys",
     ),
     Family(
@@ -267,11 +153,56 @@ FAMILIES: tuple[Family, ...] = (
         licence="Apache-2.0",
         parameters_b=6.3,
         memory_gb=29,
-        fit=_longcat_fit,
+        fit=longcat_fit,
         sized=False,
         unguided={"guidance_scale": 1.0},
         prepare=_mark_image_tokens,
         note="its processor needs torchvision; quoted text is tokenised letter by letter",
+    ),
+    Family(
+        name="JoyImageEdit",
+        pipeline="JoyImageEditPipeline",
+        weights="jdopensource/JoyAI-Image-Edit-Diffusers",
+        fit=cover_fit,
+        sized=False,
+        unguided={"guidance_scale": 1.0},
+        text_first=False,
+        token_px=lambda pipe: 2 * pipe.vae_scale_factor_spatial,
+        note="its processor needs torchvision; the reference's latents come from torch's global "
+        "generator: seed it with `torch.manual_seed` for runs that repeat",
+    ),
+    Family(
+        name="Kandinsky5I2I",
+        pipeline="Kandinsky5I2IPipeline",
+        weights="kandinskylab/Kandinsky-5.0-I2I-Lite-sft-Diffusers",
+        fit=kandinsky_fit,
+        sized=False,
+        unguided={"guidance_scale": 1.0},
+        streams=("noise",),
+        token_px=lambda pipe: 2 * pipe.vae_scale_factor_spatial,
+        note="its processor needs torchvision; the reference enters by channels: the noise stream "
+        "holds both; its template drops the instruction's first tokens: begin with filler words",
+    ),
+    Family(
+        name="BriaFiboEdit",
+        pipeline="BriaFiboEditPipeline",
+        weights="briaai/Fibo-Edit-1.5-base",
+        fit=fibo_fit,
+        unguided={"guidance_scale": 1.0},
+        rows=("uncond", "cond"),
+        calls=("cond",),
+        token_px=lambda pipe: pipe.vae_scale_factor,
+        note="the instruction is JSON with the key `edit_instruction`; the phrase is words of it",
+    ),
+    Family(
+        name="DreamLite",
+        pipeline="DreamLitePipeline",
+        weights="carlofkl/DreamLite-base",
+        sized=False,
+        streams=("noise",),
+        rows=("uncond", "image_only", "cond"),
+        note="its processor needs torchvision; noise and reference lie side by side: the left "
+        "columns of a grid are the noise, the right ones the reference; no geometry",
     ),
 )
 REFUSED = {
@@ -279,6 +210,26 @@ REFUSED = {
     "denoiser, so there is no attention from image tokens to it",
     "Flux2KleinKVPipeline": "its reference tokens are cached after the first step and its blocks "
     "attend in two calls; use Flux2KleinPipeline with the same weights",
+    "QwenImage21Pipeline": "its reference tokens stand inside the text and its blocks attend in a "
+    "call for each segment, so streams cannot be told apart in one softmax",
+    "OmniGenPipeline": "its denoiser embeds token ids itself, with the reference inside the text, "
+    "so the phrase's tokens cannot be found by their text encoding",
+    "ZImageOmniPipeline": "its denoiser is called with lists of pieces, each padded by itself, so "
+    "the streams' places cannot be told",
+    "ChronoEditPipeline": "its image tokens are the frames of a video, and its blocks attend to "
+    "text and image features in two calls",
+    "LucyEditPipeline": "it edits videos",
+    "BriaFibo2Pipeline": "its text meets the image in a few layers of its own, outside the blocks",
+    "JoyImageEditPlusPipeline": "its references differ in size and are padded in one batch; use "
+    "JoyImageEditPipeline for one reference",
+    "FluxKontextInpaintPipeline": "it fills a mask that it is given; use FluxKontextPipeline with "
+    "the same weights",
+    "QwenImageEditInpaintPipeline": "it fills a mask that it is given; use QwenImageEditPipeline "
+    "with the same weights",
+    "LEditsPPPipelineStableDiffusion": "it inverts an image and has no instruction, only words to "
+    "add and to remove",
+    "LEditsPPPipelineStableDiffusionXL": "it inverts an image and has no instruction, only words "
+    "to add and to remove",
 }
 
 
@@ -309,6 +260,13 @@ def family_of(pipeline: Any) -> Family:
     return Family(name=name, pipeline=name, sized=False)
 
 
+_SOURCES = (
+    "weights and licence: https://huggingface.co/{weights}; parameters: counted in the class of "
+    "diffusers at that configuration; memory: 2 bytes a parameter; streams, attention and guided "
+    "forwards: tests/test_capture_families.py"
+)
+
+
 def models() -> list[dict[str, Any]]:
     """One row for each known family: weights, licence, size, memory and what is supported."""
     return [
@@ -317,12 +275,15 @@ def models() -> list[dict[str, Any]]:
             "pipeline": family.pipeline,
             "weights": family.weights,
             "licence": family.licence,
-            "denoiser": f"{family.parameters_b:g} B parameters",
-            "memory": f"{family.memory_gb:g} GB of bfloat16 weights, text encoder included",
+            "denoiser": f"{family.parameters_b:g} B parameters" if family.parameters_b else "",
+            "memory": f"{family.memory_gb:g} GB of bfloat16 weights, text encoder included"
+            if family.memory_gb
+            else "",
             "hidden states": ", ".join(family.streams),
             "attention": "image to phrase" + ", phrase to image" * ("text" in family.streams),
             "guided forwards": ", ".join(family.rows if len(family.rows) > 1 else family.calls),
             "note": family.note,
+            "sources": _SOURCES.format(weights=family.weights),
         }
         for family in FAMILIES
     ]

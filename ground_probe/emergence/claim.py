@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from ground_probe.emergence.paired import exceeded, later_steps, of_images
 from ground_probe.emergence.samples import INPUTS
 from ground_probe.emergence.table import beside_controls
 from ground_probe.errors import IncompleteError
-from ground_probe.probes import compare, max_t
 
 RIVALS = {
     "separability": ("random_weights", *INPUTS, "control_labels"),
@@ -144,32 +144,17 @@ def claim(
     val = val[val.probe == probe].set_index(["block", "stream", "step"])["value"]
     cells = cells.assign(val=[val[c.block, c.stream, c.step] for c in cells.itertuples()])
     images = scores[(scores.labels == labels) & (scores.split == "test")]
-    own = pd.concat([_images(images, cell) for cell in cells.itertuples()], axis=1)
+    own = pd.concat([of_images(images, cell) for cell in cells.itertuples()], axis=1)
     own.columns = cells.step
-    rivals = _exceeded(rows[rows.control.isin(RIVALS[labels])], images, own)
+    rivals = exceeded(rows[rows.control.isin(RIVALS[labels])], images, own)
     return Claim(
-        labels, probe, stream, delta, _judged(cells, rivals, labels, delta), rivals, _later(own)
-    )
-
-
-def _images(images: pd.DataFrame, row) -> pd.Series:
-    """One value an image, behind a row of the table; an input's is the same at every step."""
-    at = (images.control == row.control) & (images.probe == row.probe) & (images.seed == row.seed)
-    at &= images.block == row.block
-    if row.block != "input":
-        at &= (images.stream == row.stream) & (images.step == row.step)
-    return images[at].set_index("image_id")["value"]
-
-
-def _exceeded(rivals: pd.DataFrame, images: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """By how much every control is exceeded at every step, p adjusted for all of them."""
-    rivals = rivals[["step", "control", "block", "probe", "stream", "seed", "value", "low", "high"]]
-    differences = [
-        own[row.step] - _images(images, row).reindex(own.index) for row in rivals.itertuples()
-    ]
-    return rivals.assign(
-        difference=[each.mean() for each in differences],
-        p=max_t(np.stack(differences), alternative="greater") if differences else np.nan,
+        labels,
+        probe,
+        stream,
+        delta,
+        _judged(cells, rivals, labels, delta),
+        rivals,
+        later_steps(own),
     )
 
 
@@ -193,26 +178,6 @@ def _judged(cells, rivals, labels: str, delta: float) -> pd.DataFrame:
         )
     kept = ["step", "sigma", "block", "val", "value", "low", "high", "n_images"]
     return pd.concat([cells[kept], pd.DataFrame(rows)], axis=1)
-
-
-def _later(own: pd.DataFrame) -> pd.DataFrame:
-    """The first step less each later one, paired, p adjusted for the number of steps."""
-    own = own.dropna()
-    first, steps = own.iloc[:, 0].to_numpy(), own.columns[1:]
-    if not len(steps):
-        return pd.DataFrame(columns=["step", "difference", "low", "high", "n_images", "p"])
-    found = [compare(first, own[step].to_numpy()) for step in steps]
-    p = max_t(np.stack([first - own[step].to_numpy() for step in steps]))
-    return pd.DataFrame(
-        {
-            "step": steps,
-            "difference": [each.value for each in found],
-            "low": [each.low for each in found],
-            "high": [each.high for each in found],
-            "n_images": [each.n for each in found],
-            "p": p,
-        }
-    )
 
 
 def seed_spread(table: pd.DataFrame, labels: Sequence[str] = tuple(RIVALS)) -> pd.DataFrame:

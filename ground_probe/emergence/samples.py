@@ -88,21 +88,27 @@ class Samples:
         at = self._at(cell)
         return np.concatenate([s[at].reshape(s.get_shape()[-2:]) for s in self._slices("hidden")])
 
-    def attention(
-        self, kind: str, cell: Cell, head: int | None = None
-    ) -> Float[np.ndarray, " rows"]:
-        """Attention to the phrase or from it: the mean of the heads, or one head.
+    def attention(self, kind: str, cell: Cell) -> Float[np.ndarray, " rows"]:
+        """Attention to the phrase or from it: the mean of the heads.
+
+        Raises:
+            UnknownNameError: this editor has no such maps.
+        """
+        return np.nanmean(self.attention_heads(kind, cell), axis=1)
+
+    def attention_heads(self, kind: str, cell: Cell) -> Float[np.ndarray, "rows heads"]:
+        """Attention to the phrase or from it, head by head; one column where heads were meaned.
+
+        A block with fewer heads than another has NaN in the columns that it lacks.
 
         Raises:
             UnknownNameError: this editor has no such maps.
         """
         if kind not in self.maps:
             raise unknown("attention", kind, self.maps)
-        k, parts = self.maps.index(kind), []
+        k = self.maps.index(kind)
         at = (slice(k, k + 1), *self._at(cell))
-        for part in self._slices("attention"):
-            maps = part[at].reshape(part.get_shape()[-2:])
-            parts.append(maps.mean(0) if head is None else maps[head])
+        parts = [s[at].reshape(s.get_shape()[-2:]).T for s in self._slices("attention")]
         return np.concatenate(parts).astype(np.float32)
 
     def inputs(self, name: str) -> Float[np.ndarray, "rows width"]:

@@ -126,7 +126,8 @@ def beside_controls(table: pd.DataFrame, labels: str, probe: str = "linear") -> 
     chosen = best_blocks(table, labels, probe)
     test = table[(table.split == "test") & (table.labels == labels)]
     linear = test.control.isin(["control_labels", *INPUTS])
-    test = test[test.probe == np.where(linear, "linear", probe)]
+    by_linear = probe if probe.startswith("linear") else "linear"
+    test = test[test.probe == np.where(linear, by_linear, probe)]
     here = test[~test.control.isin(["none", "random_weights", *INPUTS])]
     at = ["stream", "step", "sigma"]
     return pd.concat(

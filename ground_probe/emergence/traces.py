@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from ground_probe.capture import Trace, keep_half
 from ground_probe.capture.sites import Captured
 from ground_probe.datasets.example import Mask
-from ground_probe.emergence.collect import packed
+from ground_probe.emergence.reduced import packed
 from ground_probe.emergence.samples import Samples
 from ground_probe.emergence.scores import score, score_control_labels, score_inputs
 from ground_probe.emergence.table import summarise

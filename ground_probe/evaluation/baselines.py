@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ground_probe.datasets import GENERATED
 from ground_probe.datasets.example import Mask, RefExample
+from ground_probe.errors import InputError
 
 
 def whole_image(editor: Any, example: RefExample) -> Mask:
@@ -16,7 +18,13 @@ def whole_image(editor: Any, example: RefExample) -> Mask:
 
 
 def largest_object(editor: Any, example: RefExample) -> Mask:
-    """The largest object of the image with its exact mask: perfect edges, no language."""
+    """The largest object of the image with its exact mask: perfect edges, no language.
+
+    Raises:
+        InputError: no other object is known, so that the largest would be the answer itself.
+    """
+    if not example.distractors:
+        raise InputError("largest_object: only the referent is annotated, the answer itself")
     return max((example.mask, *example.distractors), key=np.count_nonzero)
 
 
@@ -31,3 +39,12 @@ BASELINES: dict[str, Callable[[Any, RefExample], Mask]] = {
     "largest_object": largest_object,
     "oracle_grid": oracle_grid,
 }
+
+
+def applicable(split: Sequence[RefExample]) -> tuple[str, ...]:
+    """The baselines that mean something on a split.
+
+    `largest_object` needs every object's mask. RefCOCO gives those that somebody referred to: the
+    largest of them is mostly the referent, which would look like a strong method.
+    """
+    return tuple(n for n in BASELINES if n != "largest_object" or split.dataset in GENERATED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -130,7 +131,7 @@ def evaluate(
         with store.writer(name) as writer, recording(record_path, spec, **facts) as record:
             items = _pending(store, split, retry_errors, shard)
             left = Counter(item.image_id for item in items)
-            with tqdm(total=len(left), unit="image", disable=not items) as bar:
+            with tqdm(total=len(left), unit="image", leave=bool(items)) as bar:
                 for done, rows in workers.run(chunks(items, sentences=1)):
                     writer.append(rows)
                     left.subtract(item.image_id for item in done)
@@ -156,13 +157,14 @@ def _finish(store: Store, record: RunRecord, waive: Collection[str]) -> Evaluati
     """Print the counts and, once nothing is missing, write the tables."""
     rows, counts = store.results()
     summary = tables.summarise(rows, waive)
-    tqdm.write(f"{store.folder}: {counts}")
+    tqdm.write(f"{store.folder}: {counts}", file=sys.stderr)
     if counts.error:
         first = rows[rows["status"] == "error"].iloc[0]
         tqdm.write(
             f"{counts.error} failed, the first is {first['example']}: {first['error']}\n"
-            "retry them (--retry-errors), or waive them by name (--waive EXAMPLE): without that "
-            "their methods have no scores"
+            "retry them (--retry-errors; where memory ran out, with --offload model), or waive "
+            "them by name (--waive EXAMPLE): without that their methods have no scores",
+            file=sys.stderr,
         )
     record.fields["counts"] = counts_of(counts)
     if not counts.missing:

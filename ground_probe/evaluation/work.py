@@ -88,7 +88,7 @@ class Job:
 
     def masks(self, editor: Any, example: RefExample, methods: Sequence[str]) -> dict[str, Any]:
         """The masks of the methods asked for, with one call of the segmenter at most."""
-        masks = {name: BASELINES[name](editor, example) for name in methods if name in BASELINES}
+        masks = {name: _baseline(name, editor, example) for name in methods if name in BASELINES}
         asked = [name for name in methods if name not in BASELINES]
         if asked:
             seed = example_seed(self.seed, example.key)
@@ -97,6 +97,14 @@ class Job:
             )
             masks |= found if isinstance(found, Mapping) else {asked[0]: found}
         return masks
+
+
+def _baseline(name: str, editor: Any, example: RefExample) -> Mask | GroundProbeError:
+    """A baseline's mask, or why it has none: that is no error of the other methods."""
+    try:
+        return BASELINES[name](editor, example)
+    except GroundProbeError as error:
+        return error
 
 
 def example_seed(seed: int, key: str) -> int:
@@ -130,6 +138,8 @@ def chunks(items: Sequence[Item], sentences: int) -> Iterator[Chunk]:
 
 def _counted(key: str, found: Any, gold: Mask, method: str, seconds: float) -> dict[str, Any]:
     try:
+        if isinstance(found, GroundProbeError):
+            raise found
         if found is None:
             raise GroundProbeError(f"the segmenter returned no mask for the method {method!r}")
         pred = np.asarray(getattr(found, "mask", found))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from sklearn.preprocessing import PolynomialFeatures
@@ -66,7 +68,7 @@ def selectivity(
     labels: Shaped[np.ndarray, " n"],
     groups: Shaped[np.ndarray, " n"],
     control: Shaped[np.ndarray, " n"],
-    **how,
+    **how: Any,
 ) -> Difference:
     """AUC of a linear probe for the labels less its AUC for a control task, image by image.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from sklearn.preprocessing import StandardScaler
 
 from ground_probe.errors import InputError, unknown
 from ground_probe.metrics import as_array
-from ground_probe.probes.held_out import held_out_scores
+from ground_probe.probes.held_out import held_out_scores, standardised
 from ground_probe.probes.intervals import Estimate, estimate
 from ground_probe.probes.per_image import score_estimate
-from ground_probe.probes.rows import checked_features, checked_labels, fold_of, outer_folds
+from ground_probe.probes.rows import checked_features, checked_labels, fold_of
 
 
 def fisher_ratio(
@@ -23,7 +22,7 @@ def fisher_ratio(
     *,
     form: Literal["direction", "trace"] = "direction",
     examples: Shaped[np.ndarray, " n"] | None = None,
-    **how,
+    **how: Any,
 ) -> Estimate:
     """Held-out Fisher ratio: the mean over images, 0 where there is nothing to find at any width.
 
@@ -59,13 +58,11 @@ def _traces(features, labels, groups, **how) -> Float[np.ndarray, " images"]:
     features = as_array(checked_features(features, len(labels)))
     fold = fold_of(groups, labels, **how)
     ratios = []
-    for outer in outer_folds(fold):
-        train = fold != outer
-        scaler = StandardScaler().fit(features[train])
-        fitted = _difference(scaler.transform(features[train]), labels[train])
-        for image in np.unique(groups[~train]):
-            rows = groups == image
-            ratios.append(_trace(fitted, scaler.transform(features[rows]), labels[rows]))
+    for train, test, fitted, unseen in standardised(features, fold):
+        direction = _difference(fitted, labels[train])
+        for image in np.unique(groups[test]):
+            rows = groups[test] == image
+            ratios.append(_trace(direction, unseen[rows], labels[test][rows]))
     return np.array(ratios)
 
 

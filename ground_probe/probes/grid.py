@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ground_probe.probes.intervals import Estimate, estimate
 from ground_probe.probes.logistic import Design, Fits, log_loss
 from ground_probe.probes.per_image import per_image, score_estimate
 from ground_probe.probes.rows import (
+    HELD_OUT,
     checked_features,
     checked_labels,
     fold_of,
@@ -55,6 +56,7 @@ def probe_grid(
     folds: int = 5,
     seed: int = 0,
     test_groups: Iterable | None = None,
+    inside: bool = False,
     metric: str = "auc",
     examples: Shaped[np.ndarray, " n"] | None = None,
 ) -> ProbeGrid:
@@ -71,6 +73,7 @@ def probe_grid(
         folds: number of image folds.
         seed: of the assignment of images to folds.
         test_groups: fit on all other images and score these alone.
+        inside: score those other images as well, in folds of their own.
         metric: see `per_image`.
         examples: see `per_image`.
 
@@ -79,7 +82,7 @@ def probe_grid(
     """
     labels, groups = checked_labels(labels, groups)
     fold = fold_of(groups, labels, folds=folds, seed=seed, test_groups=test_groups)
-    cells = [_cell(cell, labels, fold) for cell in features]
+    cells = [_cell(cell, labels, fold, outer_folds(fold, inside)) for cell in features]
     if not cells:
         raise InputError("features hold no cell: give (cells, n, d), or a non-empty iterable")
     scores = np.stack(cells)
@@ -94,7 +97,7 @@ def linear_probe_auc(
     *,
     metric: str = "auc",
     examples: Shaped[np.ndarray, " n"] | None = None,
-    **how,
+    **how: Any,
 ) -> Estimate:
     """Held-out AUC (or "average_precision") of an l2 logistic probe: the mean over images.
 
@@ -119,25 +122,37 @@ def linear_probe_auc(
 
 
 def _cell(
-    features: Float[Tensor, "n d"], labels: Bool[np.ndarray, " n"], fold: Int[np.ndarray, " n"]
+    features: Float[Tensor, "n d"],
+    labels: Bool[np.ndarray, " n"],
+    fold: Int[np.ndarray, " n"],
+    outer: list[int],
 ) -> Float[np.ndarray, " n"]:
     """Held-out log odds of one cell."""
     features = checked_features(features, len(labels))
-    names, outer = np.unique(fold).tolist(), outer_folds(fold)
-    # A fit without two folds serves either as the scored one, with the other to choose C on.
-    left_out = [{i, j} for i, j in combinations(names, 2) if {i, j} & set(outer)]
-    left_out += [{i} for i in outer]
-    mask = np.stack([~np.isin(fold, list(without)) for without in left_out], axis=1)
+    known, names = fold != HELD_OUT, inner_folds(fold, HELD_OUT)
+    # A fit without two folds serves either as the scored one, with the other to choose C on. The
+    # held-out rows are in no fit.
+    without = [{i, j} - {HELD_OUT} for i in outer for j in (i, *inner_folds(fold, i))]
+    without = [set(folds) for folds in dict.fromkeys(map(frozenset, without))]
+    mask = np.stack([~np.isin(fold[known], list(folds)) for folds in without], axis=1)
     on = features.device
-    design = Design.of(features, torch.from_numpy(labels).to(on))
-    path = Fits.of(design, torch.from_numpy(mask).to(on).float()).path(PENALTIES)
+    design = Design.of(features[known], torch.from_numpy(labels[known]).to(on))
+    fits = Fits.of(design, torch.from_numpy(mask).to(on).float())
+    weights, odds = fits.path(PENALTIES)
 
-    member = torch.from_numpy(fold == np.array(names)[:, None]).to(on).float()
-    losses = member @ log_loss(path, design.y) / member.sum(dim=1, keepdim=True)
-    scores = torch.full((len(labels),), torch.nan, device=on)
+    member = torch.from_numpy(fold[known] == np.array(names)[:, None]).to(on).float()
+    losses = member @ log_loss(odds, design.y) / member.sum(dim=1, keepdim=True)
+    scores = np.full(len(labels), np.nan, dtype=np.float32)
     for i in outer:
-        inner = [losses[:, names.index(j), left_out.index({i, j})] for j in inner_folds(fold, i)]
-        chosen = path[torch.stack(inner).mean(dim=0).argmin(), :, left_out.index({i})]
-        rows = member[names.index(i)] > 0
-        scores[rows] = chosen[rows]
-    return scores.cpu().numpy()
+        inner = [
+            losses[:, names.index(j), without.index({i, j} - {HELD_OUT})]
+            for j in inner_folds(fold, i)
+        ]
+        best = torch.stack(inner).mean(dim=0).argmin()
+        at, rows = without.index({i} - {HELD_OUT}), fold == i
+        if i == HELD_OUT:
+            chosen = fits.margin(weights[best], design.placed(features[rows]))[:, at]
+        else:
+            chosen = odds[best, torch.from_numpy(rows[known]).to(on), at]
+        scores[rows] = chosen.cpu().numpy()
+    return scores

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
@@ -18,7 +19,13 @@ from ground_probe.errors import unknown
 from ground_probe.metrics import as_array
 from ground_probe.probes.intervals import Estimate
 from ground_probe.probes.per_image import score_estimate
-from ground_probe.probes.rows import checked_features, checked_labels, fold_of, outer_folds
+from ground_probe.probes.rows import (
+    checked_features,
+    checked_labels,
+    fold_of,
+    inner_folds,
+    outer_folds,
+)
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -32,6 +39,7 @@ def held_out_scores(
     folds: int = 5,
     seed: int = 0,
     test_groups: Iterable | None = None,
+    inside: bool = False,
 ) -> Float[np.ndarray, " n"]:
     """A score for each token from a probe that never saw a token of the same image.
 
@@ -45,9 +53,10 @@ def held_out_scores(
         seed: of the assignment of images to folds.
         test_groups: fit on all other images and score these alone; the folds then only choose
             the penalty.
+        inside: score those other images as well, in folds of their own.
 
     Returns:
-        Scores, higher for the object; NaN on rows outside `test_groups` where it is given.
+        Scores, higher for the object; NaN on rows outside `test_groups`, unless `inside`.
 
     Raises:
         InputError: no groups, soft or one-sided labels, too few images, an unknown probe.
@@ -58,23 +67,26 @@ def held_out_scores(
     features = as_array(checked_features(features, len(labels)))
     fold = fold_of(groups, labels, folds=folds, seed=seed, test_groups=test_groups)
     scores = np.full(len(labels), np.nan)
-    for outer in outer_folds(fold):
-        train, test = fold != outer, fold == outer
-        scaler = StandardScaler().fit(features[train])
-        scores[test] = PROBES[probe](
-            scaler.transform(features[train]),
-            labels[train],
-            fold[train],
-            scaler.transform(features[test]),
-        )
+    for train, test, fitted, unseen in standardised(features, fold, inside=inside):
+        scores[test] = PROBES[probe](fitted, labels[train], fold[train], unseen)
     return scores
+
+
+def standardised(
+    features: Float[np.ndarray, "n d"], fold: Int[np.ndarray, " n"], *, inside: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """For each scored fold: rows to fit on, rows to score, and both standardised by the former."""
+    for outer in outer_folds(fold, inside):
+        train, test = np.isin(fold, inner_folds(fold, outer)), fold == outer
+        scaler = StandardScaler().fit(features[train])
+        yield train, test, scaler.transform(features[train]), scaler.transform(features[test])
 
 
 def prototype_auc(
     features: Float[np.ndarray, "n d"],
     labels: Shaped[np.ndarray, " n"],
     groups: Shaped[np.ndarray, " n"],
-    **how,
+    **how: Any,
 ) -> Estimate:
     """AUC of the cosine to the object's mean less the cosine to the rest's: nothing is trained."""
     return _estimate("prototype", features, labels, groups, **how)
@@ -84,7 +96,7 @@ def neighbours_auc(
     features: Float[np.ndarray, "n d"],
     labels: Shaped[np.ndarray, " n"],
     groups: Shaped[np.ndarray, " n"],
-    **how,
+    **how: Any,
 ) -> Estimate:
     """AUC of the object's share among the 20 nearest tokens of other images, by distance."""
     return _estimate("neighbours", features, labels, groups, **how)

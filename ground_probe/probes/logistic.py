@@ -31,18 +31,24 @@ class Design:
 
     x: Float[Tensor, "n d1"]
     y: Float[Tensor, "n 1"]
+    centre: Float[Tensor, " d"]
+    spread: Float[Tensor, " d"]
     basis: Float[Tensor, "d1 d1"]
     spectrum: Float[Tensor, "d1 1"]
 
     @classmethod
     def of(cls, features: Float[Tensor, "n d"], labels: Float[Tensor, " n"]) -> Design:
         """Centre and scale by all rows: it spares float32 and changes no fit."""
-        x = features.float()
-        x = x - x.mean(dim=0)
-        x = x / _or_one((x * x).mean(dim=0).sqrt())
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        centre = features.mean(dim=0)
+        spread = _or_one(features.std(dim=0, correction=0))
+        x = _placed(features, centre, spread)
         spectrum, basis = torch.linalg.eigh(x.T @ x / len(x))
-        return cls(x, labels.float()[:, None], basis, spectrum.clamp_min(0)[:, None])
+        spectrum = spectrum.clamp_min(0)[:, None]
+        return cls(x, labels.float()[:, None], centre, spread, basis, spectrum)
+
+    def placed(self, features: Float[Tensor, "m d"]) -> Float[Tensor, "m d1"]:
+        """Other rows, centred and scaled alike."""
+        return _placed(features, self.centre, self.spread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +69,16 @@ class Fits:
         square = ((x * x).T @ mask)[:-1] / rows
         return cls(design, mask, rows, mean, _or_one((square - mean**2).clamp_min(0).sqrt()))
 
-    def margin(self, weights: Float[Tensor, "d1 fits"]) -> Float[Tensor, "n fits"]:
-        """Weights (the bias last) applied to the features, standardised for each fit."""
-        return self.design.x @ self._raw(weights)
+    def margin(
+        self, weights: Float[Tensor, "d1 fits"], x: Float[Tensor, "m d1"] | None = None
+    ) -> Float[Tensor, "m fits"]:
+        """Weights (the bias last) applied to the features, standardised for each fit.
+
+        Args:
+            weights: of standardised features.
+            x: rows from `Design.placed`; None for those of the design.
+        """
+        return (self.design.x if x is None else x) @ self._raw(weights)
 
     def pull(self, residual: Float[Tensor, "n fits"]) -> Float[Tensor, "d1 fits"]:
         """The transpose of `margin`."""
@@ -79,8 +92,10 @@ class Fits:
         parts = zip(self.design.x.split(CHUNK), curvature.split(CHUNK), strict=True)
         return self._raw_transposed(sum((bent * (x @ raw)).T @ x for x, bent in parts).T)
 
-    def path(self, strengths: Sequence[float]) -> Float[Tensor, "strengths n fits"]:
-        """The log odds of every row for each of scikit-learn's C, each fit started at the last.
+    def path(
+        self, strengths: Sequence[float]
+    ) -> tuple[Float[Tensor, "strengths d1 fits"], Float[Tensor, "strengths n fits"]]:
+        """Weights and log odds for each of scikit-learn's C, each fit started at the last.
 
         Args:
             strengths: in ascending order.
@@ -93,8 +108,8 @@ class Fits:
             ridge = torch.full_like(self.design.spectrum, 1 / strength)
             ridge[-1] = 0  # the bias is free
             weights, odds = self._descend(weights, odds, ridge)
-            found.append(odds)
-        return torch.stack(found)
+            found.append((weights, odds))
+        return tuple(map(torch.stack, zip(*found, strict=True)))
 
     def _descend(self, weights: Tensor, odds: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
         """Newton's method with halved steps where the loss would rise."""
@@ -156,6 +171,10 @@ def _solve(
             break
         ahead = toward + size / before.clamp_min(1e-20) * ahead
     return solution
+
+
+def _placed(features: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+    return torch.nn.functional.pad((features - centre) / spread, (0, 1), value=1.0)
 
 
 def _or_one(scale: Tensor) -> Tensor:

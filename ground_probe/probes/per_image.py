@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from sklearn.metrics import average_precision_score
 
 from ground_probe.errors import InputError, unknown
 from ground_probe.metrics import as_array
@@ -100,6 +99,26 @@ def _auc(
     return np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan)
 
 
+def _average_precision(
+    scores: Float[np.ndarray, " n"],
+    labels: Bool[np.ndarray, " n"],
+    image: Int[np.ndarray, " n"],
+    images: int,
+) -> Float[np.ndarray, " images"]:
+    """Mean precision at the scores of each image's object tokens, ties counted together."""
+    order = np.lexsort((-scores, image))
+    scores, labels, image = scores[order], labels[order], image[order]
+    end = np.flatnonzero(np.r_[(np.diff(scores) != 0) | (np.diff(image) != 0), True])
+    size = np.bincount(image, minlength=images)
+    positive = np.bincount(image, labels, images)
+    hits, of = np.cumsum(labels)[end], image[end]
+    seen = end + 1 - (np.cumsum(size) - size)[of]
+    precision = (hits - (np.cumsum(positive) - positive)[of]) / seen
+    total = np.bincount(of, np.diff(hits, prepend=0) * precision, images)
+    both = (positive > 0) & (positive < size)
+    return np.where(both, total / np.maximum(positive, 1), np.nan)
+
+
 def _each(metric: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np.ndarray]:
     """A metric of one image's scores and labels, made to run over all images that have both."""
 
@@ -110,10 +129,6 @@ def _each(metric: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np
         return np.array([metric(s, y) if y.any() and not y.all() else np.nan for s, y in rows])
 
     return over_images
-
-
-def _average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(average_precision_score(labels, scores))
 
 
 def _pointing(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -137,7 +152,7 @@ def _fisher(scores: np.ndarray, labels: np.ndarray) -> float:
 
 METRICS: dict[str, Callable[..., np.ndarray]] = {
     "auc": _auc,
-    "average_precision": _each(_average_precision),
+    "average_precision": _average_precision,
     "fisher": _each(_fisher),
     "pointing": _each(_pointing),
 }

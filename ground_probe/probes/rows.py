@@ -125,11 +125,12 @@ def fold_of(
     return fold
 
 
-def outer_folds(fold: Int[np.ndarray, " n"]) -> list[int]:
-    """The folds that are scored: the held-out one alone where there is one."""
-    return [HELD_OUT] if (fold == HELD_OUT).any() else np.unique(fold).tolist()
+def outer_folds(fold: Int[np.ndarray, " n"], inside: bool = False) -> list[int]:
+    """The folds that are scored: where one is held out, that alone unless `inside` is asked for."""
+    held_out = [HELD_OUT] if (fold == HELD_OUT).any() else []
+    return held_out if held_out and not inside else held_out + inner_folds(fold, HELD_OUT)
 
 
 def inner_folds(fold: Int[np.ndarray, " n"], outer: int) -> list[int]:
-    """The folds that a probe for the scored fold `outer` is fitted on."""
-    return [index for index in np.unique(fold).tolist() if index != outer]
+    """The folds that a probe for the scored fold `outer` is fitted on: never the held-out one."""
+    return [index for index in np.unique(fold).tolist() if index not in (outer, HELD_OUT)]

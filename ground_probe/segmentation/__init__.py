@@ -1,9 +1,10 @@
 """Where x what: a training-free segmenter from an editor's first denoising step."""
 
+from ground_probe.segmentation.batch import encoded_once
 from ground_probe.segmentation.calibrate import calibrate
 from ground_probe.segmentation.methods import compare, edit_difference
 from ground_probe.segmentation.recipe import Recipe, default_recipe
-from ground_probe.segmentation.segment import Segmentation, segment
+from ground_probe.segmentation.segment import Segmentation, segment, segment_each
 
 __all__ = [
     "Recipe",
@@ -12,5 +13,7 @@ __all__ = [
     "compare",
     "default_recipe",
     "edit_difference",
+    "encoded_once",
     "segment",
+    "segment_each",
 ]

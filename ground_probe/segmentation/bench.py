@@ -2,77 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from ground_probe import metrics
-from ground_probe.capture import keep_half
-from ground_probe.capture.sites import blocks_of
+from ground_probe.capture import Trace, keep_half
+from ground_probe.capture.sites import Captured, blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
+from ground_probe.segmentation.look import Look, look
 from ground_probe.segmentation.recipe import Recipe
-from ground_probe.segmentation.segment import Look, decide, look
+from ground_probe.segmentation.segment import decide
 
 Grid = Sequence[Mapping[str, Sequence[Any]]]
+Ious = Float[np.ndarray, " examples"]
+Rows = Int[np.ndarray, " rows"]
 MARGIN = 0.004
 """A choice must gain so much mIoU over the plain one that comes first in the grid."""
 
-_LOOKS = ("template", "step", "seeds", "contrast")
+_LOOKS = ("template", "magnets", "seeds", "contrast")
+_KEPT = 8
 
 
 class Bench:
-    """Scores recipes on examples; each look is taken once, each recipe scored once."""
+    """Scores recipes on examples; each look is taken once, each recipe scored once.
 
-    def __init__(self, editor: Editor, examples: Sequence[RefExample], seed: int = 0) -> None:
-        self.editor, self.examples, self.seed = editor, examples, seed
+    Looks keep every block and stream in half precision, and only the latest few kinds of them are
+    held: recipes that share template, step, noise and contrast had best come together.
+
+    Args:
+        editor: from `load_editor`.
+        examples: what recipes are scored on.
+        seed: of the noise.
+        steps: denoising steps that every look keeps, for recipes that differ in them; none: the
+            recipe's own.
+    """
+
+    def __init__(
+        self,
+        editor: Editor,
+        examples: Sequence[RefExample],
+        seed: int = 0,
+        steps: tuple[int, ...] = (),
+    ) -> None:
+        self.editor, self.examples, self.seed, self.steps = editor, examples, seed, steps
         self.blocks = tuple(blocks_of(editor.denoiser))
-        self.progress: tqdm | None = None
+        self.images = np.unique([each.image_id for each in examples], return_inverse=True)[1]
+        self.bar = tqdm(unit="recipe", desc="recipes scored", leave=False)
         self._looks: dict[tuple, list[Look]] = {}
-        self._ious: dict[Recipe, Float[np.ndarray, " examples"]] = {}
+        self._ious: dict[Recipe, Ious] = {}
 
-    def ious(self, recipe: Recipe) -> Float[np.ndarray, " examples"]:
-        """The IoU of every example."""
-        if recipe not in self._ious:
-            pairs = zip(self._looks_for(recipe), self.examples, strict=True)
-            counts = [metrics.counts(decide(seen, recipe).mask, e.mask) for seen, e in pairs]
-            self._ious[recipe] = metrics.iou(*np.array(counts).T)
-            if self.progress is not None:
-                self.progress.update()
-        return self._ious[recipe]
+    def ious(self, recipe: Recipe, rows: Rows | None = None) -> Ious:
+        """The IoU of some examples, or of every one; what was scored before is not scored again."""
+        known = self._ious.setdefault(recipe, np.full(len(self.examples), np.nan))
+        rows = np.arange(len(known)) if rows is None else rows
+        missing = rows[np.isnan(known[rows])]
+        if len(missing):
+            looks = self.looks(recipe)
+            for at in missing:
+                found = decide(looks[at], recipe).mask
+                known[at] = metrics.iou(*metrics.counts(found, self.examples[at].mask))
+            self.bar.update()
+        return known[rows]
 
-    def _looks_for(self, recipe: Recipe) -> list[Look]:
-        key = (*(getattr(recipe, name) for name in _LOOKS), recipe.words == "instruction")
+    def looks(self, recipe: Recipe) -> list[Look]:
+        """What the editor saw of every example."""
+        attends = bool(recipe.propagation) and recipe.affinity == "attention"
+        steps = self.steps or (recipe.step,)
+        whole = recipe.words == "instruction"
+        key = (*(getattr(recipe, name) for name in _LOOKS), steps, whole, attends)
         if key not in self._looks:
-            every = {"streams": None, "attention": True, "keep": keep_half}
-            self._looks[key] = [
-                look(self.editor, e.image, e.expression, recipe, self.seed, **every)
-                for e in self.examples
-            ]
+            while len(self._looks) >= _KEPT:
+                del self._looks[next(iter(self._looks))]
+            examples = tqdm(self.examples, desc=f"look: {recipe.template}", leave=False)
+            self._looks[key] = [self._look(each, recipe, steps) for each in examples]
+        self._looks[key] = self._looks.pop(key)
         return self._looks[key]
+
+    def _look(self, example: RefExample, recipe: Recipe, steps: tuple[int, ...]) -> Look:
+        given = {
+            "streams": None, "attention": True, "keep": keep_half, "blocks": "all", "steps": steps,
+        }  # fmt: skip
+        seen = look(self.editor, example.image, example.expression, recipe, self.seed, **given)
+        return replace(seen, traces=_lean(seen.traces), nulls=_lean(seen.nulls))
 
 
 def search(
     bench: Bench,
     start: Recipe,
     grid: Grid,
-    rows: np.ndarray,
-    passes: int,
+    rows: Rows,
+    passes: int = 1,
 ) -> Recipe:
     """The best mean IoU over some rows, group by group; near ties go to the plain values."""
     best = start
     for _ in range(passes):
         for group in grid:
-            tried = [
+            tried = (
                 replace(best, **dict(zip(group, values, strict=True)))
                 for values in product(*group.values())
-            ]
-            scores = [bench.ious(recipe)[rows].mean() for recipe in tried]
-            at = int(np.argmax(scores))
-            best = tried[at if scores[at] > scores[0] + MARGIN else 0]
+            )
+            best = best_of(bench, tried, rows)
     return best
+
+
+def best_of(bench: Bench, recipes: Iterable[Recipe], rows: Rows) -> Recipe:
+    """The recipe of the best mean IoU over some rows; the first one where the gain is small."""
+    tried = list(recipes)
+    scores = [bench.ious(recipe, rows).mean() for recipe in tried]
+    at = int(np.argmax(scores))
+    return tried[at if scores[at] > scores[0] + MARGIN else 0]
+
+
+def _lean(traces: tuple[Trace, ...]) -> tuple[Trace, ...]:
+    """Attention in half precision too; between image tokens, its mean over heads is enough."""
+    return tuple(
+        replace(
+            each,
+            attention=_halved(each.attention),
+            attention_from_text=_halved(each.attention_from_text),
+            affinity=Captured({s: keep_half(a.mean(0, True)) for s, a in each.affinity.items()}),
+        )
+        for each in traces
+    )
+
+
+def _halved(maps: Captured) -> Captured:
+    return Captured({site: keep_half(each) for site, each in maps.items()})

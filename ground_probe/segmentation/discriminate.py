@@ -1,4 +1,8 @@
-"""What: foreground and background told apart in feature space, starting from a prior."""
+"""What: foreground and background told apart in feature space, starting from a prior.
+
+Every score depends on the features through the cosines between tokens alone, so that its price is
+one product of the features, whatever their number of channels.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ _SHRINKAGE = 0.2
 _KMEANS_ROUNDS = 8
 
 Features = Float[Tensor, "tokens dim"]
+Likeness = Float[Tensor, "tokens tokens"]
 Weights = Float[Tensor, " tokens"]
 
 
@@ -28,7 +33,7 @@ def token_features(
 
     Args:
         trace: of the instruction.
-        null: of an instruction that means nothing in particular; its features are subtracted.
+        null: of the contrast's; its features are subtracted. None for no contrast.
         blocks: whose hidden states to take.
         recipe: names step and streams.
     """
@@ -45,9 +50,10 @@ def token_features(
 
 
 def discriminate(
-    features: Features,
+    likeness: Likeness,
     prior: Weights,
     *,
+    channels: int,
     classifier: Classifier = "cosine",
     prototypes: int = 1,
     focus: float = 2.0,
@@ -56,9 +62,10 @@ def discriminate(
     """How much more each token is like the foreground than like the background, in [0, 1].
 
     Args:
-        features: with unit norm.
+        likeness: cosines between the tokens' features.
         prior: in [0, 1]; its power `focus` weighs the tokens of the first foreground, and one
             minus it those of the background.
+        channels: of the features.
         classifier: "cosine" to prototypes or the shrunk linear discriminant "lda".
         prototypes: of the background; the object has one.
         focus: above 0.
@@ -67,11 +74,10 @@ def discriminate(
     for _ in range(rounds):
         weights = prior**focus
         if classifier == "lda":
-            score = features @ _discriminant(features, weights)
+            score = _discriminant(likeness, weights, channels)
         else:
-            rest = _prototypes(features, 1 - weights, prototypes)
-            own = F.normalize(weights @ features, dim=-1)
-            score = features @ own - (features @ rest.T).amax(-1)
+            rest = _prototypes(likeness, 1 - weights, prototypes)
+            score = _alike(likeness, weights[:, None])[:, 0] - _alike(likeness, rest).amax(-1)
         prior = unit(score)
     return prior
 
@@ -81,32 +87,43 @@ def _standardised(hidden: Features) -> Features:
     return centred / centred.std(0).clamp_min(1e-6)
 
 
-def _mean(features: Features, weights: Weights) -> Float[Tensor, " dim"]:
-    return weights @ features / weights.sum().clamp_min(1e-12)
+def _alike(
+    likeness: Likeness, weights: Float[Tensor, "tokens count"]
+) -> Float[Tensor, "tokens count"]:
+    """The cosine of every token with weighted sums of tokens."""
+    toward = likeness @ weights
+    return toward / (weights * toward).sum(0).clamp_min(1e-12).sqrt()
 
 
-def _prototypes(features: Features, weights: Weights, count: int) -> Float[Tensor, "count dim"]:
-    """Weighted spherical k-means, begun at the token of most weight and then the least alike."""
+def _prototypes(likeness: Likeness, weights: Weights, count: int) -> Float[Tensor, "tokens count"]:
+    """Weights of the tokens in each prototype, by weighted spherical k-means.
+
+    It begins at the token of most weight and then the least alike.
+    """
     if count == 1:
-        return F.normalize(weights @ features, dim=-1)[None]
-    chosen = features[weights.argmax()][None]
+        return weights[:, None]
+    chosen = [int(weights.argmax())]
     while len(chosen) < count:
-        far = (1 - (features @ chosen.T).amax(-1)) * weights
-        chosen = torch.cat([chosen, features[far.argmax()][None]])
+        far = (1 - likeness[:, chosen].amax(-1)) * weights
+        chosen.append(int(far.argmax()))
+    alike = likeness[:, chosen]
     for _ in range(_KMEANS_ROUNDS):
-        own = F.one_hot((features @ chosen.T).argmax(-1), count).float() * weights[:, None]
-        chosen = F.normalize(own.T @ features, dim=-1)
-    return chosen
+        own = F.one_hot(alike.argmax(-1), count).float() * weights[:, None]
+        alike = _alike(likeness, own)
+    return own
 
 
-def _discriminant(features: Features, weights: Weights) -> Float[Tensor, " dim"]:
-    """Fisher's direction; the pooled covariance is shrunk towards a multiple of the identity."""
-    means = [_mean(features, each) for each in (weights, 1 - weights)]
-    pooled = sum(
-        (centred * each[:, None]).T @ centred
-        for each, mean in zip((weights, 1 - weights), means, strict=True)
-        for centred in (features - mean,)
-    ) / len(features)
-    scale = pooled.diagonal().mean()
-    ridge = _SHRINKAGE * scale * torch.eye(len(pooled)) + (1 - _SHRINKAGE) * pooled
-    return torch.linalg.solve(ridge, means[0] - means[1])
+def _discriminant(likeness: Likeness, weights: Weights, channels: int) -> Weights:
+    """Fisher's direction applied to every token, in the dual form.
+
+    The pooled covariance is shrunk towards a multiple of the identity. With features F and each
+    class's weights w summing to n, it is F'CF for C = I - sum of w w' / n, and the direction is
+    F'a with a from one system of as many equations as there are tokens.
+    """
+    both = torch.stack([weights, 1 - weights], dim=-1)
+    share = both / both.sum(0).clamp_min(1e-12)
+    within = (likeness - both @ (likeness @ share).T) / len(likeness)
+    scale = (within.diagonal().sum() / channels).clamp_min(1e-9)
+    system = (1 - _SHRINKAGE) * within
+    system.diagonal().add_(_SHRINKAGE * scale)
+    return likeness @ torch.linalg.solve(system, share[:, 0] - share[:, 1])

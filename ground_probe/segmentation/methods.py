@@ -18,11 +18,11 @@ from ground_probe.capture import Trace
 from ground_probe.capture.layout import arguments_of
 from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.editors import Editor, fill
-from ground_probe.segmentation.discriminate import token_features
+from ground_probe.segmentation.look import Look, Mask, look, needed
 from ground_probe.segmentation.prior import unit
-from ground_probe.segmentation.recipe import Recipe, default_recipe, in_depth
+from ground_probe.segmentation.recipe import Recipe, default_recipe
 from ground_probe.segmentation.refine import threshold
-from ground_probe.segmentation.segment import Look, Mask, decide, look, needed
+from ground_probe.segmentation.segment import decide, features_of, to_mask
 from ground_probe.segmentation.words import token_weights
 
 METHODS = ("full", "attention", "features", "one_step_difference", "concepts", "largest_region")
@@ -58,7 +58,7 @@ def compare(
         "one_step_difference": _difference(heard["reference"], last, recipe.step),
         "concepts": _concepts(heard, last),
     }
-    masks = {name: seen.to_mask(unit(each).numpy(), recipe) for name, each in maps.items()}
+    masks = {name: to_mask(seen, unit(each).numpy(), recipe) for name, each in maps.items()}
     return {"full": found.mask, **masks, "largest_region": largest_region(seen.image)}
 
 
@@ -110,15 +110,14 @@ def _listening(editor: Editor) -> Iterator[dict[str, Any]]:
 
 
 def _smaller_side(seen: Look, recipe: Recipe) -> Tensor:
-    trace = seen.traces[-1]
-    features = token_features(trace, None, in_depth(seen.blocks, recipe.feature_depth), recipe)
+    features = features_of(seen, recipe)[-1]
     features = features - features.mean(0)
     axis = features[features.norm(dim=-1).argmax()]
     for _ in range(_POWER_ROUNDS):
         axis = F.normalize((features @ axis) @ features, dim=0)
     along = features @ axis
     side = torch.as_tensor(threshold(along.numpy(), "otsu", np.ones(len(along), bool)))
-    return (along if side.float().mean() < 0.5 else -along).view(trace.geometry.grid)
+    return (along if side.float().mean() < 0.5 else -along).view(seen.geometry.grid)
 
 
 def _difference(given: Tensor, trace: Trace, step: int) -> Tensor:

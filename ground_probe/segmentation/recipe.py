@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -15,11 +16,14 @@ from ground_probe.errors import InputError, unknown
 from ground_probe.run_record import digest, whole_file
 
 Depth = tuple[float, float]
+Head = tuple[float, int]
 Streams = tuple[str, ...]
 Direction = Literal["from_image", "from_text", "both"]
 Words = Literal["all", "content", "instruction"]
 Classifier = Literal["cosine", "lda"]
 Threshold = Literal["otsu", "half"]
+Affinity = Literal["features", "attention"]
+Contrasted = Literal["features", "prior", "both"]
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,21 @@ class Recipe:
 
     Args:
         template: the instruction, with one `{expression}`.
+        magnets: words appended to it that draw attention from the expression's ("": none).
         step: denoising step, from 0.
         seeds: noise seeds to average over.
-        contrast: an expression for nothing in particular, whose features are subtracted ("": none).
+        contrast: another expression, or one for nothing in particular, which is subtracted ("":
+            none).
+        contrast_in: what it is subtracted from.
         prior_depth: blocks whose attention is averaged.
         prior_streams: image tokens whose attention is averaged.
-        heads: of those blocks, from 0; none named: all.
+        heads: (depth of its block, number from 0) of each head that is averaged; none named: all
+            those of `prior_depth`.
         direction: attention of image tokens to the words, of the words to image tokens, or both.
         words: all of the expression's, those that are no stop words, or the whole instruction's.
         spatial: weight of left, right, top, bottom, middle and ordinals, in [0, 1].
         propagation: rounds of averaging the prior over similar tokens.
+        affinity: similar by features, or by the attention between image tokens of feature blocks.
         temperature: of that similarity; lower keeps to nearer neighbours.
         feature_depth: blocks whose hidden states are compared.
         feature_streams: image tokens whose hidden states are compared.
@@ -62,16 +71,19 @@ class Recipe:
     """
 
     template: str = "Change the color of {expression} to red"
+    magnets: str = ""
     step: int = 0
     seeds: int = 1
     contrast: str = ""
+    contrast_in: Contrasted = "features"
     prior_depth: Depth = (0.3, 0.8)
     prior_streams: Streams = ("noise", "reference")
-    heads: tuple[int, ...] = ()
+    heads: tuple[Head, ...] = ()
     direction: Direction = "from_image"
     words: Words = "content"
     spatial: float = 0.0
     propagation: int = 1
+    affinity: Affinity = "features"
     temperature: float = 0.1
     feature_depth: Depth = (0.5, 0.8)
     feature_streams: Streams = ("noise", "reference")
@@ -86,13 +98,16 @@ class Recipe:
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints = _hints()
         for name in _choices():
             object.__setattr__(self, name, _as(hints[name], name, getattr(self, name)))
         for name in ("prior_depth", "feature_depth"):
             depth = getattr(self, name)
-            ordered = len(depth) == 2 and 0 <= depth[0] < depth[1] <= 1
-            self._require(ordered, name, "(low, high) with 0 <= low < high <= 1")
+            self._require(
+                0 <= depth[0] < depth[1] <= 1, name, "(low, high) with 0 <= low < high <= 1"
+            )
+        named = all(0 <= depth <= 1 and head >= 0 for depth, head in self.heads)
+        self._require(named, "heads", "(depth in [0, 1], number from 0) of each")
         for name in ("prior_streams", "feature_streams"):
             self._require(len(getattr(self, name)) > 0, name, "at least one stream")
         for name in ("seeds", "rounds", "prototypes"):
@@ -151,11 +166,22 @@ class Recipe:
 
 
 def default_recipe(editor: Editor) -> Recipe:
-    """The recipe that comes with the package for an editor: its family's, or the embedded one's."""
-    embedded = small_side_px(editor.pipeline) is not None
-    name = "tiny" if embedded else editor.family.name
+    """The recipe that comes with the package for an editor: its family's, or the embedded one's.
+
+    A family without one takes `Recipe()`, less the streams that its blocks do not have.
+    """
+    kontext = editor.family.name == "FluxKontext"
+    name = "tiny" if kontext and small_side_px(editor.pipeline) else editor.family.name
+    if (stored := _packaged(name)) is not None:
+        return stored
+    streams = tuple(name for name in Recipe().prior_streams if name in editor.family.streams)
+    return Recipe(prior_streams=streams, feature_streams=streams)
+
+
+@cache
+def _packaged(name: str) -> Recipe | None:
     stored = files("ground_probe.segmentation") / "recipes" / f"{name}.json"
-    return Recipe.from_json(stored) if stored.is_file() else Recipe()
+    return Recipe.from_json(stored) if stored.is_file() else None
 
 
 def in_depth(blocks: Sequence[str], depth: Depth) -> tuple[str, ...]:
@@ -164,9 +190,18 @@ def in_depth(blocks: Sequence[str], depth: Depth) -> tuple[str, ...]:
     >>> in_depth(["a", "b", "c", "d"], (0.5, 1.0))
     ('c', 'd')
     """
-    middle = {name: (at + 0.5) / len(blocks) for at, name in enumerate(blocks)}
-    inside = tuple(name for name in blocks if depth[0] <= middle[name] < depth[1])
-    return inside or (min(blocks, key=lambda name: abs(middle[name] - sum(depth) / 2)),)
+    low, high = depth
+    inside = [name for at, name in enumerate(blocks) if low <= (at + 0.5) / len(blocks) < high]
+    return tuple(inside) or (at_depth(blocks, (low + high) / 2),)
+
+
+def at_depth(blocks: Sequence[str], depth: float) -> str:
+    """The block whose middle is nearest to a depth.
+
+    >>> at_depth(["a", "b", "c", "d"], 0.6)
+    'c'
+    """
+    return min(enumerate(blocks), key=lambda each: abs((each[0] + 0.5) / len(blocks) - depth))[1]
 
 
 def _as(hint: Any, name: str, value: Any) -> Any:
@@ -175,7 +210,11 @@ def _as(hint: Any, name: str, value: Any) -> Any:
         if value not in get_args(hint):
             raise unknown(name, value, get_args(hint))
     elif get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_as(get_args(hint)[0], name, each) for each in value)
+        kinds = get_args(hint)
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) != len(value):
+            raise InputError(f"recipe: {name} holds {value!r}, expected {len(kinds)} values")
+        return tuple(_as(kind, name, each) for kind, each in zip(kinds, value, strict=True))
     elif hint is float and type(value) is int:
         return float(value)
     elif type(value) is not hint:
@@ -183,5 +222,11 @@ def _as(hint: Any, name: str, value: Any) -> Any:
     return value
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Recipe)
+
+
+@cache
 def _choices() -> list[str]:
     return [each.name for each in fields(Recipe) if each.compare]

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from ground_probe import metrics
-from ground_probe.segmentation.segment import Mask, Segmentation
+from ground_probe.segmentation.look import Mask
+from ground_probe.segmentation.segment import Segmentation
 
 
 def snap(result: Segmentation, image: Image.Image, model: Any, processor: Any) -> Mask:

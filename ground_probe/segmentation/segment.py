@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from PIL import Image
+from torch import Tensor
 
-from ground_probe.capture import Trace, trace
-from ground_probe.capture.sites import blocks_of
-from ground_probe.editors import Editor, fill
-from ground_probe.geometry import Geometry
+from ground_probe.editors import Editor
 from ground_probe.segmentation.discriminate import discriminate, token_features
-from ground_probe.segmentation.prior import attention_prior, propagate, spatial_factor, unit
+from ground_probe.segmentation.look import Look, Map, Mask, look, look_each
+from ground_probe.segmentation.look import needed as needed
+from ground_probe.segmentation.prior import (
+    attention_prior,
+    by_attention,
+    by_features,
+    propagate,
+    spatial_factor,
+    unit,
+)
 from ground_probe.segmentation.recipe import Recipe, default_recipe, in_depth
-from ground_probe.segmentation.refine import GuidedFilter, threshold
+from ground_probe.segmentation.refine import threshold
 from ground_probe.segmentation.words import counted, place_of
 
-Map = Float[np.ndarray, "rows cols"]
-Mask = Bool[np.ndarray, "height width"]
+# The choices that each stage depends on, besides those of the stage before.
+_FEATURES = ("step", "feature_depth", "feature_streams", "contrast_in")
+_ATTENTION = ("step", "prior_depth", "prior_streams", "heads", "direction", "words", "contrast_in")
+_SPREAD = ("propagation", "affinity", "temperature")
+_SCORE = ("spatial", "classifier", "prototypes", "focus", "rounds")
+_PIXELS = ("prior_power", "edges")
 
 
 @dataclass(frozen=True)
@@ -42,43 +51,6 @@ class Segmentation:
     expression: str
 
 
-@dataclass(frozen=True)
-class Look:
-    """All that a recipe is applied to: an editor's first look at an image and an expression.
-
-    Args:
-        traces: one for each noise seed.
-        nulls: the same for the contrast's instruction, or nothing.
-        blocks: every block of the denoiser, in order.
-        expression: what refers.
-        image: RGB.
-    """
-
-    traces: tuple[Trace, ...]
-    nulls: tuple[Trace, ...]
-    blocks: tuple[str, ...]
-    expression: str
-    image: Image.Image
-    _filters: dict[int, GuidedFilter] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def geometry(self) -> Geometry:
-        """How the image lies on the token grid."""
-        return self.traces[0].geometry
-
-    def to_mask(self, score: Map, recipe: Recipe) -> Mask:
-        """A map on the token grid as a mask of the image: upsampled first, then thresholded."""
-        pixels = self.geometry.to_pixels(score)
-        if recipe.edges:
-            token_px = float(np.mean(self.geometry.token_size_px))
-            radius_px = max(1, round(recipe.edges * token_px))
-            if radius_px not in self._filters:
-                self._filters[radius_px] = GuidedFilter(np.asarray(self.image), radius_px)
-            pixels = self._filters[radius_px](pixels)
-        inside = self.geometry.to_pixels(np.ones(self.geometry.grid)) > 0
-        return threshold(pixels, recipe.threshold, inside, recipe.peak)
-
-
 def segment(
     editor: Editor,
     image: Image.Image,
@@ -89,9 +61,11 @@ def segment(
 ) -> Segmentation:
     """Segment what an expression refers to; nothing is trained and no image is made.
 
-    There is always an answer: an expression for nothing in the image gives the regions that fit it
-    best, and an object smaller than a token a region of about a token. The mask is empty only where
-    no token differs from another.
+    There is always an answer. An expression for nothing in the image gives the regions that fit it
+    best. An object smaller than a token gives a region of about a token. An object that covers the
+    image gives the parts of it that fit best, for every threshold here divides; the mask is empty
+    only where no token differs from another. An expression for several objects gives all of their
+    regions, and "the two left dots", where the recipe reads places, the two furthest to the left.
 
     Args:
         editor: from `load_editor`.
@@ -105,88 +79,132 @@ def segment(
         PhraseError: the expression is empty, or longer than the text encoder reads.
     """
     recipe = recipe or default_recipe(editor)
-    blocks = needed(tuple(blocks_of(editor.denoiser)), recipe)
-    return decide(look(editor, image, expression, recipe, seed, blocks, **arguments), recipe)
+    return decide(look(editor, image, expression, recipe, seed, **arguments), recipe)
 
 
-def needed(blocks: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
-    """The blocks that a recipe reads, in order; the forward pass stops after the last."""
-    wanted = {*in_depth(blocks, recipe.prior_depth), *in_depth(blocks, recipe.feature_depth)}
-    return tuple(name for name in blocks if name in wanted)
-
-
-def look(
+def segment_each(
     editor: Editor,
     image: Image.Image,
-    expression: str,
-    recipe: Recipe,
-    seed: int = 0,
-    blocks: str | Sequence[str] = "all",
-    **more: Any,
-) -> Look:
-    """Run an editor on a recipe's template, step, seeds and contrast, up to the last of the blocks.
+    expressions: Sequence[str],
+    recipe: Recipe | None = None,
+    seeds: Sequence[int] | int = 0,
+    **arguments: Any,
+) -> list[Segmentation]:
+    """`segment` for several expressions of one image, at a lower price for each.
+
+    They share the image's encoding and the contrast's runs and, where the pipeline takes several
+    prompts for one image, the denoiser's call.
 
     Args:
         editor: from `load_editor`.
         image: of any size and mode.
-        expression: what refers.
-        recipe: names streams and heads as well.
-        seed: of the first noise.
-        blocks: whose attention and hidden states are kept.
-        more: arguments of `trace`, those that the recipe decides included.
+        expressions: what refers.
+        recipe: see `segment`.
+        seeds: of the noise, one for each expression or one for all.
+        arguments: see `segment`.
+
+    Raises:
+        PhraseError: see `segment`.
     """
-    given = {
-        "streams": tuple(dict.fromkeys((*recipe.prior_streams, *recipe.feature_streams))),
-        "attention": True if recipe.heads else "mean",
-        **more,
-    }
-
-    def traces(words: str) -> tuple[Trace, ...]:
-        instruction, span = fill(recipe.template, words)
-        phrase = None if recipe.words == "instruction" else span
-        return tuple(
-            trace(
-                editor,
-                image,
-                instruction,
-                phrase,
-                steps=(recipe.step,),
-                blocks=blocks,
-                seed=seed + offset,
-                **given,
-            )
-            for offset in range(recipe.seeds)
-        )
-
-    every = tuple(blocks_of(editor.denoiser))
-    nulls = traces(recipe.contrast) if recipe.contrast else ()
-    return Look(traces(expression), nulls, every, expression, image.convert("RGB"))
+    recipe = recipe or default_recipe(editor)
+    seeds = [seeds] * len(expressions) if isinstance(seeds, int) else seeds
+    looks = look_each(editor, image, expressions, recipe, seeds, **arguments)
+    return [decide(each, recipe) for each in looks]
 
 
 def decide(seen: Look, recipe: Recipe) -> Segmentation:
-    """Turn a look into a mask: no model is run."""
-    prior_blocks = in_depth(seen.blocks, recipe.prior_depth)
-    feature_blocks = in_depth(seen.blocks, recipe.feature_depth)
-    nulls = seen.nulls or (None,) * len(seen.traces)
-    priors, scores = [], []
-    for each, null in zip(seen.traces, nulls, strict=True):
-        features = token_features(each, null, feature_blocks, recipe)
-        prior = attention_prior(each, prior_blocks, recipe)
-        prior = propagate(prior, features, recipe.propagation, recipe.temperature)
-        prior = prior * spatial_factor(seen.expression, prior.shape, recipe.spatial)
+    """Turn a look into a mask: no model is run. Stages whose choices stay the same are kept."""
+    chosen = {name: _choices(recipe, name) for name in ("spread", "score", "pixels")}
+    prior, score = seen.once("score", chosen["score"], lambda: _prior_and_score(seen, recipe))
+
+    def pixels() -> Map:
+        return seen.to_pixels(unit(score * prior**recipe.prior_power).numpy(), recipe.edges)
+
+    shown = seen.once("pixels", chosen["pixels"], pixels)
+    mask = threshold(shown, recipe.threshold, seen.inside, recipe.peak)
+    if recipe.spatial:
+        mask = counted(mask, place_of(seen.expression))
+    return Segmentation(mask, prior.numpy(), score.numpy(), seen.expression)
+
+
+def to_mask(seen: Look, score: Map, recipe: Recipe) -> Mask:
+    """Any map on the token grid as a mask of the image: upsampled first, then thresholded."""
+    pixels = seen.to_pixels(score, recipe.edges)
+    return threshold(pixels, recipe.threshold, seen.inside, recipe.peak)
+
+
+def features_of(seen: Look, recipe: Recipe) -> tuple[Tensor, ...]:
+    """The features of every noise, one row a token."""
+    blocks = in_depth(seen.blocks, recipe.feature_depth)
+    pairs = zip(seen.traces, _nulls(seen, recipe, "features"), strict=True)
+    return tuple(token_features(each, null, blocks, recipe) for each, null in pairs)
+
+
+def _prior_and_score(seen: Look, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Both on the grid, averaged over the noises."""
+    likeness, channels = seen.once(
+        "likeness", _of(recipe, _FEATURES), lambda: _likeness(features_of(seen, recipe))
+    )
+    priors = seen.once(
+        "spread", _choices(recipe, "spread"), lambda: _spread(seen, likeness, recipe)
+    )
+    scores = []
+    factor = spatial_factor(seen.expression, priors[0].shape, recipe.spatial)
+    priors = [prior * factor for prior in priors]
+    for alike, prior in zip(likeness, priors, strict=True):
         score = discriminate(
-            features,
+            alike,
             prior.flatten(),
+            channels=channels,
             classifier=recipe.classifier,
             prototypes=recipe.prototypes,
             focus=recipe.focus,
             rounds=recipe.rounds,
         )
-        priors.append(prior)
         scores.append(score.view_as(prior))
-    prior, score = (torch.stack(maps).mean(0) for maps in (priors, scores))
-    combined = unit(score * prior**recipe.prior_power)
-    mask = seen.to_mask(combined.numpy(), recipe)
-    if recipe.spatial:
-        mask = counted(mask, place_of(seen.expression))
-    return Segmentation(mask, prior.numpy(), score.numpy(), seen.expression)
+    return torch.stack(priors).mean(0), torch.stack(scores).mean(0)
+
+
+def _spread(seen: Look, likeness: tuple[Tensor, ...], recipe: Recipe) -> list[Tensor]:
+    """The prior of every noise, carried to each token's likes."""
+    pairs = zip(seen.traces, _nulls(seen, recipe, "prior"), strict=True)
+    priors = seen.once(
+        "attention",
+        _of(recipe, _ATTENTION),
+        lambda: [attention_prior(each, null, seen.blocks, recipe) for each, null in pairs],
+    )
+    if not recipe.propagation:
+        return priors
+
+    def weights() -> list[Tensor]:
+        if recipe.affinity == "features":
+            return [by_features(alike, recipe.temperature) for alike in likeness]
+        blocks = in_depth(seen.blocks, recipe.feature_depth)
+        return [by_attention(each, blocks, recipe) for each in seen.traces]
+
+    key = _of(recipe, (*_FEATURES, "affinity", "temperature"))
+    found = zip(priors, seen.once("weights", key, weights), strict=True)
+    return [propagate(prior, each, recipe.propagation) for prior, each in found]
+
+
+def _likeness(features: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], int]:
+    return tuple(each @ each.T for each in features), features[0].shape[-1]
+
+
+def _nulls(seen: Look, recipe: Recipe, part: str) -> tuple:
+    used = seen.nulls and recipe.contrast_in in (part, "both")
+    return seen.nulls if used else (None,) * len(seen.traces)
+
+
+def _choices(recipe: Recipe, stage: str) -> tuple:
+    """What a stage and all before it depend on."""
+    names = {
+        "spread": (*_FEATURES, *_ATTENTION, *_SPREAD),
+        "score": (*_FEATURES, *_ATTENTION, *_SPREAD, *_SCORE),
+        "pixels": (*_FEATURES, *_ATTENTION, *_SPREAD, *_SCORE, *_PIXELS),
+    }[stage]
+    return _of(recipe, names)
+
+
+def _of(recipe: Recipe, names: Sequence[str]) -> tuple:
+    return tuple(getattr(recipe, name) for name in names)

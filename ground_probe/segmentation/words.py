@@ -35,6 +35,7 @@ _ORDINALS = {
     "fourth": 4,
     "4th": 4,
 }
+_NUMBERS = {"both": 2, "two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,12 @@ class Place:
     Args:
         sides: of "left", "right", "top", "bottom", "middle", as they come.
         ordinal: its number counted from the first side, from 1; None where it is not counted.
+        count: how many objects are meant, nearest to that side; None where it is not said.
     """
 
     sides: tuple[str, ...]
     ordinal: int | None = None
+    count: int | None = None
 
 
 def token_weights(tokens: Sequence[str], stop_words: bool) -> Float[np.ndarray, " tokens"]:
@@ -73,27 +76,41 @@ def place_of(expression: str) -> Place:
     A side that relates the object to another one is none of the image: "to the left of the car".
 
     >>> place_of("the second man from the left")
-    Place(sides=('left',), ordinal=2)
-    >>> place_of("the cup to the left of the plate"), place_of("the cup on the left")
-    (Place(sides=(), ordinal=None), Place(sides=('left',), ordinal=None))
+    Place(sides=('left',), ordinal=2, count=None)
+    >>> place_of("the two left dots")
+    Place(sides=('left',), ordinal=None, count=2)
+    >>> place_of("the cup to the left of the plate").sides, place_of("the cup on the left").sides
+    ((), ('left',))
     """
     words = re.findall(r"[a-z0-9]+", expression.lower())
     sides = [
         _SIDE[word] for at, word in enumerate(words) if word in _SIDE and not _relates(words, at)
     ]
-    number = next((_ORDINALS[word] for word in words if word in _ORDINALS), None)
-    return Place(tuple(dict.fromkeys(sides)), number if sides else None)
+    ordinal = next((_ORDINALS[word] for word in words if word in _ORDINALS), None)
+    count = next(
+        (
+            _NUMBERS[word]
+            for at, word in enumerate(words)
+            if word in _NUMBERS and "of" not in words[max(at - 2, 0) : at]
+        ),
+        None,
+    )
+    if not sides or ordinal:
+        return Place(tuple(dict.fromkeys(sides)), ordinal if sides else None)
+    return Place(tuple(dict.fromkeys(sides)), None, count)
 
 
 def place_prior(place: Place, grid: tuple[int, int]) -> Float[np.ndarray, "rows cols"]:
     """How well each token's position fits a place: 1 at the side itself, 0 at the far one.
 
-    A counted object ("second from the left") may lie anywhere, and adds nothing here.
+    Counted objects ("second from the left", "the two left dots") may lie anywhere, and add nothing
+    here.
     """
     rows, cols = ((np.arange(size) + 0.5) / size for size in grid)
     position = np.meshgrid(rows, cols, indexing="ij")
     fit = np.ones(grid)
-    for side in place.sides if place.ordinal in (None, 1) else ():
+    nearest = place.ordinal in (None, 1) and place.count is None
+    for side in place.sides if nearest else ():
         if side == "middle":
             away = np.hypot(position[0] - 0.5, position[1] - 0.5)
             fit *= 1 - away / away.max()
@@ -106,18 +123,26 @@ def place_prior(place: Place, grid: tuple[int, int]) -> Float[np.ndarray, "rows 
 def counted(
     mask: Bool[np.ndarray, "height width"], place: Place
 ) -> Bool[np.ndarray, "height width"]:
-    """Keep the connected region that an ordinal counts to; all of them where there are too few.
+    """Keep the connected region that an ordinal counts to, or as many as there are meant to be.
+
+    All of them stay where there are too few. Regions are counted from the place's first side.
 
     >>> counted(np.array([[True, False, True]]), place_of("second from the left"))
     array([[False, False,  True]])
+    >>> counted(np.array([[True, False, True, False, True]]), place_of("the two left dots"))
+    array([[ True, False,  True, False, False]])
     """
-    regions = label(mask)
     sides = [side for side in place.sides if side in _AXES]
-    if not sides or place.ordinal is None or place.ordinal > regions.max():
+    last = place.ordinal or place.count
+    if not sides or last is None:
+        return mask
+    regions = label(mask)
+    if last > regions.max():
         return mask
     axis, sign = _AXES[sides[0]]
     order = sorted(regionprops(regions), key=lambda region: -sign * region.centroid[axis])
-    return regions == order[place.ordinal - 1].label
+    first = last - 1 if place.ordinal else 0
+    return np.isin(regions, [region.label for region in order[first:last]])
 
 
 def _relates(words: Sequence[str], at: int) -> bool:

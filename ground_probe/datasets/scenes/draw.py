@@ -1,8 +1,8 @@
 """Scenes: objects on a textured background, drawn from signed distance functions.
 
-Every scene is lit alike, bright and cool at the top left, dark and warm at the bottom right, as
-photographs have sky above and ground below: rotary positions are relative, so without such a cue
-nothing tells a small editor where in the image a token lies.
+Every scene is lit alike, bright at the top and dark at the bottom, cool on the left and warm on the
+right, as photographs have sky above and ground below: rotary positions are relative, so without
+such a cue nothing tells a small editor where in the image a token lies.
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ def _cosines(size_px: int) -> Float[np.ndarray, "size order"]:
 
 @cache
 def _light(size_px: int) -> Float[np.ndarray, "size size 3"]:
-    position = (np.arange(size_px) + 0.5) / size_px
-    depth = (position[:, None, None] + position[None, :, None]) / 2
-    bright, dark = np.array([1.06, 1.10, 1.16]), np.array([0.86, 0.78, 0.70])
-    return bright + depth * (dark - bright)
+    share = (np.arange(size_px) + 0.5) / size_px
+    brightness = 1.15 - 0.35 * share[:, None, None]
+    cool, warm = np.array([0.90, 1.0, 1.14]), np.array([1.06, 1.0, 0.80])
+    return brightness * (cool + share[None, :, None] * (warm - cool))
 
 
 def sample_background(rng: np.random.Generator) -> Float[np.ndarray, "3 order order"]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from PIL import Image
 
-from ground_probe.datasets.example import RefExample
+from ground_probe.datasets.example import RefExample, Split
 from ground_probe.datasets.scenes.draw import Scene, sample_scene
 from ground_probe.datasets.scenes.refer import STYLES, Reference, is_held_out, refer
 from ground_probe.errors import unknown
@@ -58,7 +57,7 @@ def sample_referring_scene(
 
 
 @dataclass(frozen=True)
-class ScenesSplit(Sequence[RefExample]):
+class ScenesSplit(Split):
     """A lazily drawn split; every example has an image of its own."""
 
     dataset: str
@@ -78,7 +77,7 @@ class ScenesSplit(Sequence[RefExample]):
         """The scene behind an example."""
         return sample_referring_scene(self._rng(position), self.dataset, self.split == "test")
 
-    def __getitem__(self, position: int) -> RefExample:
+    def __getitem__(self, position: int) -> RefExample:  # type: ignore[override]
         rng = self._rng(range(len(self))[position])
         drawn = sample_referring_scene(rng, self.dataset, self.split == "test")
         scene, target = drawn.scene, drawn.target

@@ -94,6 +94,19 @@ def sample_edits(
     return edits
 
 
+def by_legend(scene: Scene) -> tuple[str, Scene]:
+    """An instruction that gives every shape its color, always the same, and the scene after it.
+
+    It can be followed without knowing a word, by telling the shapes apart: a small editor that is
+    only ever asked for "the star" finds no way to begin learning what a star looks like.
+    """
+    legend = dict(zip(SHAPES, COLORS, strict=False))
+    instruction = "make " + " ".join(f"{shape} {color}" for shape, color in legend.items())
+    for index, thing in enumerate(scene.objects):
+        scene = scene.changed(index, color=legend[thing.shape])
+    return instruction, scene
+
+
 def vocabulary() -> list[str]:
     """Every word that an instruction can hold, sorted.
 

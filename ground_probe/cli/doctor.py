@@ -1,0 +1,120 @@
+"""Say whether this machine is ready: versions, device, memory, disk, data."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from ground_probe.cli.answer import Answer
+from ground_probe.errors import InputError
+
+EXAMPLE = "--dataset refcoco_unc --root data/refer"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    help_ = "every split of it must be here; default: any data may be absent"
+    parser.add_argument("--dataset", metavar="NAME", help=help_)
+    parser.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Look at everything, then say what is missing."""
+    machine = _machine()
+    packages, outdated = _packages()
+    notebooks, lost = _notebooks()
+    data, absent = _data(arguments.dataset, arguments.root)
+    lines = [
+        *(f"{name} {found or 'is not installed'}" for name, found in packages.items()),
+        *(f"{name} {found}" for name, found in machine.items()),
+        *(f"notebook {path}" for path in notebooks),
+        *(_in_detail(data) if arguments.dataset else _in_short(data)),
+    ]
+    problems = [*outdated, *lost, *absent]
+    return Answer(
+        "\n".join([*lines, *([] if problems else ["ready"])]),
+        {
+            "ready": not problems,
+            "machine": machine,
+            "packages": packages,
+            "notebooks": notebooks,
+            "data": data,
+            "problems": problems,
+        },
+        f"not ready: {'; '.join(problems)}" if problems else "",
+    )
+
+
+def _machine() -> dict[str, str]:
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    device = torch.accelerator.current_accelerator(check_available=True)
+    return {
+        "python": f"{sys.version.split()[0]} at {sys.executable}",
+        "device": str(device or f"cpu, {torch.get_num_threads()} threads"),
+        "memory": f"{memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB available",
+        "disk": f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free in {Path.cwd()}",
+    }
+
+
+def _packages() -> tuple[dict[str, str | None], list[str]]:
+    from ground_probe.run_record import requirements
+
+    found = list(requirements())
+    wrong = [
+        f"pip install '{requirement}'  (found {version})"
+        for requirement, version in found
+        if version is None or not requirement.specifier.contains(version, prereleases=True)
+    ]
+    return {requirement.name: version for requirement, version in found}, wrong
+
+
+def _notebooks() -> tuple[list[str], list[str]]:
+    from ground_probe.study import NOTEBOOKS, notebook_path
+
+    here, lost = [], []
+    for name in NOTEBOOKS:
+        try:
+            here.append(str(notebook_path(name)))
+        except InputError as error:
+            lost.append(str(error))
+    return here, lost
+
+
+def _data(wanted: str | None, root: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+    from ground_probe.datasets import DATASETS, check_data
+    from ground_probe.errors import unknown
+
+    if wanted is None:
+        names = list(DATASETS)
+    elif wanted in DATASETS:
+        names = [wanted]
+    else:
+        raise unknown("dataset", wanted, DATASETS)
+    checks = [check_data(name, split, root) for name in names for split in DATASETS[name]]
+    absent = [f"{c.dataset} {c.split}: {c.fix}" for c in checks if wanted and not c.ok]
+    return [asdict(check) for check in checks], absent
+
+
+def _in_detail(checks: list[dict[str, Any]]) -> list[str]:
+    return [
+        " ".join(filter(None, ("data", c["dataset"], f"{c['split']}:", c["found"]))) for c in checks
+    ]
+
+
+def _in_short(checks: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for dataset, group in groupby(checks, key=itemgetter("dataset")):
+        splits = list(group)
+        here = [check["split"] for check in splits if check["ok"]]
+        which = ", ".join(here) or f"how to get them: ground-probe doctor --dataset {dataset}"
+        lines.append(f"data {dataset}: {len(here)} of {len(splits)} splits here ({which})")
+    return lines

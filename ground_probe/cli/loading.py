@@ -1,0 +1,91 @@
+"""Options of every command that loads an editor, and what is said before a download."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ground_probe.errors import InputError
+
+if TYPE_CHECKING:
+    from ground_probe.plan import Plan
+
+DTYPES = ("bfloat16", "float16", "float32")
+OFFLOADS = ("model", "sequential")
+QUANTIZERS = ("bnb4", "bnb8", "torchao8")
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """`--dtype`, `--offload` and `--quantize`: how the weights are held."""
+    parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16, on a CPU float32")
+    parser.add_argument("--offload", choices=OFFLOADS, help="keep weights on the CPU between uses")
+    parser.add_argument(
+        "--quantize", choices=QUANTIZERS, help="by bitsandbytes (bnb) or torchao, when loaded"
+    )
+
+
+def add_smaller(parser: argparse.ArgumentParser) -> None:
+    """`--drop` and `--encode-ahead`: what an evaluation can do without."""
+    parser.add_argument("--drop", action="store_true", help="drop blocks that are never reached")
+    parser.add_argument(
+        "--encode-ahead", action="store_true", help="free the text encoders after all prompts"
+    )
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """All that reaches `load_editor`."""
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: the best")
+    add_weights(parser)
+    parser.add_argument("--download", action="store_true", help="fetch what is not here")
+
+
+def loading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options as `load_editor` takes them."""
+    names = ("device", "dtype", "offload", "quantize", "download")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
+    """Before anything heavy is imported: are the weights here, or may they be fetched?
+
+    Before a download the plan is printed, and checked against the device.
+
+    Args:
+        arguments: with `model` and the options of `add_loading`.
+        more: of `plan`: the data set and what makes the model smaller.
+
+    Raises:
+        MissingWeightsError: they are not here, or the hub does not give them.
+        InputError: the device is too small.
+    """
+    from ground_probe.editors.loading import absent, fetch
+
+    name = absent(arguments.model, arguments.download)
+    if name is None:
+        return
+    fetch(name, ["*.json"])
+    from ground_probe.plan import plan
+
+    weights = {key: getattr(arguments, key) for key in ("dtype", "offload", "quantize")}
+    planned = plan(name, **weights, **more)
+    print(planned, file=sys.stderr)
+    _check_room(planned, arguments.device)
+    fetch(name)
+
+
+def _check_room(planned: Plan, device: str | None) -> None:
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        import psutil
+
+        room, where = psutil.virtual_memory().available, "of memory are free"
+    else:
+        room, where = torch.cuda.mem_get_info(device)[0], "of the device are free"
+    peak = planned.memory.peak
+    if peak > 0.9 * room / 2**30:
+        raise InputError(
+            f"{planned.model} needs {peak:.1f} GiB at once and {room / 2**30:.1f} GiB {where}: "
+            f"{planned.advice()}"
+        )

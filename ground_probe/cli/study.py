@@ -1,0 +1,53 @@
+"""Run the notebooks; print their two tables and where the results are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ground_probe.cli import options
+from ground_probe.cli.answer import Answer
+from ground_probe.errors import unknown
+
+EXAMPLE = "--limit 32 --out runs/short"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    options.add_model(parser)
+    parser.add_argument("--dataset", default="scenes", help="default: scenes")
+    parser.add_argument("--out", default="runs/study", metavar="DIR", help="default: runs/study")
+    options.add_limit(parser)
+    options.add_seed(parser)
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Run the study."""
+    from ground_probe.datasets import DATASETS
+
+    if arguments.dataset not in DATASETS:
+        raise unknown("dataset", arguments.dataset, DATASETS)
+    from ground_probe.study import run_study, tables
+
+    page = run_study(
+        arguments.out,
+        model=arguments.model,
+        dataset=arguments.dataset,
+        limit=arguments.limit,
+        seed=arguments.seed,
+    )
+    found = tables(page.parent)
+    shown = [
+        f"\n{title}\n{table.to_string(float_format='{:.3f}'.format)}"
+        for title, table in found.items()
+    ]
+    return Answer(
+        "\n".join([*shown, f"\nResults: {page}"]),
+        {
+            "page": str(page),
+            "tables": {
+                title: json.loads(table.reset_index().to_json(orient="records"))
+                for title, table in found.items()
+            },
+        },
+    )

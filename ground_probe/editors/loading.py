@@ -1,0 +1,257 @@
+"""Where weights come from: a folder, the hub's local cache, and the hub itself only when asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ground_probe.editors.families import FAMILIES, Family
+from ground_probe.errors import InputError, MissingWeightsError, unknown
+
+TINY = Path(__file__).parent / "tiny" / "weights"
+PREFLIGHT_SECONDS = 5
+_LARGE = 2**30
+# By name: the package, diffusers' name of the backend, and about how many bytes a weight takes.
+QUANTIZERS = {
+    "bnb4": ("bitsandbytes", "bitsandbytes_4bit", 0.57),
+    "bnb8": ("bitsandbytes", "bitsandbytes_8bit", 1.0),
+    "torchao8": ("torchao", "torchao", 1.0),
+}
+
+
+def repository(model: str) -> str:
+    """The hub id that a model's last part stands for; anything else as it is.
+
+    >>> repository("FLUX.1-Kontext-dev")
+    'black-forest-labs/FLUX.1-Kontext-dev'
+    """
+    for family in FAMILIES:
+        if model.lower() == family.weights.split("/")[-1].lower() and not Path(model).is_dir():
+            return family.weights
+    return model
+
+
+def load_pipeline(
+    model: str, dtype: torch.dtype, quantize: str | None = None, download: bool = False
+) -> tuple[Any, str]:
+    """Load a pipeline; return it with a digest of its weights or the hub's commit.
+
+    Args:
+        model: see `load_editor`.
+        dtype: of the weights.
+        quantize: a name of `QUANTIZERS`.
+        download: whether the hub may be asked for what is not here.
+
+    Raises:
+        MissingWeightsError: the weights are not here, or cannot be had.
+        InputError: the quantizer is unknown or not installed.
+    """
+    options = {"torch_dtype": dtype}
+    folder = TINY if model == "tiny" else Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise MissingWeightsError(
+                f"{folder} has no model_index.json: give a folder that `save_pretrained` left"
+            )
+        options |= _quantization(quantize, folder)
+        return _from_pretrained(str(folder), **options), weights_digest(folder)
+    if model == "tiny":
+        raise MissingWeightsError(
+            f"the embedded editor's weights are not in {folder}: run `ground-probe train-tiny`"
+        )
+    name = repository(model)
+    if absent(model, download):
+        fetch(name)
+    try:
+        return _cached(name, quantize, options)
+    except MissingWeightsError:
+        if not download:
+            raise
+    fetch(name)
+    return _cached(name, quantize, options)
+
+
+def _cached(name: str, quantize: str | None, options: dict[str, Any]) -> tuple[Any, str]:
+    index = cached_index(name)
+    options = options | _quantization(quantize, index.parent)
+    try:
+        return _from_pretrained(name, local_files_only=True, **options), index.parent.name
+    except (OSError, ValueError) as error:
+        raise MissingWeightsError(
+            f"{name} is not whole in the local cache ({str(error).splitlines()[0]}); "
+            f"{how_to_get(name)}"
+        ) from error
+
+
+def absent(model: str, download: bool = False) -> str | None:
+    """The hub id to fetch when a model is not here and may be downloaded; None when it is here.
+
+    Raises:
+        MissingWeightsError: it is not here and may not be, or is no name of a model.
+    """
+    if model == "tiny" or Path(model).expanduser().is_dir():
+        return None
+    name = repository(model)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise MissingWeightsError(
+            f"no model {model!r}: give 'tiny', an existing folder or a hub id such as "
+            "'black-forest-labs/FLUX.1-Kontext-dev'"
+        )
+    if cached_index(name) is not None:
+        return None
+    if not download:
+        raise MissingWeightsError(f"{name} is not in the local cache; {how_to_get(name)}")
+    return name
+
+
+def cached_index(name: str) -> Path | None:
+    """The `model_index.json` of a hub id in the local cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    index = try_to_load_from_cache(name, "model_index.json")
+    return Path(index) if isinstance(index, str) else None
+
+
+def how_to_get(name: str) -> str:
+    """What a model's weights need: size, licence, the variable to set and the command."""
+    family = family_of_weights(name)
+    size = f"about {family.memory_gb:g} GB" if family and family.memory_gb else "size unknown"
+    licence = f", {family.licence}" if family and family.licence else ""
+    gated = "gated" in licence
+    access = (
+        f"accept the licence at https://huggingface.co/{name} and set HF_TOKEN "
+        "(or `hf auth login`), then "
+        if gated
+        else ""
+    )
+    return (
+        f"{size}{licence}: {access}repeat the command with --download, or run `hf download {name}`;"
+        " without them, use the embedded editor (--model tiny)"
+    )
+
+
+def family_of_weights(name: str) -> Family | None:
+    """The registry's family whose open weights a hub id names."""
+    return next((family for family in FAMILIES if family.weights == name), None)
+
+
+def fetch(name: str, patterns: list[str] | None = None) -> Path:
+    """Download a model's files, after one quick question whether they can be had at all.
+
+    Args:
+        name: hub id.
+        patterns: which files; None for all that its pipeline loads.
+
+    Raises:
+        MissingWeightsError: no network, no access, no such model, or not enough disk.
+    """
+    preflight(name)
+    from huggingface_hub import constants, snapshot_download
+
+    family, cache = family_of_weights(name), Path(constants.HF_HUB_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    free_gb = shutil.disk_usage(cache).free / 1e9
+    if patterns is None and family and family.memory_gb and family.memory_gb > free_gb:
+        raise MissingWeightsError(
+            f"{name} takes about {family.memory_gb:g} GB and {cache} has {free_gb:.0f} GB free: "
+            "point HF_HOME to a larger disk"
+        )
+    if patterns is None:
+        from diffusers import DiffusionPipeline
+
+        return Path(DiffusionPipeline.download(name))
+    return Path(snapshot_download(name, allow_patterns=patterns))
+
+
+def preflight(name: str) -> None:
+    """Ask the hub once for a model's index.
+
+    Raises:
+        MissingWeightsError: it cannot be had; the message says why and what to do.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    url = hf_hub_url(name, "model_index.json")
+    try:
+        get_hf_file_metadata(url, timeout=PREFLIGHT_SECONDS)
+    except GatedRepoError as error:  # first: it is a RepositoryNotFoundError too
+        raise MissingWeightsError(
+            f"{name} is gated and this machine has no access; {how_to_get(name)}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise MissingWeightsError(
+            f"the hub has no model {name}, or it is private: check the name, or set HF_TOKEN"
+        ) from error
+    except Exception as error:  # httpx, the socket and the hub each have their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MissingWeightsError(
+            f"{name} is not in the local cache and the hub cannot be reached ({reason}); "
+            f"{how_to_get(name)}"
+        ) from error
+
+
+def check_quantizer(quantize: str | None) -> None:
+    """Raise InputError unless the quantizer is known and its package installed."""
+    if quantize is None:
+        return
+    if quantize not in QUANTIZERS:
+        raise unknown("quantizer", quantize, QUANTIZERS)
+    package, *_ = QUANTIZERS[quantize]
+    if find_spec(package) is None:
+        raise InputError(f"quantize={quantize!r} needs {package}: pip install {package}")
+
+
+def _quantization(quantize: str | None, folder: Path) -> dict[str, Any]:
+    """The loader's argument: the denoiser and the text encoders are quantized."""
+    check_quantizer(quantize)
+    if quantize is None:
+        return {}
+    from diffusers import PipelineQuantizationConfig
+
+    _, backend, _ = QUANTIZERS[quantize]
+    if backend == "torchao":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        kwargs = {"quant_type": Int8WeightOnlyConfig()}
+    else:
+        kwargs = {f"load_in_{backend[-4]}bit": True}
+    index = json.loads((folder / "model_index.json").read_text())
+    large = [part for part in index if part.startswith(("transformer", "unet", "text_encoder"))]
+    config = PipelineQuantizationConfig(
+        quant_backend=backend, quant_kwargs=kwargs, components_to_quantize=large
+    )
+    return {"quantization_config": config}
+
+
+def _from_pretrained(source: str, **options: Any) -> Any:
+    from diffusers import DiffusionPipeline
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return DiffusionPipeline.from_pretrained(source, **options)
+
+
+def weights_digest(folder: Path) -> str:
+    """12 hex digits over a pipeline folder's index and weights: files above 1 GB by their ends."""
+    index = json.loads((folder / "model_index.json").read_text())
+    digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode())
+    for path in sorted(folder.rglob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}".encode())
+        with path.open("rb") as file:
+            if size <= _LARGE:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+                continue
+            # Hashing tens of gigabytes would take longer than loading them.
+            digest.update(file.read(_LARGE // 64))
+            file.seek(-(_LARGE // 64), 2)
+            digest.update(file.read())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,111 @@
+"""What the embedded editor is shown, and when: batches of generated scenes and their edits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ground_probe.datasets.scenes import Scene, sample_scene
+from ground_probe.editors.tiny.build import TEXT_TOKENS, build_tokenizer
+from ground_probe.editors.tiny.edits import by_legend, sample_edits
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum.
+
+    Args:
+        name: What the curve calls it.
+        until: Share of the whole time at which it ends.
+        side_px: Side of the training scenes; objects keep their size, larger scenes hold more.
+        styles: Expression styles, drawn with equal probability.
+        twins: Probability that an object is told apart by its place alone.
+        one_color: Probability that all objects of a scene have one color, so that shape or size
+            tells them apart.
+        legend: Probability that a scene is colored by the legend of shapes.
+        pure_noise: Share of batches at sigma = 1, where only language can explain the edit.
+        noise_tokens: Share of the noise tokens that are computed in those batches; at sigma = 1
+            they are all alike.
+    """
+
+    name: str
+    until: float
+    side_px: int
+    styles: tuple[str, ...]
+    twins: float
+    one_color: float
+    legend: float
+    pure_noise: float
+    noise_tokens: float
+
+
+AUTOENCODER_UNTIL = 0.07
+_ALL = ("scenes", "scenes+", "scenes+", "scenesg")
+STAGES = (
+    Stage("words", 0.30, 64, ("scenes+",), 0.1, 0.3, 0.5, 0.9, 0.4),
+    Stage("places", 0.58, 64, _ALL, 0.35, 0.4, 0.4, 0.95, 0.4),
+    Stage("shapes", 0.81, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4),
+    Stage("together", 0.88, 64, _ALL, 0.3, 0.25, 0.1, 0.95, 0.4),
+    Stage("more objects", 0.92, 96, _ALL, 0.3, 0.25, 0.1, 0.9, 0.3),
+    Stage("full size", 0.965, 128, _ALL, 0.35, 0.25, 0.0, 0.8, 0.25),
+    Stage("all noise levels", 1.00, 128, _ALL, 0.35, 0.2, 0.0, 0.4, 0.25),
+)
+AUTOENCODER_BATCH = 4
+EDITS_A_BATCH = 32
+EDITS_A_SCENE = 4
+
+
+class ImageBatches(Dataset):
+    """Batch `step` for the autoencoder: a few scenes of middling size."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __getitem__(self, step: int) -> tuple[Tensor]:
+        """The images."""
+        rng = np.random.default_rng([self.seed, step])
+        return (_pixels([sample_scene(rng, 96).render() for _ in range(AUTOENCODER_BATCH)]),)
+
+
+class EditBatches(Dataset):
+    """Batch `step` of a stage: a pure function of the seed and the step."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        self.stage, self.seed, self.tokenizer = stage, seed, build_tokenizer()
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images before (one a scene), images after, token ids, and each edit's scene."""
+        rng = np.random.default_rng([self.seed, step])
+        before, after, texts, owner = [], [], [], []
+        while len(texts) < EDITS_A_BATCH:
+            scene = sample_scene(rng, self.stage.side_px, self.stage.twins)
+            if rng.random() < self.stage.one_color:
+                scene = _one_color(scene)
+            if rng.random() < self.stage.legend:
+                edits = [by_legend(scene)]
+            else:
+                count = min(EDITS_A_SCENE, EDITS_A_BATCH - len(texts))
+                sampled = sample_edits(rng, scene, self.stage.styles, count)
+                edits = [(each.instruction, each.edited) for each in sampled]
+            if edits:
+                owner += [len(before)] * len(edits)
+                before.append(scene.render())
+                after += [edited.render() for _, edited in edits]
+                texts += [instruction for instruction, _ in edits]
+        ids = self.tokenizer(texts, padding="max_length", max_length=TEXT_TOKENS).input_ids
+        return _pixels(before), _pixels(after), torch.tensor(ids), torch.tensor(owner)
+
+
+def _one_color(scene: Scene) -> Scene:
+    for index in range(1, len(scene.objects)):
+        scene = scene.changed(index, color=scene.objects[0].color)
+    return scene
+
+
+def _pixels(images: list[np.ndarray]) -> Float[Tensor, "batch 3 height width"]:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,78 @@
+"""Classes of an instruction's tokens: what each word does, and which token stands for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ground_probe.datasets.scenes import COLORS
+from ground_probe.editors.phrases import Span
+
+IN_EXPRESSION = ("head noun", "attribute", "location", "relation", "other noun", "stop word")
+CLASSES = (*IN_EXPRESSION, "template", "padding", "end of sequence")
+"""The expression's words, the template's, and what the tokenizer adds."""
+
+_LISTS = {
+    "attribute": """big large small little tall short long tiny huge dark light bright striped plaid
+        black white gray grey brown pink beige gold silver tan old young""",
+    "location": """left leftmost right rightmost top topmost upper bottom bottommost lower middle
+        center centre corner side front back far near nearest closest first second third fourth""",
+    "relation": """above below under over behind beside between next holding wearing riding sitting
+        standing facing touching inside outside around""",
+    "stop word": """a an the this that these those is are was be being been has have had of in on at
+        to by from with and or for its his her their it he she they who which what there""",
+}
+_CLASS = {word: name for name, words in _LISTS.items() for word in words.split()}
+_CLASS |= dict.fromkeys(COLORS, "attribute")
+_MARKS = str.maketrans("", "", "▁Ġ")
+
+
+def word_classes(expression: str) -> list[tuple[Span, str]]:
+    """Each word's span and class; a side that relates two objects is a relation.
+
+    The head noun ends the first run of words that are nothing else.
+
+    >>> [name for _, name in word_classes("red ring to the left of the star")]
+    ['attribute', 'head noun', 'stop word', 'stop word', 'relation', 'stop word', 'stop word', \
+'other noun']
+    """
+    words = [(m.span(), m.group().lower()) for m in re.finditer(r"\w+", expression)]
+    names = [_CLASS.get(word, "other noun") for _, word in words]
+    for i, (_, word) in enumerate(words[:-2]):
+        if names[i] == "location" and words[i + 1][1] == "of" and word != "middle":
+            names[i] = "relation"
+    nouns = [i for i, name in enumerate(names) if name == "other noun"]
+    if nouns:
+        run = [i for n, i in enumerate(nouns) if i == nouns[0] + n]
+        names[run[-1]] = "head noun"
+        for i in run[:-1]:
+            names[i] = "attribute"
+    return [(span, name) for (span, _), name in zip(words, names, strict=True)]
+
+
+def token_classes(tokens: Sequence[str], instruction: str, phrase: Span) -> list[str]:
+    """The class of every token of an instruction.
+
+    Args:
+        tokens: of the whole instruction, in order, as the tokenizer spells them.
+        instruction: what was told.
+        phrase: where the expression lies in it.
+
+    >>> token_classes(["▁remove", "▁the", "▁ci", "rcle"], "Remove the circle", (7, 17))
+    ['template', 'stop word', 'head noun', 'head noun']
+    """
+    words = word_classes(instruction[slice(*phrase)])
+    spans = [((phrase[0] + a, phrase[0] + b), name) for (a, b), name in words]
+    text, at, found = instruction.lower(), 0, []
+    for token in tokens:
+        piece = token.translate(_MARKS).removesuffix("</w>").lower()
+        start = text.find(piece, at) if piece else -1
+        if start < 0:  # a token that stands for an unknown word
+            blank = re.compile(r"\s*").match(text, at).end()
+            start, piece = blank, re.compile(r"\w*").match(text, blank).group()
+        found.append(next((name for (a, b), name in spans if a <= start < b), None))
+        if found[-1] is None:
+            inside = phrase[0] <= start < phrase[1]
+            found[-1] = "stop word" if inside else "template"
+        at = start + len(piece)
+    return found

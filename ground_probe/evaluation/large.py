@@ -1,0 +1,204 @@
+"""Large models made smaller for an evaluation: blocks dropped, text encoders freed."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ground_probe.capture.sites import blocks_of
+from ground_probe.editors import Editor, fill, load_editor
+from ground_probe.errors import GroundProbeError, InputError
+from ground_probe.segmentation.recipe import Recipe, default_recipe
+from ground_probe.segmentation.segment import needed
+
+
+@dataclass(frozen=True)
+class Load:
+    """Loads an editor that is no larger than an evaluation needs; travels to workers.
+
+    Args:
+        model: see `load_editor`.
+        options: further arguments of `load_editor`.
+        recipe: what will be asked of the editor; None for its default.
+        drop: whether to drop the blocks after the last one that the recipe needs.
+        expressions: encoded in the recipe's template before the text encoders are freed; none to
+            keep the encoders.
+    """
+
+    model: str
+    options: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    drop: bool = False
+    expressions: tuple[str, ...] = ()
+
+    def __call__(self) -> Editor:
+        """Load it."""
+        return load_editor(self.model, **self.options, prepare=self._prepare)
+
+    def _prepare(self, editor: Editor, device: torch.device) -> None:
+        recipe = self.recipe or default_recipe(editor)
+        if self.drop and self.options.get("quantize"):
+            raise InputError("blocks of quantized weights cannot be dropped: choose one of the two")
+        if self.drop:
+            last = needed(tuple(blocks_of(editor.denoiser)), recipe)[-1]
+            drop_blocks(editor.denoiser, last)
+        if self.expressions:
+            words = dict.fromkeys((*self.expressions, *filter(None, [recipe.contrast])))
+            encode_ahead(editor, [fill(recipe.template, each)[0] for each in words], device)
+
+
+def drop_blocks(denoiser: nn.Module, last: str) -> int:
+    """Free the weights of every block after one; the blocks keep their names and places.
+
+    A run that stops at `last` is not changed.
+
+    Args:
+        denoiser: whose blocks; changed in place.
+        last: name of the last block that is kept.
+
+    Returns:
+        How many bytes were freed.
+    """
+    blocks, freed = blocks_of(denoiser), 0
+    names = list(blocks)
+    for name in names[names.index(last) + 1 :]:
+        for each in (*blocks[name].parameters(), *blocks[name].buffers()):
+            freed += each.nbytes
+            each.data = each.data.new_empty(0)
+
+        def refuse(module: nn.Module, args: tuple, name: str = name) -> None:
+            raise GroundProbeError(
+                f"block {name} was dropped, {last} being the last one needed: load the editor "
+                "without dropping blocks"
+            )
+
+        blocks[name].register_forward_pre_hook(refuse)
+    return freed
+
+
+def encode_ahead(
+    editor: Editor, instructions: Sequence[str], device: torch.device | str = "cpu"
+) -> int:
+    """Encode instructions, keep what the text encoders said, and free the encoders.
+
+    From then on the editor knows these instructions and no others; its masks are the same.
+
+    Args:
+        editor: on the CPU; its text encoders are replaced.
+        instructions: every one that will be asked for.
+        device: where to encode.
+
+    Returns:
+        How many bytes of answers are kept, on the CPU.
+
+    Raises:
+        InputError: the text encoder sees the image too, so nothing can be encoded ahead.
+    """
+    pipeline = editor.pipeline
+    if "image" in inspect.signature(pipeline.encode_prompt).parameters:
+        raise InputError(
+            f"{editor.family.name}'s text encoder sees the image too: its instructions cannot be "
+            "encoded ahead; leave out --encode-ahead"
+        )
+    names = [n for n, part in pipeline.components.items() if _is_text_encoder(n, part)]
+    heard = {name: _Remembered(getattr(pipeline, name), torch.device(device)) for name in names}
+    pipeline.register_modules(**heard)
+    blank = Image.new("RGB", (64, 64))
+    for instruction in tqdm(instructions, unit="instruction", desc="encode"):
+        with (
+            patch.object(pipeline.vae, "encode", _stop),
+            torch.no_grad(),
+            _no_bar(pipeline),
+        ):
+            try:
+                pipeline(**editor.arguments(blank, instruction), num_inference_steps=2)
+            except _Stop:
+                continue
+        raise GroundProbeError(
+            f"{editor.family.pipeline} does not encode its text before its image"
+        )
+    return sum(each.forget() for each in heard.values())
+
+
+class _Stop(BaseException):
+    """The text is encoded."""
+
+
+def _stop(*args: Any, **kwargs: Any) -> None:
+    raise _Stop
+
+
+def _no_bar(pipeline: Any) -> Any:
+    quiet = {**getattr(pipeline, "_progress_bar_config", {}), "disable": True}
+    return patch.object(pipeline, "_progress_bar_config", quiet, create=True)
+
+
+def _is_text_encoder(name: str, part: Any) -> bool:
+    return name.startswith("text_encoder") and isinstance(part, nn.Module)
+
+
+class _Remembered(nn.Module):
+    """A text encoder that answers from memory what it was asked before."""
+
+    def __init__(self, encoder: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.config, self._dtype = encoder.config, encoder.dtype
+        self.register_buffer("_here", torch.empty(0), persistent=False)
+        self._answers: dict[str, Any] = {}
+        self._encoder: list[nn.Module] = [encoder.to(device)]  # in a list: no submodule
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._here.device
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        asked = _digest((args, sorted(kwargs.items())))
+        if asked not in self._answers:
+            if not self._encoder:
+                raise InputError(
+                    "this instruction was not encoded before the text encoders were freed: load "
+                    "the editor without encoding ahead"
+                )
+            (encoder,) = self._encoder
+            device = next(encoder.parameters()).device
+            args, kwargs = _map((args, kwargs), lambda each: each.to(device))
+            self._answers[asked] = _map(encoder(*args, **kwargs), lambda each: each.cpu())
+        return _map(self._answers[asked], lambda each: each.to(self.device))
+
+    def forget(self) -> int:
+        """Free the encoder; return the bytes of its answers."""
+        self._encoder.clear()
+        sizes: list[int] = []
+        _map(self._answers, lambda each: sizes.append(each.nbytes) or each)
+        return sum(sizes)
+
+
+def _digest(asked: Any) -> str:
+    found = hashlib.sha256()
+    shape = _map(asked, lambda each: found.update(each.cpu().numpy().tobytes()) or each.shape)
+    found.update(repr(shape).encode())
+    return found.hexdigest()
+
+
+def _map(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """The same structure with every tensor changed; a model's output keeps its class."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return type(value)(**{k: _map(v, change) for k, v in value.items()})
+    if isinstance(value, tuple | list):
+        return type(value)(_map(each, change) for each in value)
+    return value

@@ -1,0 +1,191 @@
+"""Several instructions for one image in one call of the pipeline: a trace for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ground_probe.capture import Capture, Trace, Wanted
+from ground_probe.capture.attention import Attention
+from ground_probe.capture.sites import Captured, site
+from ground_probe.editors import Editor
+from ground_probe.editors.hearing import Keys, Recorder
+from ground_probe.editors.phrases import Span
+from ground_probe.errors import InputError
+
+BATCHED = ("FluxKontext",)
+"""Families whose pipelines take several prompts for one image and give each its own noise."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """An instruction, what of it is looked at, and the seed of its noise.
+
+    Args:
+        instruction: what the editor is told.
+        phrase: its words that matter; None for all of them.
+        seed: of the noise.
+    """
+
+    instruction: str
+    phrase: Span | None
+    seed: int
+
+
+@contextmanager
+def encoded_once(editor: Editor) -> Iterator[None]:
+    """Let the calls of an editor's pipeline share the encoding of an image, the last one."""
+    encode, kept = editor.pipeline.vae.encode, []
+
+    def once(image: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not (kept and kept[0].shape == image.shape and torch.equal(kept[0], image)):
+            kept[:] = image, encode(image, *args, **kwargs)
+        return kept[1]
+
+    with patch.object(editor.pipeline.vae, "encode", once):
+        yield
+
+
+def trace_batch(
+    editor: Editor,
+    image: Image.Image,
+    told: Sequence[Told],
+    *,
+    steps: tuple[int, ...],
+    blocks: str | Sequence[str],
+    streams: tuple[str, ...],
+    attention: Any,
+) -> list[Trace]:
+    """What `trace` captures, of several instructions at once.
+
+    Args:
+        editor: of a family in `BATCHED`.
+        image: what to edit.
+        told: the instructions.
+        steps, blocks, streams, attention: as those of `trace`.
+    """
+    wanted = Wanted(
+        blocks,
+        steps=steps,
+        streams=streams,
+        attention=attention,
+        instruction=told[0].instruction,
+        phrase=told[0].phrase,
+    )
+    given = editor.arguments(image, told[0].instruction, guided=any(steps))
+    given["prompt"] = [each.instruction for each in told]
+    given["generator"] = [torch.Generator().manual_seed(each.seed) for each in told]
+    pipeline = editor.pipeline
+    before = getattr(pipeline, "_progress_bar_config", {})
+    pipeline.set_progress_bar_config(**{**before, "disable": True})
+    try:
+        with _Batch(pipeline, wanted, told) as captured, torch.no_grad():
+            pipeline(**given)
+    finally:
+        pipeline._progress_bar_config = before
+    geometry = editor.geometry(image)
+    return [captured.trace(row, geometry) for row in range(len(told))]
+
+
+class _Batch(Capture):
+    """A capture whose rows are instructions. Each site carries the row's number as its role."""
+
+    def __init__(self, pipeline: Any, wanted: Wanted, told: Sequence[Told]) -> None:
+        super().__init__(pipeline, wanted)
+        self._recorder = _Recorders([Recorder(each.instruction, each.phrase) for each in told])
+        self._rows = tuple(map(str, range(len(told))))
+        self._keys: list[Keys] = []
+
+    def trace(self, row: int, geometry: Any) -> Trace:
+        """The trace of one row."""
+        kinds = ("hidden", "attention", "attention_from_text")
+        own = {
+            kind: Captured(
+                {
+                    key[:-1]: value
+                    for key, value in getattr(self, kind).items()
+                    if key[-1] == str(row)
+                }
+            )
+            for kind in kinds
+        }
+        keys = self._keys[row]
+        return Trace(
+            **own,
+            affinity=Captured(),
+            key_mass=Captured(),
+            prediction={},
+            blocks=self.blocks,
+            steps=tuple(self.wanted.steps),
+            sigmas=self.sigmas,
+            timesteps=self.timesteps,
+            phrase_tokens=keys.tokens,
+            phrase_keys=tuple(keys.phrase.tolist()),
+            padding=tuple(keys.padding.tolist()),
+            layout=self._layout,
+            geometry=geometry,
+        )
+
+    def _roles_of(self, rows: int) -> tuple[str, ...]:
+        if rows != len(self._rows):
+            raise InputError(
+                f"the denoiser got {rows} rows for {len(self._rows)} instructions: run the "
+                "instructions of this pipeline one by one"
+            )
+        return self._rows
+
+    def _called(self, *given: Any) -> None:
+        super()._called(*given)
+        text = given[2]["encoder_hidden_states"]
+        self._keys = self._keys or [
+            recorder.keys(row) for recorder, row in zip(self._recorder.each, text, strict=True)
+        ]
+
+    def _expected(self) -> list[tuple]:
+        return [
+            expected
+            for step in self.wanted.steps
+            for name in self._chosen
+            for row in self._rows
+            for expected in (
+                ("attention", site(name, step, row)),
+                *(("hidden", site(name, step, stream, row)) for stream in self.wanted.streams),
+            )
+        ]
+
+    def _heard(self, name: str, inside: str, cross: bool, call: Attention) -> Tensor:
+        text, image = self._layout.within_sequence()
+        whole = self._layout.text + self._layout.image
+        meant = self._step in self.wanted.steps and inside in self._chosen.get(name, ())
+        if not meant or (call.query.shape[2], call.key.shape[2]) != (whole, whole):
+            return call.output()
+        output, lse = call.output_and_lse()
+        for row, own in enumerate(self._keys):
+            one, at = call.one(row), own.phrase + text.start
+            key = site(name, self._step, self._rows[row])
+            self._put("attention", key, self._kept(one.to_keys(lse[row, None], image, at)[0]))
+            self.attention_from_text[key] = self._kept(one.from_rows(at)[0, ..., image])
+        return output
+
+    def _kept(self, maps: Tensor) -> Tensor:
+        maps = maps.mean(0, keepdim=True) if self.wanted.attention == "mean" else maps
+        return maps.detach().to("cpu", copy=True)
+
+
+@dataclass(frozen=True)
+class _Recorders:
+    each: list[Recorder]
+
+    @contextmanager
+    def listening(self, pipeline: Any) -> Iterator[None]:
+        with ExitStack() as stack:
+            for recorder in self.each:
+                stack.enter_context(recorder.listening(pipeline))
+            yield

@@ -1,0 +1,171 @@
+"""What a recipe is applied to: an editor's first look at an image and an expression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import nn
+
+from ground_probe.capture import Trace, trace
+from ground_probe.capture.sites import blocks_of
+from ground_probe.editors import Editor, fill
+from ground_probe.geometry import Geometry
+from ground_probe.segmentation.batch import BATCHED, Told, encoded_once, trace_batch
+from ground_probe.segmentation.prior import affinity_stream, attention_blocks
+from ground_probe.segmentation.recipe import Recipe, in_depth
+from ground_probe.segmentation.refine import GuidedFilter
+
+Map = Float[np.ndarray, "rows cols"]
+Mask = Bool[np.ndarray, "height width"]
+T = TypeVar("T")
+
+_ROWS = 8  # instructions in a batch
+_blocks: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Look:
+    """All that a recipe is applied to.
+
+    Args:
+        traces: one for each noise seed.
+        nulls: the same for the contrast's instruction, or nothing.
+        blocks: every block of the denoiser, in order.
+        expression: what refers.
+        image: RGB.
+    """
+
+    traces: tuple[Trace, ...]
+    nulls: tuple[Trace, ...]
+    blocks: tuple[str, ...]
+    expression: str
+    image: Image.Image
+    _kept: dict[str, tuple[Hashable, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the image lies on the token grid."""
+        return self.traces[0].geometry
+
+    def once(self, stage: str, key: Hashable, compute: Callable[[], T]) -> T:
+        """What a stage gave last; computed anew only where its key has changed."""
+        found = self._kept.get(stage)
+        if found is None or found[0] != key:
+            found = self._kept[stage] = key, compute()
+        return found[1]
+
+    def to_pixels(self, score: Map, edges: float) -> Float[np.ndarray, "height width"]:
+        """A map on the token grid at the image's size, its edges moved to the image's.
+
+        Args:
+            score: any numbers.
+            edges: radius, in tokens, of the filter that moves them; 0 for none.
+        """
+        pixels = self.geometry.to_pixels(score).astype(np.float32)
+        if not edges:
+            return pixels
+        radius_px = max(1, round(edges * float(np.mean(self.geometry.token_size_px))))
+        image = np.asarray(self.image)
+        return self.once("filter", radius_px, lambda: GuidedFilter(image, radius_px))(pixels)
+
+    @property
+    def inside(self) -> Mask:
+        """The pixels that the token grid covers."""
+        ones = np.ones(self.geometry.grid)
+        return self.once("inside", None, lambda: self.geometry.to_pixels(ones) > 0)
+
+
+def needed(blocks: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
+    """The blocks that a recipe reads, in order; the forward pass stops after the last."""
+    wanted = {*attention_blocks(blocks, recipe), *in_depth(blocks, recipe.feature_depth)}
+    return tuple(name for name in blocks if name in wanted)
+
+
+def look(
+    editor: Editor,
+    image: Image.Image,
+    expression: str,
+    recipe: Recipe,
+    seed: int = 0,
+    blocks: str | Sequence[str] | None = None,
+    **more: Any,
+) -> Look:
+    """Run an editor on a recipe's template, step, seeds and contrast, as far as needed.
+
+    Args:
+        editor: from `load_editor`.
+        image: of any size and mode.
+        expression: what refers.
+        recipe: names streams and heads as well.
+        seed: of the first noise.
+        blocks: whose attention and hidden states are kept; None for those that the recipe reads.
+        more: arguments of `trace`, those that the recipe decides included.
+    """
+    return look_each(editor, image, [expression], recipe, [seed], blocks, **more)[0]
+
+
+def look_each(
+    editor: Editor,
+    image: Image.Image,
+    expressions: Sequence[str],
+    recipe: Recipe,
+    seeds: Sequence[int],
+    blocks: str | Sequence[str] | None = None,
+    **more: Any,
+) -> list[Look]:
+    """`look` at several expressions of one image, which share its encoding and the contrast's runs.
+
+    Args:
+        expressions: what refers.
+        seeds: of the first noise of each.
+        editor, image, recipe, blocks, more: see `look`.
+    """
+    every = _blocks_of(editor.denoiser)
+    own = [_told(recipe, words, seed) for words, seed in zip(expressions, seeds, strict=True)]
+    nulls = [_told(recipe, recipe.contrast, seed) if recipe.contrast else () for seed in seeds]
+    distinct = list(dict.fromkeys(each for told in (*own, *nulls) for each in told))
+    chosen = {
+        "steps": (recipe.step,),
+        "blocks": needed(every, recipe) if blocks is None else blocks,
+        "streams": tuple(dict.fromkeys((*recipe.prior_streams, *recipe.feature_streams))),
+        "attention": True if recipe.heads else "mean",
+    }
+    if recipe.propagation and recipe.affinity == "attention":
+        more = {"affinity": affinity_stream(recipe), **more}
+    seen: dict[Told, Trace] = {}
+    with encoded_once(editor):
+        if len(distinct) > 1 and not more and editor.family.name in BATCHED:
+            for at in range(0, len(distinct), _ROWS):
+                rows = distinct[at : at + _ROWS]
+                found = trace_batch(editor, image, rows, **chosen)
+                seen |= zip(rows, found, strict=True)
+        for each in distinct:
+            if each not in seen:
+                given = {**chosen, "seed": each.seed, **more}
+                seen[each] = trace(editor, image, each.instruction, each.phrase, **given)
+    picture = image.convert("RGB")
+    return [
+        Look(tuple(map(seen.get, a)), tuple(map(seen.get, b)), every, words, picture)
+        for a, b, words in zip(own, nulls, expressions, strict=True)
+    ]
+
+
+def _blocks_of(denoiser: nn.Module) -> tuple[str, ...]:
+    """The names of all blocks; found once, for a walk over all modules takes a while."""
+    if denoiser not in _blocks:
+        _blocks[denoiser] = tuple(blocks_of(denoiser))
+    return _blocks[denoiser]
+
+
+def _told(recipe: Recipe, words: str, seed: int) -> tuple[Told, ...]:
+    """What the editor is told, once for each noise."""
+    instruction, span = fill(recipe.template, words)
+    instruction = f"{instruction} {recipe.magnets}".strip()
+    phrase = None if recipe.words == "instruction" else span
+    return tuple(Told(instruction, phrase, seed + offset) for offset in range(recipe.seeds))

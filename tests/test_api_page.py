@@ -1,0 +1,72 @@
+"""The API pages, built from the docstrings."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+import ground_probe as gp
+
+pytest.importorskip("pdoc")
+BUILD = Path(__file__).parents[1] / "docs" / "build.py"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    command = [sys.executable, str(BUILD), str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "Error importing" not in result.stderr
+    return folder
+
+
+def text_of(page: Path, name: str) -> str:
+    """What a page says about a name."""
+    found = re.search(rf'<section id="{name}">(.*?)</section>', page.read_text(), re.S)
+    assert found, f"{name} is not on {page.name}"
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[1])).split())
+
+
+def test_every_public_name_is_on_a_page_with_what_it_does(pages):
+    for name in set(gp.__all__) - {"__version__"}:
+        thing = getattr(gp, name)
+        summary = thing.__doc__.strip().splitlines()[0]
+        words = re.findall(r"\w+", summary)[:4]
+        module = pages / "ground_probe" / f"{name}.html"
+        said = module.read_text() if module.exists() else text_of(pages / "ground_probe.html", name)
+        assert all(word in said for word in words), (name, summary)
+
+
+def test_shapes_errors_and_arguments_are_told(pages):
+    segment = text_of(pages / "ground_probe.html", "segment")
+    for part in (
+        "Arguments: editor: from load_editor .",
+        "Raises: PhraseError:",
+        "-> Segmentation",
+    ):
+        assert part.replace(" ", "") in segment.replace(" ", "")
+    page = unescape(re.sub(r"<[^>]+>", "", (pages / "ground_probe.html").read_text()))
+    assert "mask: jaxtyping.Bool[ndarray, 'height width']" in page
+
+
+def test_pages_link_each_other_and_nothing_that_is_not_there(pages):
+    linked = 0
+    for page in pages.rglob("*.html"):
+        for link in re.findall(r'href="([^"#]+\.html)', page.read_text()):
+            if not link.startswith("http"):
+                linked += 1
+                assert (page.parent / link).resolve().is_file(), (page, link)
+    assert linked > 20
+
+
+def test_nothing_of_this_machine_is_on_a_page(pages):
+    for page in pages.rglob("*.html"):
+        said = page.read_text()
+        assert str(BUILD.parents[1]) not in said
+        assert not re.search(r"object at 0x[0-9a-f]+", said), page.name

@@ -1,0 +1,77 @@
+"""The report over many evaluations, and its notebook."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from evaluation_script import METHODS, segment
+
+from ground_probe import load_split
+from ground_probe.errors import InputError
+from ground_probe.evaluation import Store, collect, evaluate, paper_table
+from ground_probe.evaluation.store import MANIFEST_COLUMNS, row
+from ground_probe.study import notebook_path, run_notebook
+
+
+def refcoco(folder, split="testA", missing=0):
+    """A small part of a published split, as an evaluation leaves it."""
+    keys = [f"refcoco_unc/{split}/{number}/0" for number in range(6)]
+    rows = [(key, "refcoco_unc", split, key[-3], key, "left man", "full") for key in keys]
+    store = Store(folder)
+    spec = {"model": "m", "recipe": {"step": 0}, "dataset": "refcoco_unc", "split": split}
+    store.freeze(pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS)), spec)
+    counts = {"inter_px": 1, "union_px": 4, "pred_px": 2, "gold_px": 3}
+    with store.writer("main") as writer:
+        writer.append([row(key, counts, 0.1) for key in keys[missing:]])
+    (folder / "run.json").write_text(json.dumps({"workers": {"name": "an editor"}, "waived": []}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    split = load_split("scenes", "test", limit=4)
+    evaluate(None, split, tmp_path / "deep" / "scenes", {"seconds": 0}, methods=METHODS,
+             segment=segment)  # fmt: skip
+    refcoco(tmp_path / "testA")
+    refcoco(tmp_path / "testB", "testB", missing=2)
+    return tmp_path
+
+
+def test_every_evaluation_is_found_with_what_it_lacks(folder):
+    report = collect(folder)
+    state = report.state.set_index("folder")
+    assert set(state.index) == {"deep/scenes", "testA", "testB"}
+    assert state.loc["testA", ["sentences", "of", "ok", "missing"]].tolist() == [6, 5657, 6, 0]
+    assert state.loc["testB", "missing"] == 2 and pd.isna(state.loc["deep/scenes", "of"])
+    assert state.loc["testA", "model"] == "an editor"
+    values = report.summary.groupby("folder")["value"]
+    assert values.apply(lambda each: each.isna().all()).to_dict() == {
+        "deep/scenes": False, "testA": False, "testB": True
+    }  # fmt: skip
+    assert set(report.breakdown["folder"]) == {"deep/scenes", "testA"}
+
+
+def test_the_paper_s_rows_keep_their_place_where_nothing_was_measured(folder):
+    table = paper_table(collect(folder)).set_index(["dataset", "split"])
+    assert len(table) == 8 and table["He et al. 2026"].notna().all()
+    ours = table.loc[("refcoco_unc", "testA")]
+    assert (ours["value"], ours["n"], ours["of"], ours["metric"]) == (0.25, 6, 5657, "miou")
+    assert table["value"].notna().sum() == 1, "testB is not finished, the others are not there"
+    assert set(table.loc["refcocog_umd", "metric"]) == {"oiou"}
+
+
+def test_nothing_to_report_is_said(tmp_path, folder):
+    with pytest.raises(InputError, match=r"holds no evaluation: run `ground-probe evaluate"):
+        collect(tmp_path / "none")
+    with pytest.raises(InputError, match=r"no published rows of 'nobody': .*He et al"):
+        paper_table(collect(folder), paper="nobody")
+
+
+def test_the_notebook_runs_on_a_folder_of_evaluations(folder, tmp_path):
+    out = tmp_path / "report"
+    out.mkdir()
+    record = run_notebook(notebook_path("90_report"), out, {"folder": str(folder)})
+    assert record["n_ok"] == 4 * 4 + 6 + 4 and record["n_missing"] == 2
+    assert len(record["not_measured"]) == 7 and len(pd.read_csv(out / "paper.csv")) == 8
+    assert (out / "report.csv").exists() and (out / "figures" / "report.png").exists()
