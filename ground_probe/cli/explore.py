@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ground_probe.cli import options
+from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
 from ground_probe.errors import InputError
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="any image; EXIF orientation is applied")
     parser.add_argument("expression", metavar="EXPRESSION", help="what refers")
     options.add_model(parser)
+    loading.add_loading(parser)
     parser.add_argument(
         "--steps",
         type=int,
@@ -39,8 +40,10 @@ def run(arguments: argparse.Namespace) -> Answer:
     image = photos.read_photo(arguments.image)
     if not arguments.expression.strip():
         raise InputError('the expression is empty: say what refers, such as "left man"')
+    options.warn_of_photos(arguments.model, image.size)
+    loading.check_weights(arguments, dataset="refcoco_unc", split="val")
     explorer = explore(
-        gp.load_editor(arguments.model),
+        gp.load_editor(arguments.model, **loading.loading(arguments)),
         image,
         arguments.expression,
         steps=arguments.steps,

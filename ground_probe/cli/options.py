@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -26,3 +27,15 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def warn_of_photos(model: str, size_px: tuple[int, int]) -> None:
+    """Say that the embedded editor knows scenes only, where it is given anything else."""
+    from ground_probe.datasets.scenes.draw import SIZE_PX
+
+    if model == "tiny" and size_px != (SIZE_PX, SIZE_PX):
+        print(
+            "ground-probe: the embedded editor only knows generated scenes "
+            f"({SIZE_PX} x {SIZE_PX} px); for a photo give --model a FLUX.1-Kontext folder or id",
+            file=sys.stderr,
+        )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from ground_probe.cli import options
+from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
 from ground_probe.errors import InputError
 
@@ -17,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photo", metavar="PHOTO", help="any image; EXIF orientation is applied")
     parser.add_argument("expression", metavar="EXPRESSION", help="what to segment")
     options.add_model(parser)
+    loading.add_loading(parser)
     parser.add_argument("-o", "--out", default="mask.png", metavar="FILE", help="default: mask.png")
     parser.add_argument(
         "--overlay", metavar="FILE", help="also write the photo with the mask on it"
@@ -30,19 +30,14 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     import ground_probe as gp
     from ground_probe import photos
-    from ground_probe.datasets.scenes.draw import SIZE_PX
 
     targets = [photos.check_target(path) for path in (arguments.out, arguments.overlay) if path]
     photo = photos.read_photo(arguments.photo)
     if not arguments.expression.strip():
         raise InputError('the expression is empty: say what to segment, such as "left man"')
-    if arguments.model == "tiny" and photo.size != (SIZE_PX, SIZE_PX):
-        print(
-            "ground-probe: the embedded editor only knows generated scenes "
-            f"({SIZE_PX} x {SIZE_PX} px); for a photo give --model a FLUX.1-Kontext folder or id",
-            file=sys.stderr,
-        )
-    editor = gp.load_editor(arguments.model)
+    options.warn_of_photos(arguments.model, photo.size)
+    loading.check_weights(arguments, dataset="refcoco_unc", split="val")
+    editor = gp.load_editor(arguments.model, **loading.loading(arguments))
     mask = gp.segment(editor, photo, arguments.expression, seed=arguments.seed).mask
     photos.save_image(Image.fromarray(mask.astype("uint8") * 255), targets[0])
     if arguments.overlay:

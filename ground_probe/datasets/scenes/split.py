@@ -14,7 +14,7 @@ from ground_probe.datasets.scenes.refer import STYLES, Reference, is_held_out, r
 from ground_probe.errors import unknown
 
 LENGTHS = {"train": 100_000, "val": 2_000, "test": 2_000}
-REVISION = "scenes-1"
+REVISION = "scenes-2"
 _TWINS = {"scenes": 0.5, "scenes+": 0.1, "scenesg": 0.5}
 
 

@@ -50,9 +50,9 @@ STAGES = (
     Stage("words", 0.30, 64, ("scenes+",), 0.1, 0.3, 0.5, 0.9, 0.4),
     Stage("places", 0.58, 64, _ALL, 0.35, 0.4, 0.4, 0.95, 0.4),
     Stage("shapes", 0.81, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4),
-    Stage("together", 0.88, 64, _ALL, 0.3, 0.25, 0.1, 0.95, 0.4),
-    Stage("more objects", 0.92, 96, _ALL, 0.3, 0.25, 0.1, 0.9, 0.3),
-    Stage("full size", 0.965, 128, _ALL, 0.35, 0.25, 0.0, 0.8, 0.25),
+    Stage("together", 0.84, 64, _ALL, 0.3, 0.25, 0.1, 0.95, 0.4),
+    Stage("more objects", 0.885, 96, _ALL, 0.3, 0.25, 0.1, 0.9, 0.3),
+    Stage("full size", 0.96, 128, _ALL, 0.35, 0.25, 0.0, 0.8, 0.25),
     Stage("all noise levels", 1.00, 128, _ALL, 0.35, 0.2, 0.0, 0.4, 0.25),
 )
 AUTOENCODER_BATCH = 4

@@ -22,6 +22,8 @@ from ground_probe.editors.tiny.edits import TEMPLATES, Edit, edit
 from ground_probe.editors.tiny.follow import run_edits
 
 WEIGHTS = Path(__file__).parent / "weights"
+TEMPLATE_EXAMPLES = 200
+"""Every template is tried on so many of the examples at most."""
 
 
 def hits(drawn: ReferringScene, target: int, change: Float[np.ndarray, "rows cols"]) -> bool:
@@ -104,7 +106,7 @@ def score_style(
         "hit_other": _hit_other(pipeline, split, drawn, rng, seed),
         "chance": float(np.mean([1 / len(d.scene.objects) for d in drawn])),
     }
-    return row, _templates(pipeline, drawn, style, rng, seed)
+    return row, _templates(pipeline, drawn[:TEMPLATE_EXAMPLES], style, rng, seed)
 
 
 def _hit_other(pipeline, split, drawn, rng, seed) -> float:
