@@ -22,7 +22,7 @@ from ground_probe.editors.tiny.edits import TEMPLATES, Edit, edit
 from ground_probe.editors.tiny.follow import run_edits
 
 WEIGHTS = Path(__file__).parent / "weights"
-TEMPLATE_EXAMPLES = 200
+TEMPLATE_EXAMPLES = 100
 """Every template is tried on so many of the examples at most."""
 
 
