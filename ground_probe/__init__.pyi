@@ -8,7 +8,7 @@ from .explorer import Explorer, explore
 from .geometry import Geometry
 from .probes import Estimate, fisher_ratio, linear_probe_auc
 from .run_record import open_run
-from .segmentation import Recipe, Segmentation, segment
+from .segmentation import Recipe, Segmentation, segment, segment_each
 
 __version__: str
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "plan",
     "probe_table",
     "segment",
+    "segment_each",
     "study",
     "trace",
 ]
