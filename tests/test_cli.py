@@ -72,6 +72,7 @@ def test_help_imports_nothing_heavy(tmp_path):
         (("study", "--limit", "many"), "'many' is no whole number above 0"),
         (("study", "--seed", "x"), "invalid int value: 'x'"),
         (("study", "--dataset", "scene"), "unknown dataset 'scene': choose one of scenes"),
+        (("study", "--model", "tny"), "no model 'tny'"),
         (("evaluate",), "required: --out"),
         (("evaluate", "--out", "x", "--shard", "4/4"), "'4/4' is not I/N with 0 <= I < N"),
         (("evaluate", "--out", "x", "--workers", "few"), "give a number or ray"),
@@ -123,6 +124,8 @@ def test_doctor_names_what_is_missing_and_the_command_that_gets_it(tmp_path, cap
     found = json.loads(said.out)
     assert not found["ready"] and len(found["data"]) == len(found["problems"]) == 4
     assert "hf download" in said.err and "train2014.zip" in said.err
+    assert cli.main(["doctor", "--model", "black-forest-labs/FLUX.1-Kontext-dev"]) == 2
+    assert "HF_TOKEN" in capsys.readouterr().err
 
 
 def test_json_is_the_answer_and_quiet_stills_the_progress(editor_folder, tmp_path):

@@ -14,13 +14,14 @@ from typing import Any
 from ground_probe.cli.answer import Answer
 from ground_probe.errors import InputError
 
-EXAMPLE = "--dataset refcoco_unc --root data/refer"
+EXAMPLE = "--model black-forest-labs/FLUX.1-Kontext-dev --dataset refcoco_unc"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     help_ = "every split of it must be here; default: any data may be absent"
     parser.add_argument("--dataset", metavar="NAME", help=help_)
+    parser.add_argument("--model", metavar="DIR_OR_ID", help="its weights must be here")
     parser.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
 
 
@@ -30,13 +31,15 @@ def run(arguments: argparse.Namespace) -> Answer:
     packages, outdated = _packages()
     notebooks, lost = _notebooks()
     data, absent = _data(arguments.dataset, arguments.root)
+    weights, unloaded = _weights(arguments.model)
     lines = [
         *(f"{name} {found or 'is not installed'}" for name, found in packages.items()),
         *(f"{name} {found}" for name, found in machine.items()),
         *(f"notebook {path}" for path in notebooks),
+        *weights,
         *(_in_detail(data) if arguments.dataset else _in_short(data)),
     ]
-    problems = [*outdated, *lost, *absent]
+    problems = [*outdated, *lost, *unloaded, *absent]
     return Answer(
         "\n".join([*lines, *([] if problems else ["ready"])]),
         {
@@ -87,6 +90,19 @@ def _notebooks() -> tuple[list[str], list[str]]:
         except InputError as error:
             lost.append(str(error))
     return here, lost
+
+
+def _weights(model: str | None) -> tuple[list[str], list[str]]:
+    from ground_probe.editors.loading import absent
+    from ground_probe.errors import MissingWeightsError
+
+    if model is None:
+        return [], []
+    try:
+        absent(model)
+    except MissingWeightsError as error:
+        return [], [str(error)]
+    return [f"weights {model}: here"], []
 
 
 def _data(wanted: str | None, root: str | None) -> tuple[list[dict[str, Any]], list[str]]:

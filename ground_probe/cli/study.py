@@ -27,6 +27,9 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     if arguments.dataset not in DATASETS:
         raise unknown("dataset", arguments.dataset, DATASETS)
+    from ground_probe.editors.loading import absent
+
+    absent(arguments.model)
     from ground_probe.study import run_study, tables
 
     page = run_study(
