@@ -130,7 +130,7 @@ def test_values_are_those_that_were_gathered(page, view, tmp_path):
     own = maps[list(view.own)].sum(0)
     assert number(found["pointed"], "attention") == pytest.approx(own[2, 5], abs=4 * slack)
     assert number(found["token"], "attention") == pytest.approx(maps[0, 2, 5], abs=slack)
-    assert found["token"].endswith("to “remove”")
+    assert found["token"].endswith(f"to “{view.tokens[0]}”")
     assert found["moved"].startswith("token row 3, column 4: ")
     assert number(found["moved"], "attention") == pytest.approx(maps[0, 3, 4], abs=slack)
     assert found["scale"] == pytest.approx([maps[0].min(), maps[0].max()], abs=slack)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -18,7 +19,6 @@ from ground_probe.errors import GroundProbeError, InputError, MissingWeightsErro
 from ground_probe.evaluation import evaluate
 from ground_probe.evaluation.large import Load, drop_blocks, encode_ahead
 from ground_probe.segmentation import default_recipe
-from ground_probe.segmentation.segment import needed
 
 KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
 
@@ -142,13 +142,22 @@ def test_a_dtype_by_name():
 
 def test_a_smaller_editor_gives_the_same_table(tmp_path):
     split = gp.load_split("scenes", "test", limit=3)
-    whole, small = Load("tiny"), Load("tiny", drop=True, expressions=split.expressions)
-    evaluate(whole, split, tmp_path / "run")
+    early = replace(
+        default_recipe(gp.load_editor("tiny", device="cpu")),
+        prior_depth=(0.0, 0.5),
+        heads=(),
+        feature_depth=(0.0, 0.5),
+    )
+    whole = Load("tiny", recipe=early)
+    small = Load("tiny", recipe=early, drop=True, expressions=split.expressions)
+    evaluate(whole, split, tmp_path / "run", early)
     before = (tmp_path / "run" / "summary.csv").read_bytes()
-    evaluate(small, split, tmp_path / "run")  # the same keys: nothing that counts has changed
-    evaluate(small, split, tmp_path / "other")
+    evaluate(small, split, tmp_path / "run", early)  # the same keys: nothing that counts differs
+    evaluate(small, split, tmp_path / "other", early)
     assert (tmp_path / "other" / "summary.csv").read_bytes() == before
     editor = small()
+    last = editor.denoiser.single_transformer_blocks[-1]
+    assert sum(p.numel() for p in last.parameters()) == 0, "the last block is gone"
     assert editor.pipeline.text_encoder.dtype == torch.float32
     assert not list(editor.pipeline.text_encoder_2.parameters()), "the encoder is gone"
     with pytest.raises(InputError, match="was not encoded before"):
@@ -167,12 +176,6 @@ def test_what_was_dropped_is_missed_when_it_is_reached():
     gp.trace(editor, image, "make it blue", blocks=names[:2])
     with pytest.raises(GroundProbeError, match=rf"{names[2]} was dropped, {names[1]} being the"):
         gp.trace(editor, image, "make it blue", blocks=names[:3])
-
-
-def test_the_default_recipe_leaves_blocks_to_drop():
-    editor = gp.load_editor("tiny", device="cpu")
-    names = tuple(blocks_of(editor.denoiser))
-    assert needed(names, default_recipe(editor))[-1] != names[-1]
 
 
 def test_a_text_encoder_that_sees_the_image_is_refused():
