@@ -35,14 +35,13 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Write the page."""
     import ground_probe as gp
     from ground_probe import photos
-    from ground_probe.explorer import explore
 
     image = photos.read_photo(arguments.image)
     if not arguments.expression.strip():
         raise InputError('the expression is empty: say what refers, such as "left man"')
     options.warn_of_photos(arguments.model, image.size)
     loading.check_weights(arguments, dataset="refcoco_unc", split="val")
-    explorer = explore(
+    explorer = gp.explore(
         gp.load_editor(arguments.model, **loading.loading(arguments)),
         image,
         arguments.expression,

@@ -8,6 +8,23 @@ from ground_probe.errors import PhraseError
 
 Span = tuple[int, int]
 
+_FUNCTION_WORDS = """a an the this that these those is are was be being been has have had of in on
+    at to by from with and or for its his her their it he she they who which what there"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+"""English words that name nothing."""
+
+# A piece of a word as SentencePiece, byte-level BPE and CLIP mark it.
+_MARKS = str.maketrans("", "", "▁Ġ")
+
+
+def plain(token: str) -> str:
+    """A token's letters, without the marks of its tokenizer.
+
+    >>> plain("▁The"), plain("cat</w>")
+    ('the', 'cat')
+    """
+    return token.translate(_MARKS).removesuffix("</w>").lower()
+
 
 def fill(template: str, expression: str) -> tuple[str, Span]:
     """The instruction that a template makes of an expression, and where the expression lies in it.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ground_probe.datasets.scenes import COLORS
-from ground_probe.editors.phrases import Span
+from ground_probe.editors.phrases import FUNCTION_WORDS, Span, plain
 
 IN_EXPRESSION = ("head noun", "attribute", "location", "relation", "other noun", "stop word")
 CLASSES = (*IN_EXPRESSION, "template", "padding", "end of sequence")
@@ -19,12 +19,9 @@ _LISTS = {
         center centre corner side front back far near nearest closest first second third fourth""",
     "relation": """above below under over behind beside between next holding wearing riding sitting
         standing facing touching inside outside around""",
-    "stop word": """a an the this that these those is are was be being been has have had of in on at
-        to by from with and or for its his her their it he she they who which what there""",
 }
 _CLASS = {word: name for name, words in _LISTS.items() for word in words.split()}
-_CLASS |= dict.fromkeys(COLORS, "attribute")
-_MARKS = str.maketrans("", "", "▁Ġ")
+_CLASS |= dict.fromkeys(FUNCTION_WORDS, "stop word") | dict.fromkeys(COLORS, "attribute")
 
 
 def word_classes(expression: str) -> list[tuple[Span, str]]:
@@ -65,7 +62,7 @@ def token_classes(tokens: Sequence[str], instruction: str, phrase: Span) -> list
     spans = [((phrase[0] + a, phrase[0] + b), name) for (a, b), name in words]
     text, at, found = instruction.lower(), 0, []
     for token in tokens:
-        piece = token.translate(_MARKS).removesuffix("</w>").lower()
+        piece = plain(token)
         start = text.find(piece, at) if piece else -1
         if start < 0:  # a token that stands for an unknown word
             blank = re.compile(r"\s*").match(text, at).end()

@@ -10,11 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from skimage.measure import label, regionprops
 
-_STOP_WORDS = """a an the this that these those one ones is are was be being been has have had of in
-    on at to by from with and or for its his her their it he she they who which what there"""
-STOP_WORDS = frozenset(_STOP_WORDS.split())
-# A piece of a word as SentencePiece, byte-level BPE and CLIP mark it.
-_MARKS = str.maketrans("", "", "▁Ġ")
+from ground_probe.editors.phrases import FUNCTION_WORDS, plain
+
+STOP_WORDS = FUNCTION_WORDS | {"one", "ones"}
 
 _AXES = {"left": (1, -1), "right": (1, +1), "top": (0, -1), "bottom": (0, +1)}
 _SYNONYMS = {
@@ -63,7 +61,7 @@ def token_weights(tokens: Sequence[str], stop_words: bool) -> Float[np.ndarray, 
     >>> token_weights(["▁the", "▁red", "▁circle"], stop_words=False)
     array([0. , 0.5, 0.5])
     """
-    words = [token.translate(_MARKS).removesuffix("</w>").lower() for token in tokens]
+    words = [plain(token) for token in tokens]
     carries = [word not in STOP_WORDS and any(map(str.isalnum, word)) for word in words]
     weights = np.array([stop_words or each for each in carries], float)
     weights = weights if weights.any() else np.ones(len(tokens))
