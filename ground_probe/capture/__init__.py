@@ -7,6 +7,7 @@ the same name was imported before the function.
 import sys
 from types import ModuleType
 
+from ground_probe.capture.batch import Told, trace_batch
 from ground_probe.capture.hooks import Capture, capture
 from ground_probe.capture.interventions import ReplaceRows, ReweightPhrase
 from ground_probe.capture.keep import chain, keep_half, keep_pool, keep_projection, keep_tokens
@@ -18,6 +19,7 @@ __all__ = [
     "Capture",
     "ReplaceRows",
     "ReweightPhrase",
+    "Told",
     "Trace",
     "TraceStore",
     "Wanted",
@@ -28,6 +30,7 @@ __all__ = [
     "keep_projection",
     "keep_tokens",
     "trace",
+    "trace_batch",
 ]
 
 

@@ -88,6 +88,7 @@ FAMILIES: tuple[Family, ...] = (
         fit=kontext_fit,
         resize=lambda pipe: small_side_px(pipe) is not None,
         arguments=kontext_arguments,
+        batched=True,
         note="padding tokens of T5 are real keys and soak up attention",
     ),
     Family(

@@ -45,6 +45,7 @@ class Family:
         streams: whose hidden states the blocks hold.
         rows: the roles of the rows of a guided batch.
         calls: the roles of a step's denoiser calls.
+        batched: whether it takes several prompts for one image and gives each its own noise.
         text_first: text comes before image tokens in the sequence and in a block's outputs.
         token_px: the side of a token in px of the native image.
         prepare: mends what the pipeline gets wrong, once, when it is loaded.
@@ -66,6 +67,7 @@ class Family:
     streams: tuple[str, ...] = ("noise", "reference", "text")
     rows: tuple[str, ...] = ("cond",)
     calls: tuple[str, ...] = ("cond", "uncond")
+    batched: bool = False
     text_first: bool = True
     token_px: Callable[[Any], int] = field(default=lambda pipe: 2 * pipe.vae_scale_factor)
     prepare: Callable[[Any], None] = field(default=lambda pipe: None)

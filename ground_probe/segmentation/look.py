@@ -12,11 +12,10 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import nn
 
-from ground_probe.capture import Trace, trace
+from ground_probe.capture import Told, Trace, trace, trace_batch
 from ground_probe.capture.sites import blocks_of
-from ground_probe.editors import Editor, fill
+from ground_probe.editors import Editor, encoded_once, fill
 from ground_probe.geometry import Geometry
-from ground_probe.segmentation.batch import BATCHED, Told, encoded_once, trace_batch
 from ground_probe.segmentation.prior import affinity_stream, attention_blocks
 from ground_probe.segmentation.recipe import Recipe, in_depth
 from ground_probe.segmentation.refine import GuidedFilter
@@ -140,7 +139,7 @@ def look_each(
         more = {"affinity": affinity_stream(recipe), **more}
     seen: dict[Told, Trace] = {}
     with encoded_once(editor):
-        if len(distinct) > 1 and not more and editor.family.name in BATCHED:
+        if len(distinct) > 1 and not more and editor.family.batched:
             for at in range(0, len(distinct), _ROWS):
                 rows = distinct[at : at + _ROWS]
                 found = trace_batch(editor, image, rows, **chosen)

@@ -6,22 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ground_probe.capture import Capture, Trace, Wanted
 from ground_probe.capture.attention import Attention
+from ground_probe.capture.hooks import Capture
 from ground_probe.capture.sites import Captured, site
+from ground_probe.capture.trace import Trace
+from ground_probe.capture.wanted import Wanted
 from ground_probe.editors import Editor
 from ground_probe.editors.hearing import Keys, Recorder
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError
-
-BATCHED = ("FluxKontext",)
-"""Families whose pipelines take several prompts for one image and give each its own noise."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,6 @@ class Told:
     seed: int
 
 
-@contextmanager
-def encoded_once(editor: Editor) -> Iterator[None]:
-    """Let the calls of an editor's pipeline share the encoding of an image, the last one."""
-    encode, kept = editor.pipeline.vae.encode, []
-
-    def once(image: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not (kept and kept[0].shape == image.shape and torch.equal(kept[0], image)):
-            kept[:] = image, encode(image, *args, **kwargs)
-        return kept[1]
-
-    with patch.object(editor.pipeline.vae, "encode", once):
-        yield
-
-
 def trace_batch(
     editor: Editor,
     image: Image.Image,
@@ -66,7 +50,7 @@ def trace_batch(
     """What `trace` captures, of several instructions at once.
 
     Args:
-        editor: of a family in `BATCHED`.
+        editor: of a family that is `batched`.
         image: what to edit.
         told: the instructions.
         steps, blocks, streams, attention: as those of `trace`.
