@@ -1,105 +1,145 @@
 """What an evaluation costs beside the forward pass, what workers gain, and how memory grows.
 
-    python benchmarks/evaluation.py                           # all three
-    python benchmarks/evaluation.py workers --seconds 0.3
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py             # all three, on a quiet machine
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py overhead --limit 48
 
-overhead: processor time of `evaluate` on the embedded editor less that inside the segmenter
-(target: at most 5 %), of which `once_ms` is spent once a run, on records and tables. workers:
-sentences a second of two Ray workers of one thread each over one worker of one thread (target: at
-least 1.7), for a segmenter that computes for a given time; the start of the workers is left out.
-memory: resident MiB after each thousand of 5,000 sentences (target: flat).
+All with the embedded editor and one thread a process; numbers are median, least and most of rounds.
+
+overhead: milliseconds of wall time a sentence. `forward` is the pipeline's call, what is captured
+in it included; `segmenter` the rest of `segment`, from attention and features to the mask;
+`evaluation` the rest of `evaluate`, from drawing the scene to writing its row; `once` what a run
+spends before its first sentence and after its last. `beside_forward` is the share of all but the
+forward (target: at most 0.05), `beside_segmenter` that of `evaluation` and `once` alone.
+workers: sentences a second of two Ray workers over one (target: at least 1.7), in turns, each after
+every worker's first chunk. `start` is how many seconds the workers take to be ready.
+memory: MiB resident, and at most so far, after each tenth of 5,000 sentences (target: flat). The
+recipe looks at the first blocks only, which takes half the time.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import resource
 import tempfile
 import time
+from collections import Counter
+from dataclasses import replace
+from functools import wraps
+from statistics import median
+from unittest.mock import patch
 
-import numpy as np
 import psutil
 import torch
 
 import ground_probe as gp
-from ground_probe.evaluation.ray_runner import Ray
+from ground_probe.evaluation.large import Load
+from ground_probe.evaluation.ray_runner import CHUNK_SENTENCES, Ray
 from ground_probe.evaluation.work import Item, Job, chunks
+from ground_probe.segmentation import default_recipe
+
+ROUNDS = 5
 
 
-def bright(editor, image, expression, recipe=None, seed=0):
-    grey = np.asarray(image).mean(axis=2)
-    return grey > grey.mean()
+class Clock:
+    """Wall time inside functions, and when the first call began and the last one ended."""
+
+    def __init__(self) -> None:
+        self.inside: Counter[str] = Counter()
+        self.first, self.last = 0.0, 0.0
+
+    def timed(self, name, function):
+        @wraps(function)
+        def call(*positional, **named):
+            begun = time.perf_counter()
+            self.first = self.first or begun
+            try:
+                return function(*positional, **named)
+            finally:
+                self.last = time.perf_counter()
+                self.inside[name] += self.last - begun
+
+        return call
 
 
-def busy(editor, image, expression, recipe=None, seed=0):
-    """Single-threaded arithmetic for a number of seconds of this process's own time."""
-    end = time.process_time() + recipe["seconds"]
-    while time.process_time() < end:
-        np.sort(np.random.default_rng(seed).normal(size=10_000))
-    return bright(editor, image, expression)
+def spread(values):
+    return [median(values), min(values), max(values)]
 
 
-def overhead(arguments: argparse.Namespace) -> dict[str, float]:
-    inside, first, last = 0.0, None, 0.0
+def overhead(limit: int) -> dict[str, list[float]]:
+    editor, split = (
+        gp.load_editor("tiny", device="cpu"),
+        gp.load_split("scenes", "test", limit=limit),
+    )
+    gp.segment(editor, split[0].image, split[0].expression)  # the first call is slower
+    rounds = [_round(editor, split) for _ in range(ROUNDS)]
+    return {name: spread([each[name] for each in rounds]) for name in rounds[0]}
 
-    def timed(*positional, **named):
-        nonlocal inside, first, last
-        start = time.process_time()
-        first = first or start
-        try:
-            return gp.segment(*positional, **named)
-        finally:
-            last = time.process_time()
-            inside += last - start
 
-    torch.set_num_threads(1)
-    editor, split = gp.load_editor("tiny"), gp.load_split("scenes", "test", limit=arguments.limit)
-    gp.segment(editor, split[0].image, split[0].expression)
-    with tempfile.TemporaryDirectory() as out:
-        start = time.process_time()
-        counts = gp.evaluate(editor, split, out, segment=timed).counts
-        end = time.process_time()
+def _round(editor, split) -> dict[str, float]:
+    clock, pipeline = Clock(), type(editor.pipeline)
+    forward = patch.object(pipeline, "__call__", clock.timed("forward", pipeline.__call__))
+    with tempfile.TemporaryDirectory() as out, forward:
+        segment = clock.timed("segment", gp.segment)
+        start = time.perf_counter()
+        counts = gp.evaluate(editor, split, out, segment=segment).counts
+        end = time.perf_counter()
     assert counts.ok == len(split)
-    spent = end - start
+    spent, once = end - start, (clock.first - start) + (end - clock.last)
+    inside = clock.inside
+    parts = {
+        "forward": inside["forward"],
+        "segmenter": inside["segment"] - inside["forward"],
+        "evaluation": spent - once - inside["segment"],
+        "once": once,
+    }
     return {
-        "sentences": len(split),
-        "segmenter_ms": 1000 * inside / len(split),
-        "everything_else_ms": 1000 * (spent - inside) / len(split),
-        "once_ms": 1000 * (first - start + end - last),
-        "everything_else_share": (spent - inside) / spent,
+        **{f"{name}_ms": 1000 * seconds / len(split) for name, seconds in parts.items()},
+        "beside_forward": 1 - inside["forward"] / spent,
+        "beside_segmenter": 1 - inside["segment"] / spent,
     }
 
 
-def workers(arguments: argparse.Namespace) -> dict[str, float]:
-    split = gp.load_split("scenes", "test", limit=arguments.limit)
-    job = Job(lambda: None, split, busy, {"seconds": arguments.seconds}, 0)
-    work = [Item(i, key, {"full": key}) for i, key in enumerate(split.keys)]
-    seconds = {}
-    for count in (1, 2):
+def workers(limit: int) -> dict[str, list[float]]:
+    split = gp.load_split("scenes", "test", limit=limit)
+    job = Job(Load("tiny", {"device": "cpu"}), split, gp.segment, None, 0)
+    work = list(chunks([Item(i, key, {"full": key}) for i, key in enumerate(split.keys)], 1))
+    start, rate = {1: [], 2: []}, {1: [], 2: []}
+    for count in (1, 2) * ROUNDS:
+        begun = time.perf_counter()
         with Ray(workers=count)(job) as engine:
-            start = time.perf_counter()
-            done = sum(len(rows) for _, rows in engine.run(chunks(work, 1)))
-            seconds[count] = time.perf_counter() - start
+            start[count].append(time.perf_counter() - begun)
+            list(engine.run(work[: count * CHUNK_SENTENCES]))
+            begun = time.perf_counter()
+            done = sum(len(rows) for _, rows in engine.run(work))
+            rate[count].append(done / (time.perf_counter() - begun))
         assert done == len(split)
     return {
-        "seconds_of_arithmetic": arguments.seconds,
-        **{f"wall_{count}": each for count, each in seconds.items()},
-        "gain": seconds[1] / seconds[2],
+        **{f"start_{count}": spread(each) for count, each in start.items()},
+        **{f"sentences_per_second_{count}": spread(each) for count, each in rate.items()},
+        "gain": spread([two / one for one, two in zip(rate[1], rate[2], strict=True)]),
     }
 
 
-def memory(arguments: argparse.Namespace) -> dict[str, list[float]]:
-    process, resident = psutil.Process(), []
+def memory(limit: int) -> dict[str, list[int]]:
+    editor, split = (
+        gp.load_editor("tiny", device="cpu"),
+        gp.load_split("scenes", "train", limit=limit),
+    )
+    early = {"prior_depth": (0.0, 0.3), "feature_depth": (0.0, 0.3), "heads": ()}
+    process, seen = psutil.Process(), []
 
+    @wraps(gp.segment)
     def measured(*positional, **named):
-        resident.append(process.memory_info().rss / 2**20)
-        return bright(*positional, **named)
+        found = gp.segment(*positional, **named)
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux
+        seen.append((round(process.memory_info().rss / 2**20), round(most)))
+        return found
 
-    split = gp.load_split("scenes", "train", limit=arguments.limit)
     with tempfile.TemporaryDirectory() as out:
-        gp.evaluate(None, split, out, segment=measured)
-    step = max(len(split) // 5, 1)
-    return {"resident_mib": [round(each, 1) for each in resident[step - 1 :: step]]}
+        gp.evaluate(editor, split, out, replace(default_recipe(editor), **early), segment=measured)
+    tenths = [round(len(seen) * n / 10) for n in range(1, 11)]
+    resident, most = zip(*(seen[n - 1] for n in tenths), strict=True)
+    return {"sentences": tenths, "resident_mib": list(resident), "most_mib": list(most)}
 
 
 SENTENCES = {overhead: 200, workers: 64, memory: 5000}
@@ -110,12 +150,13 @@ def main() -> None:
     runs = {run.__name__: run for run in SENTENCES}
     parser.add_argument("what", nargs="?", choices=runs, help="default: all")
     parser.add_argument("--limit", type=int, help="sentences")
-    parser.add_argument("--seconds", type=float, default=0.3, help="of arithmetic a sentence")
     arguments = parser.parse_args()
-    limit = arguments.limit
+    torch.set_num_threads(1)
     for name in [arguments.what] if arguments.what else runs:
-        arguments.limit = limit or SENTENCES[runs[name]]
-        print(json.dumps({name: runs[name](arguments)}, indent=2), flush=True)
+        sentences = arguments.limit or SENTENCES[runs[name]]
+        print(f"{name}, {sentences} sentences", flush=True)
+        for what, values in runs[name](sentences).items():
+            print(f"    {what:24}{'  '.join(f'{each:9.5g}' for each in values)}", flush=True)
 
 
 if __name__ == "__main__":

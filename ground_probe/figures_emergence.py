@@ -29,6 +29,8 @@ _STYLES = {
     "rgb": ("0.4", "--"),
     "vae_latent": ("0.6", "-."),
 }
+_MARKS = dict(zip(_STYLES, "osD^vXP*ph", strict=True))
+_NONE = "none"
 
 
 def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
@@ -70,8 +72,8 @@ def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
             yticklabels=name == controls[0],
         )
         axes.set(xlabel="step", ylabel="")
-        axes.set_title(f"{_said(name)}\nn = {of.n_images.max()}", fontsize=8)
-    figure.suptitle(title, fontsize=10)
+        axes.set_title(f"{_said(name)}\nn = {_counted(of)}", fontsize=8)
+    figure.suptitle(f"{title} · block by denoising step, n images", fontsize=10)
     return figure
 
 
@@ -83,7 +85,7 @@ def matrices(
     Args:
         panels: by title, of the same rows; blocks in the index are written short.
         title: above the panels.
-        label: of the scale: around 0.5 for an AUC, else from 0 to the largest.
+        label: of the scale: around 0.5 for an AUC, else shares, from 0 to the largest.
     """
     widths = [each.shape[1] for each in panels.values()]
     rows = max(len(each) for each in panels.values())
@@ -104,15 +106,18 @@ def matrices(
             vmax=top,
             cmap=AROUND_CHANCE if around else SEQUENTIAL,
             annot=cells.size <= 240,
-            fmt=".2f",
+            fmt=".2f" if around else ".1%",
             annot_kws={"size": 7},
             cbar=i == len(panels) - 1,
             cbar_kws={"label": label},
             yticklabels=i == 0,
         )
-        at.set(ylabel="")
-        at.set_title(name, fontsize=8)
-        at.tick_params(axis="x", labelrotation=90)
+        at.set(ylabel="", xlabel="")
+        at.set_title(name.replace("_", " "), fontsize=8)
+        long = max(len(str(column)) for column in cells.columns) > 5
+        at.tick_params(axis="x", labelrotation=40 if long else 0, labelsize=8)
+        for tick in at.get_xticklabels() if long else ():
+            tick.set(ha="right", rotation_mode="anchor")
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -132,11 +137,12 @@ def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
         for name, (colour, style) in _STYLES.items():
             of = here[here.control == name]
             width = 2.5 if name == "none" else 1.0
-            _band(axes, of, _said(name), colour, style, width)
+            _band(axes, of, _said(name), colour, style, width, _MARKS[name])
         axes.axhline(0.5, color="black", lw=0.6)
-        axes.set(title=f"{stream} stream, n = {here.n_images.max()}", xlabel="denoising step")
+        axes.set_title(f"{stream} stream, n = {_counted(here)} images", fontsize=9)
+        axes.set_xlabel(f"denoising step\nblocks: {_blocks(here)}", fontsize=8)
         axes.set_ylim(0, 1.02)
-    panels[0].set_ylabel("AUC (95 % interval)")
+    panels[0].set_ylabel("AUC (95 % interval over images)")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside right center", fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
@@ -153,12 +159,50 @@ def visible_curves(change: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8.5, 3.3), layout="constrained")
     panels = figure.subplots(1, len(titles), sharey=True)
     for axes, (view, title) in zip(panels, titles.items(), strict=True):
-        for place, colour in zip(dict.fromkeys(change.place), KINDS.values(), strict=True):
+        for place, colour, mark in zip(
+            dict.fromkeys(change.place), KINDS.values(), "osD", strict=True
+        ):
             of = change[(change["view"] == view) & (change.place == place)]
-            _band(axes, of, place, colour, "-", 1.6)
-        axes.set(title=f"{title}, n = {of.n_images.max()}", xlabel="denoising step")
-    panels[0].set_ylabel("difference to the reference, 0 to 1")
-    panels[-1].legend(fontsize=8, frameon=False)
+            _band(axes, of, place, colour, "-", 1.6, mark)
+        axes.set_title(f"{title}, n = {_counted(of)} images", fontsize=9)
+        axes.set(xlabel="denoising step", ylim=(0, None))
+    panels[0].set_ylabel("mean difference to the reference\n(colours 0 to 1, 95 % interval)")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def effect_bars(effects: pd.DataFrame) -> Figure:
+    """What each patch of the text moves beyond its random control, a panel a measure.
+
+    Args:
+        effects: from `emergence.effects`.
+    """
+    rows = effects[effects.against != _NONE]
+    measures = {
+        "grounding": "AUC, last block, reference stream",
+        "edit": "change of the referent\nless that of other objects",
+    }
+    height = 1.3 + 0.34 * rows.intervention.nunique()
+    figure = Figure(figsize=(9.5, height), layout="constrained")
+    panels = figure.subplots(1, len(measures), sharey=True)
+    for axes, (measure, label) in zip(panels, measures.items(), strict=True):
+        of = rows[rows.measure == measure]
+        places = np.arange(len(of))[::-1]
+        for place, row in zip(places, of.itertuples(), strict=True):
+            colour, mark = (KINDS["target"], "o") if row.declared else ("0.45", "s")
+            axes.plot([row.low, row.high], [place, place], color=colour, lw=1.6)
+            axes.plot(row.difference, place, mark, color=colour, ms=5)
+        axes.axvline(0, color="black", lw=0.6)
+        axes.margins(y=0.15)
+        axes.set_title(f"{measure}, step 0, n = {_counted(of)} images", fontsize=9)
+        axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
+    panels[0].set_yticks(places, [_patched(name) for name in of.intervention], fontsize=8)
+    figure.suptitle(
+        "another object's expression in place of the expression's own · orange: declared, "
+        "grey: exploratory · 95 % intervals",
+        fontsize=9,
+    )
     return figure
 
 
@@ -216,15 +260,34 @@ def short(block: str) -> str:
     return block
 
 
+def _counted(rows: pd.DataFrame) -> str:
+    """How many images, a range where it differs."""
+    few, many = rows.n_images.min(), rows.n_images.max()
+    return str(many) if few == many else f"{few} to {many}"
+
+
+def _blocks(rows: pd.DataFrame) -> str:
+    """The blocks of the editor's curve, each with its steps."""
+    own = rows[rows.control == _NONE]
+    by = own.groupby("block", sort=False)["step"]
+    return "; ".join(f"{short(block)} at {', '.join(map(str, of))}" for block, of in by)
+
+
+def _patched(name: str) -> str:
+    kind, _, at = name.partition(" at ")
+    way = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}[kind]
+    return f"{way}, {short(at)}"
+
+
 def _said(control: str) -> str:
     return "the editor" if control == "none" else control.replace("_", " ")
 
 
 def _band(
-    axes: Axes, rows: pd.DataFrame, label: str, colour: Any, style: str, width: float
+    axes: Axes, rows: pd.DataFrame, label: str, colour: Any, style: str, width: float, mark: str
 ) -> None:
     if len(rows):
         steps = rows.step.to_numpy(float)
-        axes.plot(steps, rows.value, style, color=colour, lw=width, marker="o", ms=3, label=label)
+        axes.plot(steps, rows.value, style, color=colour, lw=width, marker=mark, ms=4, label=label)
         alpha = 0.08 * width  # the editor's band stands out among those of its controls
         axes.fill_between(steps, rows.low, rows.high, color=colour, alpha=alpha, lw=0)

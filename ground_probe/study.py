@@ -12,6 +12,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from traitlets import default
 from ground_probe.errors import GroundProbeError, InputError, unknown
 from ground_probe.run_record import (
     RunRecord,
+    canonical_json,
     read_record,
     recording,
     status_path,
@@ -36,10 +38,10 @@ from ground_probe.run_record import (
 )
 
 NOTEBOOKS = {
-    "00_quickstart": ("model", "dataset", "seed"),
-    "10_emergence": ("model", "dataset", "limit", "seed"),
-    "20_where_and_what": ("model", "dataset", "limit", "seed"),
-    "30_segmentation": ("model", "dataset", "limit", "seed"),
+    "00_quickstart": ("model", "loading", "dataset", "seed"),
+    "10_emergence": ("model", "loading", "dataset", "limit", "seed"),
+    "20_where_and_what": ("model", "loading", "dataset", "limit", "seed"),
+    "30_segmentation": ("model", "loading", "dataset", "limit", "seed"),
     "90_report": (),
 }
 EXPLORER = "explorer.html"
@@ -128,6 +130,7 @@ def run_study(
     out: Path | str,
     *,
     model: str = "tiny",
+    loading: Mapping[str, str] | None = None,
     dataset: str = "scenes",
     limit: int | None = None,
     seed: int = 0,
@@ -138,6 +141,7 @@ def run_study(
     Args:
         out: folder of results; a run of the same settings in it is run again in place.
         model: what `load_editor` takes, as text.
+        loading: further arguments of `load_editor`.
         dataset: what `load_split` takes.
         limit: examples a split at most; by default what each notebook says.
         seed: of all noise and sampling.
@@ -148,6 +152,7 @@ def run_study(
         GroundProbeError: a notebook failed.
     """
     settings = {"model": model, "dataset": dataset, "limit": limit, "seed": seed}
+    settings["loading"] = canonical_json(loading or {})
     plan = {}
     for name, takes in notebooks.items():
         given = {key: settings[key] for key in takes if settings[key] is not None}
@@ -301,7 +306,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>ground_probe study</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem }}
 iframe {{ border: 1px solid #ccc; height: 66rem; width: 100% }}
 figure {{ margin: 1rem 0 }} img {{ max-width: 100%; height: auto }}
 .table {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 14px }}

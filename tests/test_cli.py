@@ -72,7 +72,8 @@ def test_help_imports_nothing_heavy(tmp_path):
         (("study", "--limit", "many"), "'many' is no whole number above 0"),
         (("study", "--seed", "x"), "invalid int value: 'x'"),
         (("study", "--dataset", "scene"), "unknown dataset 'scene': choose one of scenes"),
-        (("study", "--model", "tny"), "no model 'tny'"),
+        (("study", "--limit", "4"), "fitted in 5 folds of images, so give 5 or more"),
+        (("study", "--model", "tny"), "no model 'tny' (did you mean 'tiny'?)"),
         (("evaluate",), "required: --out"),
         (("evaluate", "--out", "x", "--shard", "4/4"), "'4/4' is not I/N with 0 <= I < N"),
         (("evaluate", "--out", "x", "--workers", "few"), "give a number or ray"),
@@ -113,7 +114,7 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
 
     monkeypatch.setattr("ground_probe.editors.models", interrupted, raising=False)
     assert cli.main(["models"]) == 130
-    assert capsys.readouterr().err == "ground-probe: interrupted\n"
+    assert capsys.readouterr().err == "ground-probe: interrupted; repeat the command to go on\n"
 
 
 def test_doctor_names_what_is_missing_and_the_command_that_gets_it(tmp_path, capsys):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -13,16 +14,26 @@ from tiny_pipelines import kontext
 
 import ground_probe as gp
 from ground_probe.editors import fill, random_weights
-from ground_probe.emergence import CONDITIONS, Spec, collect, splits_of, visible
+from ground_probe.emergence import (
+    CONDITIONS,
+    Spec,
+    causal_check,
+    causal_sentences,
+    collect,
+    collect_each,
+    effects,
+    splits_of,
+    visible,
+)
 from ground_probe.emergence import causal as causal_module
 from ground_probe.emergence import collect as collect_function
-from ground_probe.emergence.causal import INTERVENTIONS, causal_specs, intervene
+from ground_probe.emergence.causal import causal_specs, intervene
 from ground_probe.emergence.conditions import NEUTRAL
 from ground_probe.emergence.tokens import sample_tokens
 from ground_probe.emergence.traces import probe_table
 from ground_probe.errors import IncompleteError, InputError, UnknownNameError
 from ground_probe.geometry import Geometry
-from ground_probe.probes import hard_labels
+from ground_probe.probes import hard_labels, holm
 
 SPEC = Spec(steps=(0, 2), num_steps=4, tokens=5)
 
@@ -246,27 +257,54 @@ def test_visible_change_is_of_what_the_denoiser_was_given(samples):
     assert samples.change(0, 0).shape == (len(samples.rows),)
 
 
-def test_causal_specs_pair_every_change_with_its_control():
-    specs = list(causal_specs(SPEC, ["transformer_blocks.0"]))
+@pytest.mark.parametrize("pooled", [True, False])
+def test_causal_specs_pair_every_patch_with_its_control(pooled):
+    specs = list(causal_specs(SPEC, ["transformer_blocks.0"], pooled))
     assert specs[0].intervention == "none" and all(each.steps == (0,) for each in specs)
-    assert [each.intervention for each in specs if each.at != "all"] == list(INTERVENTIONS)
-    assert [each.intervention for each in specs[1:] if each.at == "all"] == [
-        "ablate",
-        "ablate_other",
-    ]
+    asked = [(each.intervention, each.at) for each in specs[1:]]
+    assert len(set(asked)) == len(asked)
+    ways = list(causal_module.WAYS) if pooled else ["patch"]
+    for way, at in [*((way, "input") for way in ways), ("patch", "transformer_blocks.0")]:
+        assert (way, at) in asked and (way + "_random", at) in asked
+    assert {name for name, at in asked if at == "all"} == {"ablate", "ablate_other"}
+    assert pooled == any("pooled" in name for name, _ in asked)
 
 
-def test_a_random_patch_moves_each_row_as_far(editor, split):
+@pytest.mark.parametrize("at", ["transformer_blocks.0", "input"])
+def test_a_random_patch_moves_each_row_as_far(editor, split, at):
     shown, told = split[0], fill(SPEC.template, split[0].expression)
-    spec = replace(SPEC, steps=(0,), at="transformer_blocks.0")
-    own = causal_module._text_rows(editor, shown, told[0], spec)
-    moved = {
-        name: intervene(editor, shown, told, replace(spec, intervention=name))[1][0].value - own
-        for name in ("patch", "patch_random")
-    }
+    spec = replace(SPEC, steps=(0,), at=at)
+    own = causal_module._text(editor, shown, told[0], spec)["encoder_hidden_states"]
+    moved = {}
+    for name in ("patch", "patch_random"):
+        plan = intervene(editor, shown, told, replace(spec, intervention=name))
+        patched = (
+            plan.inputs["encoder_hidden_states"][1] if at == "input" else plan.changes[0].value
+        )
+        moved[name] = patched - own
     assert moved["patch"].abs().max() > 0
     torch.testing.assert_close(moved["patch"].norm(dim=1), moved["patch_random"].norm(dim=1))
     assert not torch.allclose(moved["patch"], moved["patch_random"])
+
+
+def test_both_ways_patched_are_the_other_expression_itself(editor, tmp_path):
+    one = gp.load_split("scenes", "test", limit=1)
+    spec = replace(SPEC, steps=(0,))
+    plain, told = (
+        collect(editor, one, replace(spec, condition=name), tmp_path)
+        for name in ("none", "other_expression")
+    )
+    cell = (plain.blocks[-1], "reference", 0)
+    found = {
+        name: collect(editor, one, replace(spec, intervention=name, at="input"), tmp_path)
+        for name in causal_module.WAYS
+    }
+    both = found.pop("patch_both").hidden(cell)
+    assert np.array_equal(both, told.hidden(cell))
+    for alone in found.values():
+        assert not np.array_equal(alone.hidden(cell), plain.hidden(cell))
+        assert not np.array_equal(alone.hidden(cell), both)
+    assert "forward" not in vars(editor.denoiser)  # nothing is left behind
 
 
 def test_interventions_reach_the_blocks_behind_them_alone(editor, tmp_path):
@@ -280,6 +318,55 @@ def test_interventions_reach_the_blocks_behind_them_alone(editor, tmp_path):
     assert not np.array_equal(plain.hidden(behind), patched.hidden(behind))
 
 
+def test_runs_that_share_an_image_are_each_run_alone(editor, split, tmp_path):
+    specs = {name: replace(SPEC, steps=(0,), condition=name) for name in ("none", "no_expression")}
+    together = collect_each(editor, split, specs, tmp_path / "together")
+    for found, (control, spec) in zip(together, specs.items(), strict=True):
+        alone = collect(editor, split, spec, tmp_path / "alone")
+        assert found.control == alone.control == control
+        cell = alone.cells[-1]
+        assert np.array_equal(found.hidden(cell), alone.hidden(cell))
+
+
+def test_effects_declare_six_comparisons_and_adjust_for_them_alone(editor, tmp_path):
+    val, test = gp.load_split("scenes", "val", limit=20), gp.load_split("scenes", "test", limit=5)
+    spec = replace(SPEC, steps=(0,))
+    fit = collect(editor, val, spec, tmp_path)
+    changed = causal_check(editor, test, spec, tmp_path, blocks=())
+    table = effects(fit, changed)
+    declared = table[table.declared]
+    assert len(declared) == 6 and set(declared.measure) == {"grounding", "edit"}
+    assert table.p_holm.notna().equals(table.declared)
+    assert declared.p_holm.to_numpy() == pytest.approx(holm(declared.p))
+    for row in table[table.against != "none"].itertuples():
+        assert row.against == row.intervention.replace(" at ", "_random at ")
+    assert (table[table.against == "none"].groupby("measure").size() == len(changed) - 1).all()
+
+
+@pytest.mark.parametrize(
+    ("p", "difference", "said"),
+    [(0.01, -0.3, "used."), (0.2, -0.3, "use not shown."), (0.01, 0.3, "use not shown.")],
+)
+def test_what_is_said_of_a_use(p, difference, said):
+    row = {
+        "measure": "grounding",
+        "intervention": "patch at input",
+        "against": "patch_random at input",
+        "value": 0.5,
+        "less": 0.5 - difference,
+        "difference": difference,
+        "low": difference - 0.1,
+        "high": difference + 0.1,
+        "n_images": 9,
+        "p_holm": p,
+        "declared": True,
+    }
+    bare = row | {"against": "none", "less": 0.9, "declared": False}
+    sentence = causal_sentences(pd.DataFrame([row, bare]))
+    assert said in sentence and "0.90 undisturbed" in sentence
+    assert sentence.endswith("This editor has no pooled vector of the text.")
+
+
 def test_other_words_are_those_around_the_phrase():
     assert causal_module._other_words("make the red circle blue now please", (5, 19)) == (20, 35)
     assert causal_module._other_words("remove the circle", (7, 17)) == (0, 6)
@@ -289,6 +376,9 @@ def test_other_words_are_those_around_the_phrase():
 def test_patches_stay_at_the_first_step(editor, split):
     with pytest.raises(InputError, match="step 0 alone"):
         intervene(editor, split[0], ("a", (0, 1)), replace(SPEC, intervention="patch"))
+    with pytest.raises(InputError, match="patched at input"):
+        pooled = replace(SPEC, steps=(0,), intervention="patch_pooled", at="transformer_blocks.0")
+        intervene(editor, split[0], ("a", (0, 1)), pooled)
     with pytest.raises(UnknownNameError, match="unknown intervention"):
         intervene(editor, split[0], ("a", (0, 1)), replace(SPEC, intervention="pacth"))
 

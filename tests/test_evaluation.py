@@ -11,9 +11,10 @@ import pytest
 import tiny_pipelines
 from PIL import Image
 
-from ground_probe import Recipe, load_editor
+from ground_probe import Recipe, load_editor, segment
 from ground_probe.datasets import RefExample
 from ground_probe.evaluation import evaluate
+from ground_probe.evaluation.work import example_seed
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refer-sample"
 pytestmark = [
@@ -80,10 +81,17 @@ def test_every_human_sentence_is_evaluated(tmp_path, build, streams):
     editor = load_editor(build())
     recipe = Recipe(prior_streams=streams, feature_streams=streams)
     methods = ("full", "whole_image", "oracle_grid")
+    encoded = []
+    editor.pipeline.vae.encoder.register_forward_hook(lambda *call: encoded.append(call))
     result = evaluate(editor, ReferSample(), tmp_path / "run", recipe, methods=methods)
+    assert len(encoded) == len(set(ReferSample().image_ids)), "its sentences share an image"
     assert str(result.counts) == "expected 114 / ok 114 / error 0 / duplicates dropped 0"
-    gold = [example.mask.sum() for example in ReferSample()]
-    assert result.rows.query("method == 'full'")["gold_px"].tolist() == gold
+    full = result.rows.query("method == 'full'")
+    assert full["gold_px"].tolist() == [example.mask.sum() for example in ReferSample()]
+    for example, pred_px in zip(list(ReferSample())[:4], full["pred_px"], strict=False):
+        seed = example_seed(0, example.key)
+        alone = segment(editor, example.image, example.expression, recipe, seed)
+        assert alone.mask.sum() == pred_px, "sharing changes nothing"
     miou = result.summary.query("metric == 'miou'").set_index("method")["value"]
     assert miou["oracle_grid"] > max(miou["full"], miou["whole_image"])
     assert 0.05 < miou["whole_image"] < 0.3

@@ -91,21 +91,25 @@ def test_the_sliders_and_switches_change_the_picture(page, tmp_path):
     set("#block", 3); found.block = picture(); found.name = $$("#block-name").textContent;
     set("#step", 1); found.step = picture(); found.level = $$("#step-name").textContent;
     $$("input[value=noise]").click(); found.stream = picture();
+    $$("input[value=attention]").click(); found.attention = picture();
     $$("input[name=token][value='2']").click(); found.token = picture();
-    $$("input[value=similarity]").click(); found.similarity = picture();
+    $$("input[value=where]").click(); found.where = picture();
+    found.looked = [shown("#map"), shown("#overview"), $$("#block").disabled];
+    $$("input[value=similarity]").click();
     found.before = [shown("#map"), shown("#mask"), shown("#tokens"), shown("#query")];
     $$("input[value=mask]").click();
     found.masked = [shown("#map"), shown("#mask"), $$("#block").disabled];
     const thumbnail = $$("tbody tr").querySelectorAll("canvas")[1];
-    $$("input[value=attention]").click(); thumbnail.click();
+    $$("input[value=attention]").click(); set("#blend", 100); thumbnail.click();
     found.thumbnail = [$$("#block").value, $$("#step").value, picture() === thumbnail.toDataURL()];
     """
     found = probed(page, tmp_path, steps)
-    names = ("first", "block", "step", "stream", "token", "similarity")
+    names = ("first", "block", "step", "stream", "attention", "token", "where")
     assert len({found[name] for name in names}) == len(names)
     assert found["blockText"] == "transformer_blocks.0"
     assert found["name"] == "single_transformer_blocks.1"
     assert re.fullmatch(r"2, noise level 0\.\d\d", found["level"])
+    assert found["looked"] == [True, False, True]
     assert found["before"] == [True, False, False, True]
     assert found["masked"] == [False, True, True]
     assert found["thumbnail"] == ["1", "0", True]
@@ -113,7 +117,7 @@ def test_the_sliders_and_switches_change_the_picture(page, tmp_path):
 
 def test_values_are_those_that_were_gathered(page, view, tmp_path):
     steps = """
-    at("pointermove", 2, 5); found.pointed = said();
+    $$("input[value=attention]").click(); at("pointermove", 2, 5); found.pointed = said();
     $$("input[name=token][value='0']").click(); at("pointermove", 2, 5); found.token = said();
     press("ArrowDown"); press("ArrowLeft"); found.moved = said();
     found.scale = [$$("#low").textContent, $$("#high").textContent].map(Number);
@@ -121,6 +125,7 @@ def test_values_are_those_that_were_gathered(page, view, tmp_path):
     found.self = said(); at("pointermove", 6, 1); found.other = said();
     press("Enter"); found.chosen = said();
     $$("input[value=mask]").click(); found.mask = said();
+    $$("input[value=where]").click(); found.where = said();
     """
     fragment = "#block=single_transformer_blocks.0&step=2&stream=reference"
     found = probed(page, tmp_path, steps, fragment)
@@ -141,14 +146,15 @@ def test_values_are_those_that_were_gathered(page, view, tmp_path):
     assert found["chosen"].endswith("cosine 1.000 to row 6, column 1")
     assert number(found["mask"], "prior") == pytest.approx(view.prior[6, 1], abs=1e-3)
     assert number(found["mask"], "score") == pytest.approx(view.score[6, 1], abs=1e-3)
+    assert number(found["where"], "prior") == pytest.approx(view.prior[6, 1], abs=1e-3)
 
 
 def test_a_fragment_says_what_is_shown(page, tmp_path):
     steps = """found.site = [$$("#block").value, $$("#step").value];
     found.chosen = [...document.querySelectorAll("input:checked")].map(input => input.value)"""
-    fragment = "#block=transformer_blocks.1&step=2&mode=similarity&stream=noise&none=1&token=99"
+    fragment = "#block=transformer_blocks.1&step=2&mode=attention&stream=noise&none=1&token=99"
     found = probed(page, tmp_path, steps, fragment)
-    assert found == {"site": ["1", "1"], "chosen": ["similarity", "-1", "noise"]}
+    assert found == {"site": ["1", "1"], "chosen": ["attention", "-1", "noise"]}
 
 
 def test_the_static_picture_stands_in_only_where_scripts_are_stripped(page, tmp_path):
@@ -162,7 +168,8 @@ def test_the_static_picture_stands_in_only_where_scripts_are_stripped(page, tmp_
 
 
 def test_everything_can_be_reached_and_is_named(page, tmp_path):
-    steps = """const reached = [...document.querySelectorAll("input, [tabindex='0']")];
+    steps = """$$("input[value=attention]").click();
+    const reached = [...document.querySelectorAll("input, [tabindex='0']")];
     found.unnamed = reached.filter(e => !(e.ariaLabel || e.labels?.[0]?.textContent.trim())).length;
     found.count = reached.length;
     found.outlines = reached.filter(e => {
@@ -215,3 +222,17 @@ def test_the_page_is_no_wider_than_a_phone(view, tmp_path):
     text = dom(outer, tmp_path)
     found = json.loads(re.search(r'<pre id="answer">(.*?)</pre>', text)[1])
     assert found == {"overflow": 0}
+
+
+def test_the_photo_shows_between_the_high_values_of_a_map(page, tmp_path):
+    steps = """
+    const clear = () => {
+      const context = $$("#map").getContext("2d"), drawn = context.getImageData(0, 0, 8, 8).data;
+      return [...drawn.filter((_, i) => i % 4 === 3)].sort((a, b) => a - b);
+    };
+    set("#blend", 70); found.some = clear(); set("#blend", 100); found.all = clear();
+    set("#blend", 0); found.none = clear();"""
+    found = probed(page, tmp_path, steps)
+    assert found["some"][0] == pytest.approx(255 * 0.7**4, abs=1)
+    assert found["some"][-1] == pytest.approx(255 * 0.7**0.5, abs=1)
+    assert set(found["all"]) == {255} and set(found["none"]) == {0}

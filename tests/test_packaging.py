@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
@@ -156,6 +157,42 @@ def test_the_tested_set_covers_what_is_declared():
         requirement = Requirement(text)
         pinned = versions[canonicalize_name(requirement.name)].removeprefix("==")
         assert requirement.specifier.contains(pinned), text
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The wheel as someone installs it who has no checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_all_that_runs(unpacked):
+    made = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    ours = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    needed = {path.relative_to(REPO).as_posix() for path in ours}
+    needed |= {f"ground_probe/notebooks/{path.name}" for path in NOTEBOOKS}
+    assert needed <= made
+    for part in ("weights/model_index.json", "recipes/tiny.json", "template.html", "py.typed"):
+        assert any(name.endswith(part) for name in needed), part
+    assert {name.split("/")[0].partition("-")[0] for name in made} == {"ground_probe"}
+
+
+def test_the_wheel_alone_finds_its_parts(unpacked, tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(unpacked)!r})\n"
+        "from ground_probe import study\n"
+        "print(study.__file__, *map(study.notebook_path, study.NOTEBOOKS), sep='\\n')"
+    )
+    result = run(code, tmp_path)
+    paths = [Path(line) for line in result.stdout.splitlines()]
+    assert len(paths) == len(study.NOTEBOOKS) + 1, result.stderr
+    assert all(path.is_relative_to(unpacked) and path.is_file() for path in paths)
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess:

@@ -419,5 +419,6 @@ def test_counts_add_up_to_the_published_totals():
     assert total("refcoco_unc", "sentences", unseen) == 21_586
     assert total("refcoco+_unc", "sentences", unseen) == 21_373
     assert total("refcocog_umd", "sentences", ("val", "test")) == 14_498
-    umd = total("refcocog_umd", "refs", ("train", "val", "test"))
-    assert umd == total("refcocog_google", "refs", ("train", "val")) == 49_822
+    for what, count in (("refs", 49_822), ("sentences", 95_010)):
+        umd = total("refcocog_umd", what, ("train", "val", "test"))
+        assert umd == total("refcocog_google", what, ("train", "val")) == count

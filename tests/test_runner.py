@@ -51,11 +51,16 @@ def start(out, engine="local", limit=LIMIT, seconds=0.0, *recipe):
 
 def finish(out, *arguments):
     process = start(out, *arguments)
+    stdout, stderr = ended(process)
+    assert process.returncode == 0, stderr
+    return stdout
+
+
+def ended(process):
     stdout, stderr = process.communicate(timeout=300)
     if "Ray cannot start" in stderr:
         pytest.skip("this machine is too busy for Ray to start within its 30 s")
-    assert process.returncode == 0, stderr
-    return stdout
+    return stdout, stderr
 
 
 def rows_written(out):
@@ -284,10 +289,12 @@ def kill_and_resume(out, engine, kills, seed, limit=LIMIT, seconds=0.01):
         at = done + (total - done) * (number + rng.random()) / (kills + 1)
         wait_for(lambda at=at: rows_written(out) >= at, process)
         time.sleep(rng.random() * 0.02)
+        if process.poll() is not None:
+            raise AssertionError(f"it ended before kill {number}: {ended(process)}")
         if kill(process, whom[number % len(whom)]):
             process = None
     if process is not None:  # a worker was killed last: its run goes on
-        process.communicate(timeout=300)
+        ended(process)
     return finish(out, engine, limit, seconds)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from ground_probe import study
+from ground_probe import cli, study
 from ground_probe.errors import GroundProbeError, InputError, UnknownNameError
 from ground_probe.run_record import read_record, status_path
 
@@ -18,6 +19,7 @@ PARAMETERS = """
 limit: int = 4  # examples
 share: float = 0.5  # of 1
 model: str = "tiny"
+loading: str = "{}"
 ready: bool = False
 steps: list[int] = [0, 9]
 root: str | None = None
@@ -53,6 +55,7 @@ def test_defaults_are_completed_and_typed_values_pass_as_they_are(tmp_path):
         "limit": 7,
         "share": 1,
         "model": "007",
+        "loading": "{}",
         "ready": False,
         "steps": [0, 9],
         "root": "a",
@@ -157,7 +160,8 @@ STUDY_CELLS = (
     "table.assign(seed=0).to_csv(run.folder / 'emergence.csv', index=False)",
     "run.finish(n_ok=limit)",
 )
-PLAN = {"small": ("limit",)}
+PLAN = {"small": ("limit", "loading")}
+LOADING = {"dtype": "bfloat16", "offload": "model"}
 
 
 @pytest.fixture
@@ -170,15 +174,27 @@ def small_study(tmp_path, monkeypatch):
 def test_a_study_leaves_a_record_and_a_page_and_runs_again_in_place(small_study, tmp_path):
     out = tmp_path / "study"
     for _ in range(2):
-        page = study.run_study(out, limit=5, notebooks=PLAN).read_text()
+        page = study.run_study(out, loading=LOADING, limit=5, notebooks=PLAN).read_text()
     assert "step 9" in page and "0.875" in page and 'href="small.html"' in page
     record = read_record(out / "run.json")
     assert record["status"] == "success" and record["ended_utc"]
     assert record["parts"]["small"]["n_ok"] == 5
-    assert record["spec"]["notebooks"]["small"]["limit"] == 5
+    given = record["spec"]["notebooks"]["small"]
+    assert given["limit"] == 5 and json.loads(given["loading"]) == LOADING
     with pytest.raises(InputError, match=r"notebooks\.small\.limit: 5 there, 6 now"):
-        study.run_study(out, limit=6, notebooks=PLAN)
+        study.run_study(out, loading=LOADING, limit=6, notebooks=PLAN)
     assert read_record(out / "run.json") == record
+
+
+def test_the_command_hands_on_how_to_load(monkeypatch, tmp_path, capsys):
+    def run_study(out, **settings):
+        raise InputError(str(settings["loading"]))
+
+    monkeypatch.setattr(study, "run_study", run_study)
+    options = [each for name, value in LOADING.items() for each in (f"--{name}", value)]
+    for given, expected in ((options, LOADING), ([], {})):
+        assert cli.main(["study", "--out", str(tmp_path), *given]) == 2
+        assert capsys.readouterr().err == f"ground-probe: {expected}\n"
 
 
 def test_a_failed_notebook_is_in_the_record_of_the_study(tmp_path, monkeypatch):

@@ -79,13 +79,15 @@ def test_muon_steps_as_torch_s_own_does(shape):
 def test_the_loss_tells_the_edited_region_from_the_rest():
     torch.manual_seed(0)
     pipeline = build_pipeline()
-    reference = torch.randn(2, 64, 24)
+    reference = torch.randn(64, 24)
     ids = torch.zeros(2, TEXT_TOKENS, dtype=torch.long)
+    stage = next(stage for stage in STAGES if stage.side_px == 64)
 
     def losses(edited, pure_noise=True):
         with torch.no_grad():
             noise = torch.Generator().manual_seed(7)
-            parts = editor_loss(pipeline, reference, edited, ids, 64, pure_noise, 0.5, noise)
+            edits = edited.expand(2, -1, -1)
+            parts = editor_loss(pipeline, reference, edits, ids, stage, pure_noise, noise)
         return tuple(part.item() for part in parts)
 
     changed, kept = losses(reference)

@@ -128,6 +128,8 @@ class Capture:
             hear = partial(self._heard, name, inside)
 
             def enter(module, args, kwargs, hear=hear):
+                if self._step not in self.wanted.steps and not self._changes:
+                    return
                 # An attention is given these if its keys come from elsewhere than its queries.
                 others = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
                 self._modes.append(Listening(partial(hear, others is not None)))

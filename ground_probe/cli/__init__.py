@@ -7,6 +7,7 @@ A command's module has a docstring, whose first line is its help, an `EXAMPLE`, 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,7 @@ from ground_probe.cli import (
 )
 from ground_probe.errors import GroundProbeError, InputError
 
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 COMMANDS = (study, segment, explore, evaluate, calibrate, plan, models, doctor, train_tiny)
 
 
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         if arguments.quiet:
             os.environ["TQDM_DISABLE"] = "1"
+        if arguments.run is not doctor.run:  # which says it among all else
+            doctor.check_packages()
         answer = arguments.run(arguments)
         print(json.dumps(answer.data, indent=1) if arguments.json else answer.text)
         if answer.failure:
@@ -49,8 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ground-probe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ground-probe: interrupted", file=sys.stderr)
+        print("ground-probe: interrupted; repeat the command to go on", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        reason = f"{error.strerror}: {error.filename or 'the disk of the results'}"
+        print(f"ground-probe: {reason}; make room there, or choose another place", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -63,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
         prog="ground-probe",
-        description=gp.__doc__.splitlines()[0],
+        description=_first_line(gp),
         epilog="tab completion:\n  ground-probe --print-completion bash   (or zsh, tcsh)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -77,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add(commands: argparse._SubParsersAction, command: ModuleType) -> None:
     name = command.__name__.rpartition(".")[2].replace("_", "-")
-    text = command.__doc__.splitlines()[0]
+    text = _first_line(command)
     sub = commands.add_parser(
         name,
         help=text,
@@ -89,3 +99,7 @@ def _add(commands: argparse._SubParsersAction, command: ModuleType) -> None:
     sub.add_argument("--json", action="store_true", help="print the answer as JSON")
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
     sub.set_defaults(run=command.run)
+
+
+def _first_line(module: ModuleType) -> str:
+    return (module.__doc__ or "").partition("\n")[0]

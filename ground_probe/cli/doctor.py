@@ -54,6 +54,17 @@ def run(arguments: argparse.Namespace) -> Answer:
     )
 
 
+def check_packages() -> None:
+    """Look at the packages only, before a command that needs them.
+
+    Raises:
+        InputError: one is missing or too old; the message holds the command that gets it.
+    """
+    _, outdated = _packages()
+    if outdated:
+        raise InputError(f"the packages here are not those needed: {'; '.join(outdated)}")
+
+
 def _machine() -> dict[str, str]:
     import psutil
     import torch

@@ -4,12 +4,51 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+from ground_probe.cli import loading
+from ground_probe.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ground_probe.editors import Editor
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """`--model`."""
     help_ = "tiny (embedded), a folder or a hub id; default: tiny"
     parser.add_argument("--model", default="tiny", metavar="DIR_OR_ID", help=help_)
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """An image, an expression, and the editor that looks: what `editor_and_image` reads."""
+    parser.add_argument("image", metavar="IMAGE", help="any image; EXIF orientation is applied")
+    parser.add_argument("expression", metavar="EXPRESSION", help='what refers, as "left man"')
+    add_model(parser)
+    loading.add_loading(parser)
+    add_seed(parser)
+
+
+def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
+    """Read the image and load the editor, in the order in which mistakes cost least.
+
+    Args:
+        arguments: with those of `add_subject`.
+
+    Raises:
+        InputError: no image, no expression, or a device that is too small.
+        MissingWeightsError: the editor's weights are not here.
+    """
+    import ground_probe as gp
+    from ground_probe.photos import read_photo
+
+    image = read_photo(arguments.image)
+    if not arguments.expression.strip():
+        raise InputError('the expression is empty: say what refers, such as "left man"')
+    _warn_of_photos(arguments.model, image.size)
+    loading.check_weights(arguments, dataset="refcoco_unc", split="val")
+    return gp.load_editor(arguments.model, **loading.loading(arguments)), image
 
 
 def add_limit(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +68,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def warn_of_photos(model: str, size_px: tuple[int, int]) -> None:
-    """Say that the embedded editor knows scenes only, where it is given anything else."""
+def _warn_of_photos(model: str, size_px: tuple[int, int]) -> None:
     from ground_probe.datasets.scenes.draw import SIZE_PX
 
     if model == "tiny" and size_px != (SIZE_PX, SIZE_PX):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from ground_probe.cli import options
+from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
-from ground_probe.errors import unknown
+from ground_probe.errors import InputError, unknown
 
 EXAMPLE = "--limit 32 --out runs/short"
 
@@ -15,6 +15,7 @@ EXAMPLE = "--limit 32 --out runs/short"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_model(parser)
+    loading.add_loading(parser)
     parser.add_argument("--dataset", default="scenes", help="default: scenes")
     parser.add_argument("--out", default="runs/study", metavar="DIR", help="default: runs/study")
     options.add_limit(parser)
@@ -27,14 +28,20 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     if arguments.dataset not in DATASETS:
         raise unknown("dataset", arguments.dataset, DATASETS)
-    from ground_probe.editors.loading import absent
+    from ground_probe.emergence.scores import FOLDS
 
-    absent(arguments.model)
+    if arguments.limit is not None and arguments.limit < FOLDS:
+        raise InputError(
+            f"--limit {arguments.limit}: probes are fitted in {FOLDS} folds of images, so give "
+            f"{FOLDS} or more"
+        )
+    loading.check_weights(arguments, dataset=arguments.dataset, split="val")
     from ground_probe.study import run_study, tables
 
     page = run_study(
         arguments.out,
         model=arguments.model,
+        loading={k: v for k, v in loading.loading(arguments).items() if v and k != "download"},
         dataset=arguments.dataset,
         limit=arguments.limit,
         seed=arguments.seed,

@@ -21,11 +21,11 @@ Text = Literal["sent", "raw"]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Counts of a published split; None where no count is known."""
+    """Counts of a published split."""
 
     images: int
     refs: int
-    sentences: int | None
+    sentences: int
     confirmed: bool = True
 
 
@@ -50,9 +50,10 @@ class Collection:
 # totals of 19,994 and 19,992 images, 50,000 and 49,856 refs. UMD's: 25,799 images, 49,822 refs, as
 # many as Google's 44,822 + 5,000; Google's images: TensorFlow Datasets, `gref`.
 # Sentences: val and tests of UNC counted; RefCOCO+ train is the published total of 141,564 less
-# those. Ref-L4 (Chen et al. 2024) counts 14,498 for UMD's val and test together, and 142,209 is
-# published for RefCOCO, one less than the sum here: these, and UMD's train, for which no count was
-# found, are said and not refused. Google's sentences are not known.
+# those. Google's: counted in github.com/kdwonn/SaG/issues/4, together 95,010, which
+# github.com/luogen1996/MCN/issues/7 counts for UMD's three. Ref-L4 (Chen et al. 2024) counts 14,498
+# for UMD's val and test together, and 142,209 is published for RefCOCO, one less than the sum here:
+# what is known from such sums alone is said and not refused.
 COLLECTIONS = {
     "refcoco_unc": Collection("refcoco", "unc", "refcoco_unc", {
         "train": Expected(16_994, 42_404, 120_624, confirmed=False),
@@ -72,8 +73,8 @@ COLLECTIONS = {
         "test": Expected(2_600, 5_023, 9_602, confirmed=False),
     }),
     "refcocog_google": Collection("refcocog", "google", "refcocog_google", {
-        "train": Expected(24_698, 44_822, None),
-        "val": Expected(4_650, 5_000, None),
+        "train": Expected(24_698, 44_822, 85_474),
+        "val": Expected(4_650, 5_000, 9_536),
     }),
 }  # fmt: skip
 
@@ -210,7 +211,7 @@ def check_counts(dataset: str, split: str, refs: Sequence[Ref]) -> None:
     }
     for name, number in found.items():
         wanted = getattr(expected, name)
-        if wanted is None or number == wanted:
+        if number == wanted:
             continue
         message = f"{dataset} {split} has {number:,} {name}, expected {wanted:,}"
         if name == "sentences" and not expected.confirmed:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import warnings
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,11 @@ def absent(model: str, download: bool = False) -> str | None:
         return None
     name = repository(model)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        known = [family.weights.split("/")[-1] for family in FAMILIES if family.weights]
+        near = get_close_matches(name, ["tiny", *known], n=1)
         raise MissingWeightsError(
-            f"no model {model!r}: give 'tiny', an existing folder or a hub id such as "
-            "'black-forest-labs/FLUX.1-Kontext-dev'"
+            f"no model {model!r}{f' (did you mean {near[0]!r}?)' if near else ''}: give 'tiny', an "
+            "existing folder or a hub id such as 'black-forest-labs/FLUX.1-Kontext-dev'"
         )
     if cached_index(name) is not None:
         return None
@@ -232,10 +235,10 @@ def _quantization(quantize: str | None, folder: Path) -> dict[str, Any]:
 
 
 def _from_pretrained(source: str, **options: Any) -> Any:
-    from diffusers import DiffusionPipeline
-
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # tqdm's too, of widgets that a notebook does not have
+        from diffusers import DiffusionPipeline
+
         return DiffusionPipeline.from_pretrained(source, **options)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ground_probe.emergence.attended import BEYOND, attended_words, sinks, summarise_words
 from ground_probe.emergence.claim import RIVALS, Claim, claim, seed_spread
-from ground_probe.emergence.collect import collect
+from ground_probe.emergence.collect import collect, collect_each
 from ground_probe.emergence.conditions import CONDITIONS, Spec, splits_of
-from ground_probe.emergence.effects import causal_check, effects
+from ground_probe.emergence.effects import causal_check, causal_sentences, effects
 from ground_probe.emergence.heads import chosen_heads, head_table
 from ground_probe.emergence.overlays import attention_map
 from ground_probe.emergence.paired import paired_probes, selectivity
@@ -44,9 +44,11 @@ __all__ = [
     "beside_controls",
     "best_blocks",
     "causal_check",
+    "causal_sentences",
     "chosen_heads",
     "claim",
     "collect",
+    "collect_each",
     "compare_templates",
     "effects",
     "head_table",

@@ -12,6 +12,7 @@ from ground_probe.emergence.paired import exceeded, later_steps, of_images
 from ground_probe.emergence.samples import INPUTS
 from ground_probe.emergence.table import beside_controls
 from ground_probe.errors import IncompleteError
+from ground_probe.probes import estimate
 
 RIVALS = {
     "separability": ("random_weights", *INPUTS, "control_labels"),
@@ -46,7 +47,8 @@ class Claim:
         delta: how far below the best step the claimed one may lie, in the probe's units.
         steps: a row a step, of the block that is best on val: its test value with interval,
             whether every control was run there, the highest control, the largest adjusted p of
-            exceeding a control, whether it exceeds all and whether it is within delta of the best.
+            exceeding a control, whether it exceeds all; how much it lies above the best step,
+            paired by image, with the lower end of that, and whether this is within delta.
         rivals: a row a step and control: its value and interval, and how much it is exceeded by.
         later: a row a step: how much the first step lies below it, paired by image.
     """
@@ -83,7 +85,7 @@ class Claim:
                 f"Shown: at step {row.step} (sigma {row.sigma:.2f}) the {self.stream} stream of "
                 f"{row.block} {_MEANING[self.labels]}, {self._of(row)}; the highest of "
                 f"{len(RIVALS[self.labels])} controls is {self._rival(row)}, adjusted p "
-                f"{row.p:.2g}; the best step, {self.best.step}, has {self.best.value:.2f}."
+                f"{row.p:.2g}; {self._near(row)}."
             )
         tested = self.steps[self.steps.tested]
         if not len(tested):
@@ -94,8 +96,14 @@ class Claim:
             f"Not shown: at none of the steps {', '.join(map(str, tested.step))} the {self.stream} "
             f"stream {_MEANING[self.labels]} above every control and within {self.delta} of its "
             f"best; nearest is step {row.step}, {self._of(row)}, beside {self._rival(row)}, "
-            f"adjusted p {row.p:.2g}; the best step, {self.best.step}, has {self.best.value:.2f}."
+            f"adjusted p {row.p:.2g}; {self._near(row)}."
         )
+
+    def _near(self, row: pd.Series) -> str:
+        best = f"the best step, {self.best.step}, has {self.best.value:.2f}"
+        if row.step == self.best.step:
+            return best
+        return f"{best}, step {row.step} less it is {row.above:+.3f} (down to {row.above_low:+.3f})"
 
     def _of(self, row: pd.Series) -> str:
         return (
@@ -118,9 +126,11 @@ def claim(
 ) -> Claim:
     """The earliest step that exceeds every control and is within `delta` of the best step.
 
-    A step exceeds a control when its interval lies above the control's, and the paired difference
-    is above 0 with a sign-flip p that is adjusted for all steps and controls (max-T). The block of
-    each step is the best on val; random weights are given their own best one.
+    It is within delta when the interval of its paired difference to the step that is best on val
+    lies above -delta: a mean that happens to be near is not enough. A step exceeds a control when
+    its interval lies above the control's, and the paired difference is above 0 with a sign-flip p
+    that is adjusted for all steps and controls (max-T). The block of each step is the best on val;
+    random weights are given their own best one.
 
     Args:
         scores: one row an image.
@@ -152,18 +162,19 @@ def claim(
         probe,
         stream,
         delta,
-        _judged(cells, rivals, labels, delta),
+        _judged(cells, rivals, own, labels, delta),
         rivals,
         later_steps(own),
     )
 
 
-def _judged(cells, rivals, labels: str, delta: float) -> pd.DataFrame:
-    best = cells.loc[cells.val.idxmax(), "value"]
+def _judged(cells, rivals, own, labels: str, delta: float) -> pd.DataFrame:
+    best = own[cells.loc[cells.val.idxmax(), "step"]]
     rows = []
     for cell in cells.itertuples():
         of = rivals[rivals.step == cell.step]
         tested = set(of.control) == set(RIVALS[labels])
+        above = estimate((own[cell.step] - best).to_numpy())
         top = of.loc[of.high.idxmax()] if len(of) else None
         rows.append(
             {
@@ -173,7 +184,9 @@ def _judged(cells, rivals, labels: str, delta: float) -> pd.DataFrame:
                 "rival_high": top.high if len(of) else np.nan,
                 "p": of.p.max() if len(of) else np.nan,
                 "exceeds": bool(tested and cell.low > of.high.max() and of.p.max() < _SIGNIFICANT),
-                "within_delta": bool(cell.value >= best - delta),
+                "above": above.value,
+                "above_low": above.low,
+                "within_delta": bool(above.low >= -delta),
             }
         )
     kept = ["step", "sigma", "block", "val", "value", "low", "high", "n_images"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ground_probe.datasets.example import RefExample
-from ground_probe.editors import Editor
+from ground_probe.editors import Editor, encoded_once
 from ground_probe.emergence.causal import intervene
 from ground_probe.emergence.conditions import Spec
 from ground_probe.emergence.reduced import reduced
@@ -46,28 +46,52 @@ def collect(
         InputError: the folder holds other choices under the same name.
         IncompleteError: no example offers the spec's condition.
     """
-    settings = {
+    (found,) = collect_each(editor, split, {control or spec.condition: spec}, folder)
+    return found
+
+
+def collect_each(
+    editor: Editor, split: Sequence[RefExample], specs: Mapping[str, Spec], folder: Path | str
+) -> list[Samples]:
+    """What `collect` gives for each of several specs, image by image: its encoding is shared.
+
+    Args:
+        editor: from `load_editor`.
+        split: from `load_split`.
+        specs: by the name of what each is a control for.
+        folder: as that of `collect`.
+
+    Raises:
+        InputError: as `collect`.
+        IncompleteError: as `collect`.
+    """
+    told_apart = {
         "editor": [editor.name, editor.revision, fingerprint(editor)],
         "data": [split.dataset, split.split, split.revision],
-        "spec": asdict(spec),
     }
-    place = _settled(writable_folder(folder), json.loads(json.dumps(settings)))
+    folder = writable_folder(folder)
+    places = [
+        _settled(folder, json.loads(json.dumps({**told_apart, "spec": asdict(spec)})))
+        for spec in specs.values()
+    ]
     expressions = split.expressions
-    files = []
-    title = " ".join([split.split, control or spec.condition, f"seed {spec.seed}"])
-    for position, key in enumerate(tqdm(split.keys, desc=title, unit="image", leave=False)):
-        path = place / f"{digest([key, _asked(expressions, spec)])}.safetensors"
-        if not path.exists() and not _keep(editor, split[position], expressions, spec, path):
-            continue
-        files.append(path)
-    if not files:
-        raise IncompleteError(f"no example of {split.dataset} {split.split} has {spec.condition!r}")
-    return Samples.open(
-        files,
-        split="val" if split.split == "val" else "test",
-        control=control or spec.condition,
-        seed=spec.seed,
-    )
+    files: list[list[Path]] = [[] for _ in specs]
+    title = f"{split.split}: {', '.join(specs) if len(specs) < 4 else f'{len(specs)} runs each'}"
+    with encoded_once(editor):
+        for position, key in enumerate(tqdm(split.keys, desc=title, unit="image", leave=False)):
+            for spec, place, found in zip(specs.values(), places, files, strict=True):
+                path = place / f"{digest([key, _asked(expressions, spec)])}.safetensors"
+                if path.exists() or _keep(editor, split[position], expressions, spec, path):
+                    found.append(path)
+    opened = []
+    for (control, spec), found in zip(specs.items(), files, strict=True):
+        if not found:
+            raise IncompleteError(
+                f"no example of {split.dataset} {split.split} has {spec.condition!r}"
+            )
+        side = "val" if split.split == "val" else "test"
+        opened.append(Samples.open(found, split=side, control=control, seed=spec.seed))
+    return opened
 
 
 def fingerprint(editor: Editor) -> str:
@@ -97,10 +121,10 @@ def _keep(
 ) -> bool:
     """Run the editor on one example and write its file; False where there is nothing to ask."""
     told = spec.instruction(example, expressions)
-    planned = told and intervene(editor, example, told, spec)
-    if not planned:
+    plan = told and intervene(editor, example, told, spec)
+    if not plan:
         return False
-    arrays, about = reduced(editor, example, *planned, spec)
+    arrays, about = reduced(editor, example, plan, spec)
     with whole_file(path) as part:
         save_file(arrays, part, metadata={"about": json.dumps(about)})
     return True

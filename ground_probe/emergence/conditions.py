@@ -31,7 +31,7 @@ class Spec:
         visible: measure how far the image has visibly changed at each step.
         seed: of the noise; an example's noise depends on it and on the example's key.
         intervention: what disturbs the text on its way, "none" or one of `causal.INTERVENTIONS`.
-        at: the blocks that it disturbs, "all" or one of them.
+        at: where: "input", at one block, or at "all" of them.
     """
 
     template: str = "Change the color of {expression} to red"

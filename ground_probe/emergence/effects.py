@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
-from ground_probe.emergence.causal import causal_specs
-from ground_probe.emergence.collect import collect
+from ground_probe.emergence.causal import INPUT, RANDOM, WAYS, causal_specs, has_pooled
+from ground_probe.emergence.collect import collect_each
 from ground_probe.emergence.conditions import Spec
 from ground_probe.emergence.samples import Samples
 from ground_probe.emergence.scores import score
 from ground_probe.emergence.visible import PLACES, VIEWS
-from ground_probe.probes import compare
+from ground_probe.probes import compare, holm
+
+NONE = "none"
+_SIGNIFICANT = 0.05
+_SAID = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}
 
 
 def causal_check(
@@ -32,26 +37,29 @@ def causal_check(
         split: a few examples of test.
         spec: of the study.
         folder: where samples lie.
-        blocks: where to intervene; what they hand on reaches only the blocks after them.
+        blocks: where to intervene besides the input; what they hand on reaches only the blocks
+            after them.
     """
-    return [
-        collect(editor, split, each, folder, control=_name(each))
-        for each in causal_specs(spec, blocks)
-    ]
+    specs = causal_specs(spec, blocks, has_pooled(editor))
+    return collect_each(editor, split, {_name(each): each for each in specs}, folder)
 
 
 def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:
-    """Each intervention less none, paired by image.
+    """What each intervention moves, paired by image: less none, and patches less their controls.
+
+    What is declared before anybody looks: at the input, the text's rows, the pooled vector and both
+    of another object's expression, each less its own norm-matched random control, in both measures.
+    Their p are adjusted together (Holm); all else is exploratory, with the p of each row alone.
 
     Args:
         fit: of val, undisturbed; the probe is fitted on it.
         changed: from `causal_check`, the undisturbed collection first.
 
     Returns:
-        a row for each measure and intervention. "grounding" is the linear probe's AUC at the last
-        block, reference stream; "edit" is the change that the first step predicts of the referent
-        less that of the other objects. p is a sign-flip p times the number of interventions
-        (Bonferroni).
+        a row for each measure, intervention and what it is held against. "grounding" is the linear
+        probe's AUC at the last block, reference stream; "edit" is the change that the first step
+        predicts of the referent less that of the other objects. p is a sign-flip p, p_holm is NaN
+        where a row is exploratory.
     """
     stream = "reference" if "reference" in fit.streams else "noise"
     scores = score(fit, changed, cells=[(fit.blocks[-1], stream, 0)], title="causal check")
@@ -65,24 +73,66 @@ def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:
     }
     rows = []
     for measure, values in measures.items():
-        none = values[changed[0].control]
-        for each in changed[1:]:
-            pair = pd.concat([values[each.control], none], axis=1, keys=["with", "none"]).dropna()
-            found = compare(pair["with"].to_numpy(), pair["none"].to_numpy())
+        for name, against in _pairs([each.control for each in changed]):
+            pair = pd.concat([values[name], values[against]], axis=1, keys=["with", "less"])
+            pair = pair.dropna()
+            found = compare(pair["with"].to_numpy(), pair["less"].to_numpy())
             rows.append(
                 {
                     "measure": measure,
-                    "intervention": each.control,
-                    "none": pair["none"].mean(),
+                    "intervention": name,
+                    "against": against,
                     "value": pair["with"].mean(),
+                    "less": pair["less"].mean(),
                     "difference": found.value,
                     "low": found.low,
                     "high": found.high,
                     "n_images": found.n,
-                    "p": min(1.0, found.p * (len(changed) - 1)),
+                    "p": found.p,
+                    "declared": against != NONE and name.endswith(f" at {INPUT}"),
                 }
             )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows).assign(p_holm=np.nan)
+    declared = table["declared"].to_numpy()
+    table.loc[declared, "p_holm"] = holm(table.p[declared])
+    return table
+
+
+def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
+    """By which way language comes in, or that it is not shown.
+
+    Args:
+        effects: from `effects`.
+        measure: "grounding" or "edit".
+    """
+    rows = effects[(effects.measure == measure) & effects.declared].set_index("intervention")
+    bare = effects[(effects.measure == measure) & (effects.against == NONE)]
+    said = []
+    for way, name in _SAID.items():
+        if f"{way} at {INPUT}" not in rows.index:
+            continue
+        row = rows.loc[f"{way} at {INPUT}"]
+        undisturbed = bare[bare.intervention == row.name].less.item()
+        moved = row.p_holm < _SIGNIFICANT and row.high < 0
+        said.append(
+            f"{name}: {undisturbed:.2f} undisturbed, {row.value:.2f} with another object's "
+            f"expression, {row.less:.2f} moved as far at random; {row.difference:+.2f} "
+            f"[{row.low:+.2f}, {row.high:+.2f}] on {row.n_images} images, Holm p {row.p_holm:.2g}, "
+            + ("used." if moved else "use not shown.")
+        )
+    if len(said) == 1:
+        said.append("This editor has no pooled vector of the text.")
+    return f"{measure}, patched at the input. " + " ".join(said)
+
+
+def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every intervention and none; every patch and its random control."""
+    for name in names[1:]:
+        yield name, NONE
+    for name in names[1:]:
+        kind, _, at = name.partition(" at ")
+        if kind in WAYS:
+            yield name, f"{kind}{RANDOM} at {at}"
 
 
 def _edit(samples: Samples) -> pd.Series:
@@ -94,4 +144,4 @@ def _edit(samples: Samples) -> pd.Series:
 
 
 def _name(spec: Spec) -> str:
-    return "none" if spec.intervention == "none" else f"{spec.intervention} at {spec.at}"
+    return NONE if spec.intervention == NONE else f"{spec.intervention} at {spec.at}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from ground_probe.capture import Trace, trace
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
-from ground_probe.emergence.causal import Told
+from ground_probe.emergence.causal import Plan, replaced_inputs
 from ground_probe.emergence.conditions import Spec
 from ground_probe.emergence.samples import MAPS
 from ground_probe.emergence.tokens import KeepSampled, Tokens, sample_tokens
@@ -25,22 +24,23 @@ Arrays = dict[str, np.ndarray]
 _RGB_CELLS = 4
 
 
-def reduced(
-    editor: Editor, example: RefExample, told: Told, changes: Sequence[Any], spec: Spec
-) -> tuple[Arrays, dict]:
+def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tuple[Arrays, dict]:
     """What is kept of one example: arrays by name, and what they are about."""
     tokens = sample_tokens(editor.geometry(example.image), example, spec.tokens)
-    with denoiser_inputs(editor.denoiser) as given:
+    with (
+        denoiser_inputs(editor.denoiser) as given,
+        replaced_inputs(editor.denoiser, plan.inputs),
+    ):
         traced = trace(
             editor,
             example.image,
-            *told,
+            *plan.told,
             steps=spec.steps,
             num_steps=spec.num_steps,
             attention=True if spec.heads else "mean",
             keep=KeepSampled(tokens, spec.width),
             prediction=spec.visible,
-            interventions=changes,
+            interventions=plan.changes,
             seed=spec.noise_seed(example.key),
         )
     arrays, about = packed(traced, tokens, example.key, example.image_id)
@@ -51,7 +51,7 @@ def reduced(
         arrays["vae_latent"] = reference[torch.from_numpy(tokens.place)].float().cpu().numpy()
     if spec.visible:
         arrays |= _visible(editor, example, traced, inputs, tokens)
-    about |= {"expression": example.expression, "instruction": told[0]}
+    about |= {"expression": example.expression, "instruction": plan.told[0]}
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, about
 
 

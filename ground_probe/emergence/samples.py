@@ -75,13 +75,20 @@ class Samples:
     def rows(self) -> pd.DataFrame:
         """One row a token: example, image, labels and place; the order of all other arrays."""
         names = ("target", "distractor", "rest", "place")
-        parts = []
+        parts, abouts = [], []
         for path in self.files:
-            about = _about(path)
             with safe_open(path, framework="np") as file:
-                part = pd.DataFrame({name: file.get_tensor(name) for name in names})
-            parts.append(part.assign(key=about["key"], image_id=about["image_id"]))
-        return pd.concat(parts, ignore_index=True)
+                parts.append([file.get_tensor(name) for name in names])
+            abouts.append(_about(path))
+        columns = map(np.concatenate, zip(*parts, strict=True))
+        frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
+        times = [len(part[0]) for part in parts]
+        return frame.assign(
+            **{
+                name: np.repeat(np.array([about[name] for about in abouts], dtype=object), times)
+                for name in ("key", "image_id")
+            }
+        )
 
     def hidden(self, cell: Cell) -> Float[np.ndarray, "rows width"]:
         """The hidden states of a cell."""

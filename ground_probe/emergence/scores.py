@@ -27,7 +27,7 @@ AUC: where nothing is told it is about the object's share of the tokens."""
 
 LINEAR = tuple(name for name, (kind, _) in FITTED.items() if kind == "linear")
 
-_FOLDS = 5
+FOLDS = 5
 
 
 def score(
@@ -150,7 +150,7 @@ def _fitted(
 def _scores(kind: str, stack: Stack, features, truth, asked) -> Float[np.ndarray, " asked"]:
     """Scores of the rows that are asked about: val in folds, all others from the whole of val."""
     group, beyond = stack.group[asked], np.unique(stack.group[~stack.fitted]).tolist()
-    how = {"folds": _FOLDS, "test_groups": beyond or None, "inside": bool(beyond)}
+    how = {"folds": FOLDS, "test_groups": beyond or None, "inside": bool(beyond)}
     if kind == "linear":
         return probe_grid([features], truth, group, **how).scores[0]
     return held_out_scores(features, truth, group, probe=kind, **how)

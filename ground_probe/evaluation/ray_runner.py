@@ -156,6 +156,8 @@ def _ray() -> Any:
 
 
 def _local_cluster(workers: int | None, stack: ExitStack) -> dict[str, Any]:
+    # Workers are all of the work: behind every other process, as Ray has them, they would starve.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray's socket paths must stay below 107 bytes, so the folder's own path is short.
     folder = tempfile.TemporaryDirectory(prefix="ground-probe-ray-", ignore_cleanup_errors=True)
     return {

@@ -6,6 +6,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,22 +70,25 @@ class Job:
             RuntimeError: the device failed (any CUDA error but out of memory): nothing that this
                 process computes from here on can be trusted, so it must end.
         """
-        for item in chunk:
-            start = time.perf_counter()
-            try:
-                example = self.split[item.index]
-                masks = _with_memory(partial(self.masks, editor, example, item.keys))
-            except Exception as error:
-                if _device_failed(error):
-                    raise
-                seconds = time.perf_counter() - start
-                yield [error_row(key, error, seconds) for key in item.keys.values()]
-                continue
+        with _sharing(editor):
+            for item in chunk:
+                yield self._rows(editor, item)
+
+    def _rows(self, editor: Any, item: Item) -> Rows:
+        start = time.perf_counter()
+        try:
+            example = self.split[item.index]
+            masks = _with_memory(partial(self.masks, editor, example, item.keys))
+        except Exception as error:
+            if _device_failed(error):
+                raise
             seconds = time.perf_counter() - start
-            yield [
-                _counted(key, masks.get(method), example.mask, method, seconds)
-                for method, key in item.keys.items()
-            ]
+            return [error_row(key, error, seconds) for key in item.keys.values()]
+        seconds = time.perf_counter() - start
+        return [
+            _counted(key, masks.get(method), example.mask, method, seconds)
+            for method, key in item.keys.items()
+        ]
 
     def masks(self, editor: Any, example: RefExample, methods: Sequence[str]) -> dict[str, Any]:
         """The masks of the methods asked for, with one call of the segmenter at most."""
@@ -97,6 +101,15 @@ class Job:
             )
             masks |= found if isinstance(found, Mapping) else {asked[0]: found}
         return masks
+
+
+def _sharing(editor: Any) -> AbstractContextManager[None]:
+    """Sentences of one image share its encoding; what needs no editor needs no torch."""
+    if editor is None:
+        return nullcontext()
+    from ground_probe.editors import encoded_once
+
+    return encoded_once(editor)
 
 
 def _baseline(name: str, editor: Any, example: RefExample) -> Mask | GroundProbeError:

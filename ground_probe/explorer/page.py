@@ -49,8 +49,11 @@ class Explorer:
         path = writable_folder(Path(path).parent) / Path(path).name
         if path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder; give a file such as seen.html")
-        with whole_file(path) as part:
-            part.write_text(self.html, encoding="utf-8")
+        try:
+            with whole_file(path) as part:
+                part.write_text(self.html, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}; choose another") from error
         return path
 
     def _repr_html_(self) -> str:
@@ -76,9 +79,9 @@ def explore(
 ) -> Explorer:
     """Look inside an editor, by block and step, in one page with sliders.
 
-    The page shows the attention of image tokens to each token of the instruction, how alike the
-    features of image tokens are, and the mask of `segment`. It stays under 2 MB: a large grid is
-    averaged, a deep editor is shown at evenly spaced blocks, and the page says so.
+    The page shows how alike the features of image tokens are, the attention of image tokens to each
+    token of the instruction, where `segment` looks, and its mask. It stays under 2 MB: a large grid
+    is averaged, a deep editor is shown at evenly spaced blocks, and the page says so.
 
     Args:
         editor: from `load_editor`.
@@ -185,11 +188,15 @@ def _data(view: View, size_px: tuple[int, int]) -> dict[str, Any]:
 
 
 def _start(view: View) -> int:
-    """The block whose attention to the expression is most like where the segmenter looked."""
-    maps = view.attention[:, 0, -1, list(view.own)].sum(1)
-    centred = maps - maps.mean(1, keepdims=True)
+    """The block whose features, compared with those where it looked most, are most like the score.
+
+    Attention is no guide: in most blocks the mean over heads does not tell the object.
+    """
+    rows = view.features[:, 0, -1]
+    maps = rows @ rows[:, view.prior.argmax(), :, None]
+    centred = (maps - maps.mean(1, keepdims=True))[..., 0]
     length = np.linalg.norm(centred, axis=1).clip(1e-30)
-    return int(np.argmax(centred @ view.prior.flatten() / length))
+    return int(np.argmax(centred @ view.score.flatten() / length))
 
 
 def _still(view: View, about: str) -> Image.Image:

@@ -9,13 +9,13 @@ from ground_probe.errors import unknown
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU by its data sheet.
+    """A GPU by its maker.
 
     Args:
         name: how `plan` calls it.
         tflops: peak dense bfloat16 TFLOP/s, without sparsity.
         memory_gb: in 10^9 bytes.
-        source: of both numbers.
+        source: address of the page or paper that states both numbers.
     """
 
     name: str
@@ -29,15 +29,22 @@ class Gpu:
         return self.memory_gb * 1e9 / 2**30
 
 
-# Data sheets give the double with sparsity: these are the dense halves.
+_NVIDIA = "https://www.nvidia.com"
+# Some of the sources state bfloat16 with sparsity, which is the double: 1,979 for H200 and H100.
+# L40S is 362.05, 733 with sparsity; RTX4090 is with FP32 accumulate, appendix A of its source.
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu("H200", 989.5, 141, "NVIDIA H200 data sheet, SXM: BF16 1,979 with sparsity"),
-        Gpu("H100", 989.5, 80, "NVIDIA H100 data sheet, SXM: BF16 1,979 with sparsity"),
-        Gpu("A100", 312, 80, "NVIDIA A100 data sheet, 80 GB: BF16 312, 624 with sparsity"),
-        Gpu("L40S", 362, 48, "NVIDIA L40S data sheet: BF16 362, 733 with sparsity"),
-        Gpu("RTX4090", 165.2, 24, "NVIDIA Ada white paper: BF16, FP32 accumulate 165.2"),
+        Gpu("H200", 989.5, 141, f"{_NVIDIA}/en-us/data-center/h200/"),
+        Gpu("H100", 989.5, 80, f"{_NVIDIA}/en-us/data-center/h100/"),
+        Gpu("A100", 312, 80, f"{_NVIDIA}/en-us/data-center/a100/"),
+        Gpu("L40S", 362, 48, f"{_NVIDIA}/en-us/data-center/l40s/"),
+        Gpu(
+            "RTX4090",
+            165.2,
+            24,
+            "https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf",
+        ),
     )
 }
 

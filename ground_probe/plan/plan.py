@@ -70,7 +70,7 @@ class Plan:
         missing: modules that could not be counted.
         dataset: see `load_split`.
         split: of the data set.
-        sentences: of the split; None where their number is not known.
+        sentences: of the split.
         native_px: (height, width) of a photo for the model.
         tokens: image tokens and text tokens of one forward.
         blocks: of the denoiser: how many are needed, of how many.
@@ -87,7 +87,7 @@ class Plan:
     missing: tuple[str, ...]
     dataset: str
     split: str
-    sentences: int | None
+    sentences: int
     native_px: tuple[int, int]
     tokens: tuple[int, int]
     blocks: tuple[int, int]
@@ -110,11 +110,11 @@ class Plan:
             f"{FULL_STEPS} steps": float(encoded + full),
         }
 
-    def hours(self) -> dict[str, float | None]:
+    def hours(self) -> dict[str, float]:
         """Of the device at the assumed utilisation, for the whole split."""
         speed = self.device.tflops * 1e12 * self.utilisation
         return {
-            name: None if self.sentences is None else self.sentences * flops / speed / 3600
+            name: self.sentences * flops / speed / 3600
             for name, flops in self.per_sentence().items()
         }
 
@@ -124,13 +124,12 @@ class Plan:
         return json.loads(json.dumps({**asdict(self), **derived, "fits": self.memory.fits}))
 
     def __str__(self) -> str:
-        sentences = "unknown" if self.sentences is None else f"{self.sentences:,}"
         need, of = self.blocks
         looks, before = self.looks
         device, memory, flops = self.device, self.memory, self.flops
         lines = [
             f"{self.model}, structure from {self.source}",
-            f"{self.dataset} {self.split}: {sentences} sentences; a photo is "
+            f"{self.dataset} {self.split}: {self.sentences:,} sentences; a photo is "
             f"{self.native_px[0]} x {self.native_px[1]} px to the model, {self.tokens[0]:,} image "
             f"and {self.tokens[1]:,} text tokens",
             f"recipe {self.recipe}: {looks} x ({before} steps + {need} of {of} blocks)",
@@ -149,12 +148,11 @@ class Plan:
             f"{'with encoding, for the split':<28}{'TFLOP':>10}{'hours':>10}",
         ]
         for name, hours in self.hours().items():
-            shown = "unknown" if hours is None else _short(hours)
             tflop = _short(self.per_sentence()[name] / 1e12)
-            lines.append(f"  {name:<26}{tflop:>10}{shown:>10}")
+            lines.append(f"  {name:<26}{tflop:>10}{_short(hours):>10}")
         lines += [
             f"  on one {device.name}, {device.tflops:g} TFLOP/s dense bf16 at "
-            f"{self.utilisation:.0%} ({device.source})",
+            f"{self.utilisation:.0%}: {device.source}",
             "",
             "GiB of weights",
             *(f"  {name:<26}{_short(gib):>10}" for name, gib in memory.parts.items()),
@@ -280,7 +278,7 @@ def _memory(
     return Memory(sizes, dropped, text, peak, device.memory_gib)
 
 
-def _sentences(dataset: str, split: str) -> int | None:
+def _sentences(dataset: str, split: str) -> int:
     if dataset in GENERATED:
         return len(load_split(dataset, split))
     return refcoco.COLLECTIONS[dataset].splits[split].sentences

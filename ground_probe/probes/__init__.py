@@ -20,7 +20,7 @@ from ground_probe.probes.held_out import (
     neighbours_auc,
     prototype_auc,
 )
-from ground_probe.probes.intervals import Difference, Estimate, compare, estimate, max_t
+from ground_probe.probes.intervals import Difference, Estimate, compare, estimate, holm, max_t
 from ground_probe.probes.mdl import mdl_compression
 from ground_probe.probes.per_image import per_image, score_estimate
 from ground_probe.probes.rows import hard_labels
@@ -37,6 +37,7 @@ __all__ = [
     "fisher_ratio",
     "hard_labels",
     "held_out_scores",
+    "holm",
     "linear_probe_auc",
     "max_t",
     "mdl_compression",

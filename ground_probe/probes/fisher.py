@@ -53,7 +53,7 @@ def fisher_ratio(
     return estimate(_traces(features, labels, groups, **how))
 
 
-def _traces(features, labels, groups, **how) -> Float[np.ndarray, " images"]:
+def _traces(features: Any, labels: Any, groups: Any, **how: Any) -> Float[np.ndarray, " images"]:
     labels, groups = checked_labels(labels, groups)
     features = as_array(checked_features(features, len(labels)))
     fold = fold_of(groups, labels, **how)

@@ -27,6 +27,7 @@ from ground_probe.probes.rows import (
     outer_folds,
 )
 
+Rows = np.ndarray
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -109,27 +110,35 @@ def linear_classifier() -> GridSearchCV:
     return GridSearchCV(logistic, choices, cv=LeaveOneGroupOut(), scoring="neg_log_loss")
 
 
-def _estimate(probe, features, labels, groups, *, examples=None, **how) -> Estimate:
+def _estimate(
+    probe: str,
+    features: Any,
+    labels: Any,
+    groups: Any,
+    *,
+    examples: Any = None,
+    **how: Any,
+) -> Estimate:
     scores = held_out_scores(features, labels, groups, probe=probe, **how)
     return score_estimate(scores, labels, groups, examples=examples)
 
 
-def _linear(train, labels, fold, test):
+def _linear(train: Rows, labels: Rows, fold: Rows, test: Rows) -> Rows:
     return linear_classifier().fit(train, labels, groups=fold).decision_function(test)
 
 
-def _discriminant(train, labels, _fold, test):
+def _discriminant(train: Rows, labels: Rows, _fold: Rows, test: Rows) -> Rows:
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
     return lda.fit(train, labels).decision_function(test)
 
 
-def _prototype(train, labels, _fold, test):
+def _prototype(train: Rows, labels: Rows, _fold: Rows, test: Rows) -> Rows:
     prototypes = np.stack([train[labels].mean(axis=0), train[~labels].mean(axis=0)])
     to_object, to_rest = cosine_similarity(test, prototypes).T
     return to_object - to_rest
 
 
-def _neighbours(train, labels, _fold, test):
+def _neighbours(train: Rows, labels: Rows, _fold: Rows, test: Rows) -> Rows:
     nearest = KNeighborsClassifier(n_neighbors=min(20, len(train)), weights="distance")
     return nearest.fit(train, labels).predict_proba(test)[:, 1]
 

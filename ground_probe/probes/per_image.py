@@ -122,7 +122,9 @@ def _average_precision(
 def _each(metric: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np.ndarray]:
     """A metric of one image's scores and labels, made to run over all images that have both."""
 
-    def over_images(scores, labels, image, images):
+    def over_images(
+        scores: np.ndarray, labels: np.ndarray, image: np.ndarray, images: int
+    ) -> np.ndarray:
         order = np.argsort(image, kind="stable")
         cuts = np.cumsum(np.bincount(image, minlength=images))[:-1]
         rows = zip(np.split(scores[order], cuts), np.split(labels[order], cuts), strict=True)

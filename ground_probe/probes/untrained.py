@@ -25,14 +25,13 @@ def silhouette(
     labels, groups = checked_labels(labels, groups)
     features = as_array(checked_features(features, len(labels)))
     features = StandardScaler().fit_transform(features)
-    return estimate(
-        [
-            silhouette_score(features[rows], labels[rows])
-            if 0 < labels[rows].sum() < len(rows)
-            else np.nan
-            for rows in (np.flatnonzero(groups == image) for image in np.unique(groups))
-        ]
-    )
+    per_image = [
+        silhouette_score(features[rows], labels[rows])
+        if 0 < labels[rows].sum() < len(rows)
+        else np.nan
+        for rows in (np.flatnonzero(groups == image) for image in np.unique(groups))
+    ]
+    return estimate(np.array(per_image))
 
 
 def attention_auc(

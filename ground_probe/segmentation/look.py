@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 from torch import nn
@@ -38,6 +39,7 @@ class Look:
         blocks: every block of the denoiser, in order.
         expression: what refers.
         image: RGB.
+        device: where the editor runs.
     """
 
     traces: tuple[Trace, ...]
@@ -45,6 +47,7 @@ class Look:
     blocks: tuple[str, ...]
     expression: str
     image: Image.Image
+    device: str | torch.device = "cpu"
     _kept: dict[str, tuple[Hashable, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -150,7 +153,7 @@ def look_each(
                 seen[each] = trace(editor, image, each.instruction, each.phrase, **given)
     picture = image.convert("RGB")
     return [
-        Look(tuple(map(seen.get, a)), tuple(map(seen.get, b)), every, words, picture)
+        Look(tuple(map(seen.get, a)), tuple(map(seen.get, b)), every, words, picture, editor.device)
         for a, b, words in zip(own, nulls, expressions, strict=True)
     ]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -95,7 +96,7 @@ class Scene:
         """The same scene with one object gone."""
         return replace(self, objects=self.objects[:index] + self.objects[index + 1 :])
 
-    def changed(self, index: int, **attributes: str) -> Scene:
+    def changed(self, index: int, **attributes: Any) -> Scene:
         """The same scene with another shape or color of one object."""
         new = replace(self.objects[index], **attributes)
         return replace(self, objects=(*self.objects[:index], new, *self.objects[index + 1 :]))

@@ -93,7 +93,7 @@ def build_pipeline() -> FluxKontextPipeline:
             hidden_size=POOLED_WIDTH,
             intermediate_size=2 * POOLED_WIDTH,
             projection_dim=POOLED_WIDTH,
-            num_hidden_layers=1,
+            num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=TEXT_TOKENS,
             **ends,

@@ -25,12 +25,13 @@ class Stage:
         side_px: Side of the training scenes; objects keep their size, larger scenes hold more.
         styles: Expression styles, drawn with equal probability.
         twins: Probability that an object is told apart by its place alone.
-        one_color: Probability that all objects of a scene have one color, so that shape or size
-            tells them apart.
-        legend: Probability that a scene is colored by the legend of shapes.
+        alike: Probability that all objects of a scene have one shape, one color or both, so that
+            what is left tells them apart.
+        legend: Probability that a scene is colored by a legend of shapes or sizes.
         pure_noise: Share of batches at sigma = 1, where only language can explain the edit.
         noise_tokens: Share of the noise tokens that are computed in those batches; at sigma = 1
             they are all alike.
+        reference_tokens: Share of the reference tokens that are computed.
     """
 
     name: str
@@ -38,23 +39,26 @@ class Stage:
     side_px: int
     styles: tuple[str, ...]
     twins: float
-    one_color: float
+    alike: float
     legend: float
     pure_noise: float
     noise_tokens: float
+    reference_tokens: float
 
 
-AUTOENCODER_UNTIL = 0.07
+AUTOENCODER_UNTIL = 0.05
+_SHARED = (("shape",), ("color",), ("shape", "color"))
 _ALL = ("scenes", "scenes+", "scenes+", "scenesg")
 STAGES = (
-    Stage("words", 0.30, 64, ("scenes+",), 0.1, 0.3, 0.5, 0.9, 0.4),
-    Stage("places", 0.58, 64, _ALL, 0.35, 0.4, 0.4, 0.95, 0.4),
-    Stage("shapes", 0.81, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4),
-    Stage("together", 0.84, 64, _ALL, 0.3, 0.25, 0.1, 0.95, 0.4),
-    Stage("more objects", 0.885, 96, _ALL, 0.3, 0.25, 0.1, 0.9, 0.3),
-    Stage("full size", 0.96, 128, _ALL, 0.35, 0.25, 0.0, 0.8, 0.25),
-    Stage("all noise levels", 1.00, 128, _ALL, 0.35, 0.2, 0.0, 0.4, 0.25),
+    Stage("words", 0.20, 64, ("scenes+",), 0.1, 0.3, 0.5, 0.9, 0.4, 1.0),
+    Stage("places", 0.39, 64, _ALL, 0.35, 0.4, 0.4, 0.95, 0.4, 1.0),
+    Stage("shapes", 0.54, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4, 1.0),
+    Stage("together", 0.57, 64, _ALL, 0.3, 0.6, 0.1, 0.95, 0.4, 1.0),
+    Stage("more objects", 0.60, 96, _ALL, 0.3, 0.6, 0.1, 0.9, 0.3, 1.0),
+    Stage("full size", 0.95, 128, _ALL, 0.25, 0.6, 0.0, 0.88, 0.2, 0.42),
+    Stage("all noise levels", 1.00, 128, _ALL, 0.3, 0.4, 0.0, 0.5, 0.25, 1.0),
 )
+
 AUTOENCODER_BATCH = 4
 EDITS_A_BATCH = 32
 EDITS_A_SCENE = 4
@@ -84,10 +88,10 @@ class EditBatches(Dataset):
         before, after, texts, owner = [], [], [], []
         while len(texts) < EDITS_A_BATCH:
             scene = sample_scene(rng, self.stage.side_px, self.stage.twins)
-            if rng.random() < self.stage.one_color:
-                scene = _one_color(scene)
+            if rng.random() < self.stage.alike:
+                scene = _alike(rng, scene)
             if rng.random() < self.stage.legend:
-                edits = [by_legend(scene)]
+                edits = [by_legend(scene, str(rng.choice(["shape", "size"])))]
             else:
                 count = min(EDITS_A_SCENE, EDITS_A_BATCH - len(texts))
                 sampled = sample_edits(rng, scene, self.stage.styles, count)
@@ -101,9 +105,12 @@ class EditBatches(Dataset):
         return _pixels(before), _pixels(after), torch.tensor(ids), torch.tensor(owner)
 
 
-def _one_color(scene: Scene) -> Scene:
+def _alike(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with all objects of one shape, one color, or both, so that the rest matters."""
+    shared = _SHARED[rng.integers(len(_SHARED))]
+    common = {name: getattr(scene.objects[0], name) for name in shared}
     for index in range(1, len(scene.objects)):
-        scene = scene.changed(index, color=scene.objects[0].color)
+        scene = scene.changed(index, **common)
     return scene
 
 

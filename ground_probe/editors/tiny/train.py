@@ -168,26 +168,32 @@ class Run:
             for before, after, ids, owner in self.batches(EditBatches(stage, self.seed)):
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
                 pure_noise = torch.rand((), generator=generator).item() < stage.pure_noise
-                changed, kept = editor_loss(
-                    self.pipeline,
-                    encode(vae, before)[owner],
-                    encode(vae, after),
-                    ids,
-                    stage.side_px,
-                    pure_noise,
-                    stage.noise_tokens,
-                    generator,
-                )
                 steps = self.step - self.editor_from
                 ramp = min(1.0, steps / 300)  # copying is learned first
                 self._set_rate(steps)
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
-                (ramp * changed + kept).backward()
+                references, edited = encode(vae, before), encode(vae, after)
+                total = torch.zeros(2)
+                for scene, reference in enumerate(references):
+                    own = owner == scene
+                    losses = editor_loss(
+                        self.pipeline,
+                        reference,
+                        edited[own],
+                        ids[own],
+                        stage,
+                        pure_noise,
+                        generator,
+                    )
+                    losses = torch.stack(losses) * own.sum() / len(own)
+                    (ramp * losses[0] + losses[1]).backward()
+                    total += losses.detach().cpu()
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 for optimizer in self.optimizers:
                     optimizer.step()
-                self.advance(stage.name, changed=changed.item(), kept=kept.item())
+                changed, kept = total.tolist()
+                self.advance(stage.name, changed=changed, kept=kept)
                 if self.progress >= stage.until:
                     break
         self.save()
