@@ -74,7 +74,7 @@ def overlay(
     axes.imshow(image)
     _lay(axes, mask)
     if gold is not None:
-        axes.contour(gold, levels=[0.5], colors="white", linestyles="dashed", linewidths=1)
+        _outline(axes, gold)
     axes.set_axis_off()
     axes.set_title(title, fontsize=9)
     return _about(figure, about)
@@ -85,6 +85,7 @@ def contact_sheet(
     *,
     about: str,
     maps: Sequence[Bool[np.ndarray, "height width"] | Float[np.ndarray, "height width"]] = (),
+    golds: Sequence[Bool[np.ndarray, "height width"]] = (),
     titles: Sequence[str] = (),
     columns: int = 4,
 ) -> Figure:
@@ -94,14 +95,15 @@ def contact_sheet(
         images: RGB.
         about: which block, step and stream the maps come from.
         maps: none, or one for each image and of its size: a mask, or numbers to see as heat.
+        golds: none, or one for each image: what is meant, as a dashed outline.
         titles: none, or one for each image.
         columns: pictures in a row.
 
     Raises:
-        InputError: no images, or not one map or title for each.
+        InputError: no images, or not one map, outline or title for each.
     """
     _refuse(not len(images), "there are no images to draw")
-    for name, given in (("maps", maps), ("titles", titles)):
+    for name, given in (("maps", maps), ("golds", golds), ("titles", titles)):
         _refuse(len(given) not in (0, len(images)), f"{len(given)} {name} of {len(images)} images")
     columns = min(columns, len(images))
     lines = -(-len(images) // columns)
@@ -113,6 +115,8 @@ def contact_sheet(
         axes.imshow(images[index])
         if len(maps):
             _lay(axes, maps[index])
+        if len(golds):
+            _outline(axes, golds[index])
         if len(titles):
             axes.set_title(titles[index], fontsize=7, wrap=True)
     return _about(figure, f"{about} · n = {len(images)}")
@@ -140,6 +144,10 @@ def _lay(axes: Axes, values: np.ndarray) -> None:
         axes.imshow(shade)
     else:
         axes.imshow(values, cmap=SEQUENTIAL, alpha=0.6)
+
+
+def _outline(axes: Axes, gold: np.ndarray) -> None:
+    axes.contour(gold, levels=[0.5], colors="white", linestyles="dashed", linewidths=1)
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

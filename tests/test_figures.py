@@ -62,8 +62,9 @@ def test_a_mask_lies_where_it_is_and_nowhere_else():
 
 def test_a_sheet_takes_masks_and_maps():
     maps = [mask(), np.linspace(0, 1, 200).reshape(10, 20)]
-    sheet = figures.contact_sheet([photo(), photo(9)], about="", maps=maps)
+    sheet = figures.contact_sheet([photo(), photo(9)], about="", maps=maps, golds=[mask()] * 2)
     assert [len(axes.images) for axes in sheet.axes] == [2, 2]
+    assert [len(axes.collections) for axes in sheet.axes] == [1, 1]  # what is meant, outlined
     np.testing.assert_array_equal(sheet.axes[1].images[1].get_array(), maps[1])
 
 
