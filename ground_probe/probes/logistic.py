@@ -22,7 +22,7 @@ CG_STEPS = 20
 HALVINGS = 8
 CHUNK = 1024  # rows
 FORCING = 0.1  # a Newton system is solved until its residual is this share of the slope
-TOLERANCE = 5e-4  # of the largest slope of the mean log loss; costs below 0.0001 of AUC
+TOLERANCE = 2e-3  # of the largest slope of the mean log loss; costs below 0.0001 of AUC
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Design:
     def of(cls, features: Float[Tensor, "n d"], labels: Float[Tensor, " n"]) -> Design:
         """Centre and scale by all rows: it spares float32 and changes no fit."""
         centre = features.mean(dim=0)
-        spread = _or_one(features.std(dim=0, correction=0))
+        spread = _or_one((features - centre).square().mean(dim=0).sqrt())  # faster than `std`
         x = _placed(features, centre, spread)
         spectrum, basis = torch.linalg.eigh(x.T @ x / len(x))
         spectrum = spectrum.clamp_min(0)[:, None]
@@ -114,6 +114,7 @@ class Fits:
     def _descend(self, weights: Tensor, odds: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
         """Newton's method with halved steps where the loss would rise."""
         basis, spectrum, y = self.design.basis, self.design.spectrum, self.design.y
+        now = self._loss(odds, weights, ridge)
         for _ in range(NEWTON_STEPS):
             chance = torch.sigmoid(odds)
             slope = self.pull(self.mask * (chance - y)) + ridge * weights
@@ -127,13 +128,12 @@ class Fits:
                 -slope,
             )
             moved, rate = self.margin(step), torch.ones_like(self.rows)
-            now = self._loss(odds, weights, ridge)
             for _ in range(HALVINGS):
-                worse = self._loss(odds + rate * moved, weights + rate * step, ridge) > now
-                if not worse.any():
+                then = self._loss(odds + rate * moved, weights + rate * step, ridge)
+                if (then <= now).all():
                     break
-                rate = torch.where(worse, rate / 2, rate)
-            weights, odds = weights + rate * step, odds + rate * moved
+                rate = torch.where(then > now, rate / 2, rate)
+            weights, odds, now = weights + rate * step, odds + rate * moved, then
         return weights, odds
 
     def _raw(self, weights: Tensor) -> Tensor:
