@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ground_probe.datasets.scenes import COLORS, SHAPES, Scene, is_held_out, refer
-from ground_probe.datasets.scenes.draw import RADII_PX
 
 TEMPLATES = {
     "recolor": (
@@ -95,20 +94,16 @@ def sample_edits(
     return edits
 
 
-def by_legend(scene: Scene, attribute: str) -> tuple[str, Scene]:
-    """An instruction that gives every shape or size its color, always the same, and what it does.
+def by_legend(scene: Scene) -> tuple[str, Scene]:
+    """An instruction that gives every shape its color, always the same, and the scene after it.
 
     It can be followed without knowing a word, by telling the shapes apart: a small editor that is
     only ever asked for "the star" finds no way to begin learning what a star looks like.
-
-    Args:
-        scene: The scene before.
-        attribute: "shape" or "size".
     """
-    legend = dict(zip({"shape": SHAPES, "size": RADII_PX}[attribute], COLORS, strict=False))
-    instruction = "make " + " ".join(f"{name} {color}" for name, color in legend.items())
+    legend = dict(zip(SHAPES, COLORS, strict=False))
+    instruction = "make " + " ".join(f"{shape} {color}" for shape, color in legend.items())
     for index, thing in enumerate(scene.objects):
-        scene = scene.changed(index, color=legend[getattr(thing, attribute)])
+        scene = scene.changed(index, color=legend[thing.shape])
     return instruction, scene
 
 

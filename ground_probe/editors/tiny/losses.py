@@ -59,8 +59,8 @@ def editor_loss(
 ) -> tuple[Tensor, Tensor]:
     """Squared error of the predicted velocity for edits of one scene: (where changed, elsewhere).
 
-    Where a stage computes a share of the tokens only, those that an edit of the scene changes come
-    first among the noise, and those that differ from their neighbors in the reference.
+    Where a stage computes a share of the noise tokens only, those that an edit of the scene changes
+    come first.
     """
     batch, count, _ = edited.shape
     device = edited.device
@@ -68,24 +68,24 @@ def editor_loss(
     changes = (edited - reference).abs().mean(-1) > 0.1
     if pure_noise:
         sigma = torch.ones(batch)
-        kept = _foremost(changes.any(0).float(), stage.noise_tokens, 1.0, generator)
+        order = changes.any(0) + torch.rand(count, generator=generator).to(device)
+        kept = order.topk(int(stage.noise_tokens * count)).indices.sort().values
     else:
         shift = math.exp(0.5)  # the scheduler's own, at 256 tokens
         uniform = torch.rand(batch, generator=generator)
         sigma = shift * uniform / (1 + (shift - 1) * uniform)
         kept = torch.arange(count, device=device)
-    seen = _foremost(_contrast(reference), stage.reference_tokens, 0.25, generator)
     sigma = sigma.to(device)
     noisy = torch.lerp(edited, noise, sigma[:, None, None])[:, kept]
     noise_ids = token_ids(stage.side_px).to(device)
     reference_ids = noise_ids.clone()
     reference_ids[:, 0] = 1
     velocity = pipeline.transformer(
-        hidden_states=torch.cat([noisy, reference[seen].expand(batch, -1, -1)], dim=1),
+        hidden_states=torch.cat([noisy, reference.expand(batch, -1, -1)], dim=1),
         encoder_hidden_states=pipeline.text_encoder_2(ids)[0],
         pooled_projections=pipeline.text_encoder(ids).pooler_output,
         timestep=sigma,
-        img_ids=torch.cat([noise_ids[kept], reference_ids[seen]]),
+        img_ids=torch.cat([noise_ids[kept], reference_ids]),
         txt_ids=torch.zeros(ids.shape[1], 3, device=device),
         return_dict=False,
     )[0][:, : len(kept)]
@@ -95,21 +95,3 @@ def editor_loss(
         (error * changed).sum() / changed.sum().clamp(min=1),
         (error * ~changed).sum() / (~changed).sum().clamp(min=1),
     )
-
-
-def _foremost(
-    order: Float[Tensor, " tokens"], share: float, chance: float, generator: torch.Generator
-) -> Int[Tensor, " kept"]:
-    """The share of the tokens that are highest in an order of [0, 1], blurred by chance."""
-    drawn = torch.rand(len(order), generator=generator).to(order.device)
-    return (order + chance * drawn).topk(int(share * len(order))).indices.sort().values
-
-
-def _contrast(tokens: Float[Tensor, "tokens dim"]) -> Float[Tensor, " tokens"]:
-    """How much each token differs from its most different neighbor, in [0, 1]."""
-    side = math.isqrt(len(tokens))
-    grid = tokens.T.reshape(-1, side, side)
-    padded = F.pad(grid[None], (1, 1, 1, 1), mode="replicate")[0]
-    shifted = [padded[:, y : y + side, x : x + side] for y in range(3) for x in range(3)]
-    contrast = torch.stack([(each - grid).abs().mean(0) for each in shifted]).amax(0).flatten()
-    return contrast / contrast.max().clamp(min=1e-6)
