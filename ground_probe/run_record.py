@@ -147,8 +147,10 @@ def open_run(notebook: str, out: str, **parameters: Any) -> RunRecord:
         parameters: the notebook's parameters, without `out`.
 
     Raises:
-        InputError: the folder cannot be written, or holds this notebook with other parameters.
+        InputError: a package is missing or too old, or the folder cannot be written or holds this
+            notebook with other parameters.
     """
+    check_packages()
     folder = writable_folder(out or Path("runs") / f"{notebook}-{digest(parameters)}")
     return RunRecord.begin(status_path(folder, notebook), parameters)
 
@@ -191,6 +193,25 @@ def requirements() -> list[tuple[Requirement, str | None]]:
         for requirement in declared
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
     ]
+
+
+def outdated() -> list[str]:
+    """What to install where a package is missing or not of the version needed; mostly nothing."""
+    return [
+        f"pip install '{requirement}' (found {found})"
+        for requirement, found in requirements()
+        if found is None or not requirement.specifier.contains(found, prereleases=True)
+    ]
+
+
+def check_packages() -> None:
+    """Look at the packages before anything is run with them.
+
+    Raises:
+        InputError: one is missing or too old; the message holds the command that gets it.
+    """
+    if wrong := outdated():
+        raise InputError(f"the packages here are not those needed: {'; '.join(wrong)}")
 
 
 def _version(package: str) -> str | None:

@@ -223,5 +223,9 @@ def test_a_package_is_old(name, tmp_path):
     info = tmp_path / "old" / f"{name}-0.30.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.30.0\n")
-    said = told(ran(tmp_path, *GROUND_PROBE, "models", PYTHONPATH=str(info.parent)))
-    assert re.search(rf"pip install '{name}>=[\d.]+' \(found 0\.30\.0\)$", said)
+    path = str(info.parent)
+    told_how = rf"pip install '{name}>=[\d.]+' \(found 0\.30\.0\)$"
+    assert re.search(told_how, told(ran(tmp_path, *GROUND_PROBE, "models", PYTHONPATH=path)))
+    begins = "import ground_probe as gp; gp.open_run('10_emergence', 'out')"  # as a notebook does
+    result = ran(tmp_path, sys.executable, "-c", begins, PYTHONPATH=path)
+    assert result.returncode == 1 and re.search(told_how, result.stderr.splitlines()[-1])

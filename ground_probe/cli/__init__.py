@@ -30,6 +30,7 @@ from ground_probe.cli import (
     train_tiny,
 )
 from ground_probe.errors import GroundProbeError, InputError
+from ground_probe.run_record import check_packages
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 COMMANDS = (study, segment, explore, evaluate, calibrate, plan, models, doctor, train_tiny)
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.quiet:
             os.environ["TQDM_DISABLE"] = "1"
         if arguments.run is not doctor.run:  # which says it among all else
-            doctor.check_packages()
+            check_packages()
         answer = arguments.run(arguments)
         print(json.dumps(answer.data, indent=1) if arguments.json else answer.text)
         if answer.failure:

@@ -54,17 +54,6 @@ def run(arguments: argparse.Namespace) -> Answer:
     )
 
 
-def check_packages() -> None:
-    """Look at the packages only, before a command that needs them.
-
-    Raises:
-        InputError: one is missing or too old; the message holds the command that gets it.
-    """
-    _, outdated = _packages()
-    if outdated:
-        raise InputError(f"the packages here are not those needed: {'; '.join(outdated)}")
-
-
 def _machine() -> dict[str, str]:
     import psutil
     import torch
@@ -80,15 +69,9 @@ def _machine() -> dict[str, str]:
 
 
 def _packages() -> tuple[dict[str, str | None], list[str]]:
-    from ground_probe.run_record import requirements
+    from ground_probe.run_record import outdated, requirements
 
-    found = list(requirements())
-    wrong = [
-        f"pip install '{requirement}'  (found {version})"
-        for requirement, version in found
-        if version is None or not requirement.specifier.contains(version, prereleases=True)
-    ]
-    return {requirement.name: version for requirement, version in found}, wrong
+    return {requirement.name: version for requirement, version in requirements()}, outdated()
 
 
 def _notebooks() -> tuple[list[str], list[str]]:
