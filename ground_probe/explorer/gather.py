@@ -137,7 +137,8 @@ def gather(
     sites = [[[(b, s, r) for r in streams] for s in taken.steps] for b in taken.blocks]
     features = torch.stack([torch.stack([_each(taken.hidden, s) for s in of]) for of in sites])
     maps = [[[_attention(taken, *site, cells) for site in row] for row in of] for of in sites]
-    own = seen.traces[0].phrase_keys
+    named = replace(recipe, words="all", seeds=1, contrast="")  # the recipe's may be all words
+    own = look(editor, image, expression, named, seed, every_block[:1]).traces[0].phrase_keys
     found = decide(seen, recipe)
     return View(
         image=seen.image,
