@@ -129,7 +129,7 @@ class Capture:
 
             def enter(module, args, kwargs, hear=hear):
                 if self._step not in self.wanted.steps and not self._changes:
-                    return
+                    return  # hearing slows a step down that nobody asked for
                 # An attention is given these if its keys come from elsewhere than its queries.
                 others = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
                 self._modes.append(Listening(partial(hear, others is not None)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -82,6 +83,20 @@ class Layout:
 def arguments_of(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
     """What a module is called with, by the names of its own forward."""
     return inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+
+
+@contextmanager
+def each_call(module: nn.Module, note: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Let `note` see what every call of a module is given, by the names of its own forward."""
+
+    def heard(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        note(arguments_of(module, args, kwargs))
+
+    handle = module.register_forward_pre_hook(heard, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def layout_of(denoiser: nn.Module, given: Mapping[str, Any], text_first: bool) -> Layout:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ground_probe.capture import trace
 from ground_probe.capture.interventions import ReplaceRows, ReweightPhrase
-from ground_probe.capture.layout import arguments_of
+from ground_probe.capture.layout import each_call
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
@@ -168,14 +168,12 @@ def _text(editor: Editor, example: RefExample, instruction: str, spec: Spec) -> 
     """An instruction on its way, by the denoiser's names: as it enters, or its rows at a block."""
     seen: dict[str, Tensor] = {}
 
-    def note(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        given = arguments_of(module, args, kwargs)
+    def note(given: dict[str, Any]) -> None:
         names = [name for name in WAYS["patch_both"] if isinstance(given.get(name), Tensor)]
         seen.update({name: given[name][0].detach().clone() for name in names})
 
     entering = spec.at == INPUT
-    handle = editor.denoiser.register_forward_pre_hook(note, with_kwargs=True)
-    try:
+    with each_call(editor.denoiser, note):
         traced = trace(
             editor,
             example.image,
@@ -186,8 +184,6 @@ def _text(editor: Editor, example: RefExample, instruction: str, spec: Spec) -> 
             num_steps=spec.num_steps,
             seed=spec.noise_seed(example.key),
         )
-    finally:
-        handle.remove()
     return seen if entering else {WAYS["patch"][0]: traced.hidden[spec.at, 0, "text"]}
 
 

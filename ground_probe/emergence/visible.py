@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ground_probe.capture.layout import arguments_of
+from ground_probe.capture.layout import each_call
 from ground_probe.editors import Editor
 from ground_probe.emergence.samples import Samples
 from ground_probe.errors import UnsupportedEditorError
@@ -28,16 +28,12 @@ def denoiser_inputs(denoiser: nn.Module) -> Iterator[dict[float, Tensor]]:
     """What a denoiser is given while a pipeline runs: its sample, by timestep in order of time."""
     seen: dict[float, Tensor] = {}
 
-    def note(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        given = arguments_of(module, args, kwargs)
+    def note(given: dict[str, Any]) -> None:
         sample = given.get("sample", given.get("hidden_states"))
         seen.setdefault(float(given["timestep"].flatten()[0]), sample[:1].detach().clone())
 
-    handle = denoiser.register_forward_pre_hook(note, with_kwargs=True)
-    try:
+    with each_call(denoiser, note):
         yield seen
-    finally:
-        handle.remove()
 
 
 def decode(

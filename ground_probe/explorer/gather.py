@@ -118,7 +118,7 @@ def gather(
     recipe = default_recipe(editor)
     every_block = tuple(blocks_of(editor.denoiser))
     seen = look(editor, image, expression, recipe, seed)
-    instruction, _ = fill(recipe.template, expression)
+    instruction, span = fill(recipe.template, expression)
     whole = editor.geometry(image)
     coarse = coarser(whole.grid, CELLS)
     taken = trace(
@@ -137,15 +137,14 @@ def gather(
     sites = [[[(b, s, r) for r in streams] for s in taken.steps] for b in taken.blocks]
     features = torch.stack([torch.stack([_each(taken.hidden, s) for s in of]) for of in sites])
     maps = [[[_attention(taken, *site, cells) for site in row] for row in of] for of in sites]
-    named = replace(recipe, words="all", seeds=1, contrast="")  # the recipe's may be all words
-    own = look(editor, image, expression, named, seed, every_block[:1]).traces[0].phrase_keys
+    named = trace(editor, image, instruction, span, blocks=every_block[:1], attention="mean")
     found = decide(seen, recipe)
     return View(
         image=seen.image,
         expression=expression,
         instruction=instruction,
         tokens=taken.phrase_tokens,
-        own=tuple(at for at, key in enumerate(keys) if key in own),
+        own=tuple(at for at, key in enumerate(keys) if key in named.phrase_keys),
         blocks=taken.blocks,
         every_block=every_block,
         steps=taken.steps,

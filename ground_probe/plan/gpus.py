@@ -30,8 +30,9 @@ class Gpu:
 
 
 _NVIDIA = "https://www.nvidia.com"
-# Some of the sources state bfloat16 with sparsity, which is the double: 1,979 for H200 and H100.
-# L40S is 362.05, 733 with sparsity; RTX4090 is with FP32 accumulate, appendix A of its source.
+# The numbers were read in copies of these sources. Some state bfloat16 with sparsity, which is the
+# double: 1,979 for H200 and H100. L40S is 362.05, 733 with sparsity; RTX4090 is with FP32
+# accumulate, appendix A of its source.
 GPUS = {
     gpu.name: gpu
     for gpu in (

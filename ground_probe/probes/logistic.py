@@ -133,6 +133,8 @@ class Fits:
                 if (then <= now).all():
                     break
                 rate = torch.where(then > now, rate / 2, rate)
+            else:
+                then = self._loss(odds + rate * moved, weights + rate * step, ridge)
             weights, odds, now = weights + rate * step, odds + rate * moved, then
         return weights, odds
 

@@ -1,6 +1,5 @@
 """Where x what: a training-free segmenter from an editor's first denoising step."""
 
-from ground_probe.editors import encoded_once
 from ground_probe.segmentation.calibrate import calibrate
 from ground_probe.segmentation.methods import compare, edit_difference
 from ground_probe.segmentation.recipe import Recipe, default_recipe
@@ -13,7 +12,6 @@ __all__ = [
     "compare",
     "default_recipe",
     "edit_difference",
-    "encoded_once",
     "segment",
     "segment_each",
 ]

@@ -194,8 +194,7 @@ def _likeness(
 ) -> tuple[tuple[Tensor, ...], int]:
     """All cosines between tokens, and the number of channels.
 
-    At FLUX's size this is 0.4 TFLOP: it goes where the editor runs, for a CPU would take about as
-    long for it as an accelerator for the step.
+    At FLUX's size this is 0.4 TFLOP, so it goes where the editor runs.
     """
     found = tuple((own @ own.T).cpu() for own in (each.to(device) for each in features))
     return found, features[0].shape[-1]
