@@ -1,15 +1,23 @@
 """What an evaluation costs beside the forward pass, what workers gain, and how memory grows.
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluation.py             # all three, on a quiet machine
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py             # all four, on a quiet machine
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py overhead --limit 48
 
-All with the embedded editor and one thread a process; numbers are median, least and most of rounds.
+One thread a process, and the embedded editor unless another is named; numbers are median, least and
+most of rounds.
 
 overhead: milliseconds of wall time a sentence. `forward` is the pipeline's call, what is captured
 in it included; `segmenter` the rest of `segment`, from attention and features to the mask;
 `evaluation` the rest of `evaluate`, from drawing the scene to writing its row; `once` what a run
 spends before its first sentence and after its last. `beside_forward` is the share of all but the
 forward (target: at most 0.05), `beside_segmenter` that of `evaluation` and `once` alone.
+large: the same with FLUX.1 Kontext's recipe and geometry, untrained: images of 1024 px, 4096 noise,
+4096 reference and 512 text tokens, but half its width (1536) and 6 blocks, of which 4 run, for its
+57, of which 34 run. `segmenter` grows with tokens, pixels and the channels compared, that is width
+x feature blocks (1 here, 2 there); `forward` with width x (width + a sixth of the tokens) x blocks
+that run (4 here, 34 there), and encoders of the real size only add to it. So the real editor spends
+a smaller share beside the forward, as long as both run on the same processor. `once` weighs on two
+sentences here, in `beside_forward` and `beside_segmenter` as well.
 workers: sentences a second of two Ray workers over one (target: at least 1.7), in turns, each after
 every worker's first chunk. `start` is how many seconds the workers take to be ready.
 memory: MiB resident, and at most so far, after each tenth of 5,000 sentences (target: flat). The
@@ -30,14 +38,18 @@ from unittest.mock import patch
 
 import psutil
 import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
 
 import ground_probe as gp
+from ground_probe.datasets.scenes.split import ScenesSplit
+from ground_probe.editors.tiny.build import POOLED_WIDTH, WIDTH, build_pipeline, build_tokenizer
 from ground_probe.evaluation.large import Load
 from ground_probe.evaluation.ray_runner import CHUNK_SENTENCES, Ray
 from ground_probe.evaluation.work import Item, Job, chunks
 from ground_probe.segmentation import default_recipe
 
 ROUNDS = 5
+SIDE_PX = 1024
 
 
 class Clock:
@@ -73,6 +85,53 @@ def overhead(limit: int) -> dict[str, list[float]]:
     gp.segment(editor, split[0].image, split[0].expression)  # the first call is slower
     rounds = [_round(editor, split) for _ in range(ROUNDS)]
     return {name: spread([each[name] for each in rounds]) for name in rounds[0]}
+
+
+def large(limit: int) -> dict[str, list[float]]:
+    drawn = gp.load_split("scenes", "test", limit=limit)
+    editor = gp.load_editor(_kontext())
+    split = Enlarged(drawn.dataset, drawn.split, drawn.seed, drawn.indices)
+    gp.segment(editor, split[0].image, split[0].expression)
+    rounds = [_round(editor, split) for _ in range(3)]
+    return {name: spread([each[name] for each in rounds]) for name in rounds[0]}
+
+
+class Enlarged(ScenesSplit):
+    """Scenes at FLUX.1 Kontext's own size."""
+
+    def __getitem__(self, position):
+        drawn = super().__getitem__(position)
+        mask = drawn.mask.repeat(SIDE_PX // drawn.image.height, 0)
+        mask = mask.repeat(SIDE_PX // drawn.image.width, 1)
+        image = drawn.image.resize((SIDE_PX, SIDE_PX))
+        return replace(drawn, image=image, mask=mask, distractors=(), others=())
+
+
+def _kontext():
+    """FLUX.1 Kontext's grids and lengths; the encoders are the embedded editor's, untrained."""
+    torch.manual_seed(0)
+    pipeline, tokenizer = build_pipeline(), build_tokenizer()
+    tokenizer.model_max_length = 512
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8,) * 4,
+        norm_num_groups=4,
+        latent_channels=16,
+        sample_size=SIDE_PX,
+        shift_factor=0.0,
+        scaling_factor=1.0,
+    )
+    transformer = FluxTransformer2DModel(
+        num_layers=2,
+        num_single_layers=4,
+        num_attention_heads=12,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=POOLED_WIDTH,
+        guidance_embeds=True,
+    )
+    parts = {"vae": vae.eval(), "transformer": transformer.eval(), "tokenizer_2": tokenizer}
+    return type(pipeline)(**pipeline.components | parts)
 
 
 def _round(editor, split) -> dict[str, float]:
@@ -142,7 +201,7 @@ def memory(limit: int) -> dict[str, list[int]]:
     return {"sentences": tenths, "resident_mib": list(resident), "most_mib": list(most)}
 
 
-SENTENCES = {overhead: 200, workers: 64, memory: 5000}
+SENTENCES = {overhead: 200, large: 2, workers: 64, memory: 5000}
 
 
 def main() -> None:

@@ -279,14 +279,21 @@ def kill(process, whom):
     return True
 
 
+def share(engine, limit):
+    """How many rows an engine writes: a shard those of its images."""
+    index, count = map(int, engine.split("/")) if "/" in engine else (0, 1)
+    images = pd.factorize(np.array(load_split("scenes", "test", limit=limit).image_ids))[0]
+    return len(METHODS) * int((images % count == index).sum())
+
+
 def kill_and_resume(out, engine, kills, seed, limit=LIMIT, seconds=0.01):
     """Kill the run's processes at rows spread over the run, and resume until it is finished."""
     rng, process = random.Random(seed), None
-    total, done = 4 * limit, rows_written(out)
+    own, done = share(engine, limit), rows_written(out)
     whom = ("driver", "all", "worker") if engine.startswith("ray") else ("driver", "all")
     for number in range(kills):
         process = process or start(out, engine, limit, seconds)
-        at = done + (total - done) * (number + rng.random()) / (kills + 1)
+        at = done + own * (number + rng.random()) / (kills + 1)
         wait_for(lambda at=at: rows_written(out) >= at, process)
         time.sleep(rng.random() * 0.02)
         if process.poll() is not None:
