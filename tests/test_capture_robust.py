@@ -125,6 +125,8 @@ def test_traces_come_back_from_disk_as_they_were(editor, image, tmp_path):
     for kind in ("hidden", "attention", "attention_from_text", "affinity", "key_mass"):
         assert same(getattr(back, kind), getattr(trace, kind))
     assert same(back.prediction, trace.prediction)
+    assert torch.equal(back.reference, trace.reference)
+    assert torch.device(back.device) == trace.device == editor.device
     for fact in ("blocks", "steps", "sigmas", "phrase_tokens", "padding", "layout", "geometry"):
         assert getattr(back, fact) == getattr(trace, fact)
     assert back.mass("transformer_blocks.0", 0) == trace.mass("transformer_blocks.0", 0)

@@ -21,7 +21,7 @@ def test_the_digest_changes_with_every_choice_and_with_nothing_else():
         "template": "remove {expression}", "magnets": "of", "affinity": "attention",
         "step": 1, "seeds": 3, "contrast": "the image", "contrast_in": "both",
         "prior_depth": (0.0, 0.5), "prior_streams": ("noise",), "heads": ((0.5, 1),),
-        "direction": "both",
+        "direction": "both", "prior_from": "change",
         "words": "all",
         "spatial": 0.5, "propagation": 9, "temperature": 0.7, "feature_depth": (0.9, 1.0),
         "feature_streams": ("reference",), "classifier": "lda", "prototypes": 4, "focus": 3.5,

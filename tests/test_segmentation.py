@@ -20,7 +20,7 @@ from ground_probe.capture import Trace
 from ground_probe.capture.layout import Layout
 from ground_probe.capture.sites import Captured
 from ground_probe.editors import random_weights
-from ground_probe.errors import InputError
+from ground_probe.errors import InputError, PhraseError
 from ground_probe.geometry import Geometry
 from ground_probe.segmentation import methods
 from ground_probe.segmentation.discriminate import discriminate
@@ -46,6 +46,7 @@ RECIPES = {
 PLAIN = Recipe(prior_depth=(0.0, 1.0), feature_depth=(0.0, 1.0), propagation=0, edges=0.0)
 VARIANTS = [
     {},
+    {"prior_from": "change"},
     {"propagation": 2},
     {"propagation": 1, "affinity": "attention"},
     {"heads": ((0.5, 0),)},
@@ -79,10 +80,13 @@ def planted(inside: np.ndarray, geometry: Geometry, seed: int = 0) -> Look:
     from_text["block", 0] = maps["block", 0].transpose(1, 2) / tokens
     alike = 0.1 + (member[:, None] == member[None]).float()
     affinity["block", 0] = torch.cat([alike, alike], -1)[None] / tokens
+    latents = torch.randn(2, tokens, 4, generator=generator)
+    predicted = latents[0] + 0.2 * latents[1] + member[:, None]
     trace = Trace(
-        hidden, maps, from_text, affinity, Captured(), {}, ("block",), (0,), {0: 1.0},
-        {0: 1000.0}, ("the", "red", "circle"), (1, 2, 3), (),
+        hidden, maps, from_text, affinity, Captured(), {0: predicted[None]}, ("block",), (0,),
+        {0: 1.0}, {0: 1000.0}, ("the", "red", "circle"), (1, 2, 3), (),
         Layout({"noise": (inside.shape,), "reference": (inside.shape,)}, 8, True), geometry,
+        latents[0],
     )  # fmt: skip
     height, width = geometry.image_size_px
     return Look((trace,), (), ("block",), EXPRESSION, Image.new("RGB", (width, height), "gray"))
@@ -391,6 +395,55 @@ def test_the_same_seed_gives_the_same_mask_and_seeds_are_averaged(editor):
     np.testing.assert_allclose(both.score, (one.score + four.score) / 2, atol=1e-6)
 
 
+TOKENS = ("Flux2", "Flux2Klein", "FluxKontext", "LongCatImageEdit", "QwenImageEdit")
+CHANGE = Recipe(**_choices(PLAIN) | {"prior_from": "change"})
+
+
+@pytest.mark.parametrize("family", TOKENS)
+def test_the_predicted_change_is_a_prior_wherever_the_reference_has_tokens(family, monkeypatch):
+    tiny_pipelines.smaller_images(monkeypatch)
+    editor = gp.load_editor(tiny_pipelines.BUILDERS[family](), device="cpu")
+    image = Image.effect_noise((160, 96), 80).convert("RGB")
+    found = segment(editor, image, EXPRESSION, CHANGE, **tiny_pipelines.ARGUMENTS.get(family, {}))
+    assert found.mask.shape == (96, 160) and found.prior.std() > 0
+
+
+def test_the_predicted_change_is_the_step_s_clean_latents_less_the_reference(editor):
+    heard = {}
+
+    def hear(module, args, kwargs, output):
+        heard.update(kwargs, velocity=output[0])
+
+    handle = editor.denoiser.register_forward_hook(hear, with_kwargs=True)
+    image = Image.effect_noise((64, 96), 80).convert("RGB")
+    taken = gp.trace(editor, image, f"remove {EXPRESSION}", attention=False, prediction=True)
+    handle.remove()
+    noise, reference = heard["hidden_states"][0].chunk(2)
+    clean = noise - taken.sigmas[0] * heard["velocity"][0, : len(noise)]
+    expected = (clean - reference).abs().mean(-1)
+    torch.testing.assert_close(taken.change(0).flatten(), expected)
+    assert taken.change(0).shape == taken.geometry.grid
+
+
+def test_a_prior_from_change_keeps_no_attention_and_runs_every_block(editor):
+    image = Image.effect_noise((64, 64), 80)
+    seen = look(editor, image, EXPRESSION, CHANGE)
+    assert not seen.traces[0].attention and seen.blocks[-1] in seen.traces[0].blocks
+    # It still sees to it that the whole expression was read.
+    with pytest.raises(PhraseError, match="lost"):
+        look(editor, image, "the red circle " * 40, CHANGE)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_unet_predicts_no_change(monkeypatch):
+    tiny_pipelines.smaller_images(monkeypatch)
+    editor = gp.load_editor(tiny_pipelines.BUILDERS["InstructPix2Pix"](), device="cpu")
+    noise_only = {"prior_streams": ["noise"], "feature_streams": ["noise"]}
+    recipe = Recipe(**_choices(CHANGE) | noise_only)
+    with pytest.raises(InputError, match="flow-matching scheduler"):
+        segment(editor, Image.new("RGB", (64, 64)), EXPRESSION, recipe)
+
+
 def test_the_forward_pass_ends_with_the_last_block_needed(editor):
     ran = []
     transformer = editor.denoiser
@@ -442,7 +495,10 @@ def test_stages_that_are_kept_change_nothing(editor):
         np.testing.assert_array_equal(decide(kept, recipe).mask, decide(fresh, recipe).mask)
 
 
-@pytest.mark.parametrize("choices", [{}, {"seeds": 2}, {"contrast": "the object"}], ids=str)
+TOGETHER = [{}, {"seeds": 2}, {"contrast": "the object"}, {"prior_from": "change"}]
+
+
+@pytest.mark.parametrize("choices", TOGETHER, ids=str)
 def test_expressions_together_give_what_they_give_one_by_one(editor, choices):
     image = Image.effect_noise((64, 80), 80).convert("RGB")
     words = ["the red circle", "the red circle to the left", "a big green square", "dog"]

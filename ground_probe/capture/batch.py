@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ def trace_batch(
     blocks: str | Sequence[str],
     streams: tuple[str, ...],
     attention: Any,
+    prediction: bool = False,
 ) -> list[Trace]:
     """What `trace` captures, of several instructions at once.
 
@@ -53,17 +55,18 @@ def trace_batch(
         editor: of a family that is `batched`.
         image: what to edit.
         told: the instructions.
-        steps, blocks, streams, attention: as those of `trace`.
+        steps, blocks, streams, attention, prediction: as those of `trace`.
     """
     wanted = Wanted(
         blocks,
         steps=steps,
         streams=streams,
         attention=attention,
+        prediction=prediction,
         instruction=told[0].instruction,
         phrase=told[0].phrase,
     )
-    given = editor.arguments(image, told[0].instruction, guided=any(steps))
+    given = editor.arguments(image, told[0].instruction, guided=any(steps) or prediction)
     given["prompt"] = [each.instruction for each in told]
     given["generator"] = [torch.Generator().manual_seed(each.seed) for each in told]
     pipeline = editor.pipeline
@@ -105,7 +108,9 @@ class _Batch(Capture):
             **own,
             affinity=Captured(),
             key_mass=Captured(),
-            prediction={},
+            prediction={step: rows[row, None] for step, rows in self.prediction.items()},
+            reference=self.reference,
+            device=self.device,
             blocks=self.blocks,
             steps=tuple(self.wanted.steps),
             sigmas=self.sigmas,
@@ -133,16 +138,11 @@ class _Batch(Capture):
         ]
 
     def _expected(self) -> list[tuple]:
-        return [
-            expected
-            for step in self.wanted.steps
-            for name in self._chosen
-            for row in self._rows
-            for expected in (
-                ("attention", site(name, step, row)),
-                *(("hidden", site(name, step, stream, row)) for stream in self.wanted.streams),
-            )
-        ]
+        found = [("prediction", step) for step in self.wanted.steps if self.wanted.prediction]
+        for step, name, row in product(self.wanted.steps, self._chosen, self._rows):
+            found += [("attention", site(name, step, row))] * bool(self.wanted.attention)
+            found += [("hidden", site(name, step, stream, row)) for stream in self.wanted.streams]
+        return found
 
     def _heard(self, name: str, inside: str, cross: bool, call: Attention) -> Tensor:
         text, image = self._layout.within_sequence()

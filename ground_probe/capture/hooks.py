@@ -22,7 +22,13 @@ from ground_probe.capture.sites import (
     resolve,
     site,
 )
-from ground_probe.capture.surroundings import is_compiled, noise_level, refuse_caches, silent
+from ground_probe.capture.surroundings import (
+    is_compiled,
+    noise_level,
+    predicts,
+    refuse_caches,
+    silent,
+)
 from ground_probe.capture.wanted import Wanted
 from ground_probe.editors.families import family_of
 from ground_probe.editors.hearing import Keys, Recorder
@@ -43,6 +49,8 @@ class Capture:
         affinity: (heads, chosen, image tokens) by (block, step).
         key_mass: (heads, keys) by (block, step).
         prediction: clean latents by step.
+        reference: the reference's latents, where a prediction is captured and there are such.
+        device: where the denoiser ran.
         sigmas, timesteps: by step.
         layout: the token grids of the conditional forward.
         keys: the phrase's keys.
@@ -56,6 +64,8 @@ class Capture:
         self.affinity, self.key_mass, self.prediction = Captured(), Captured(), {}
         self.sigmas: dict[int, float] = {}
         self.timesteps: dict[int, float] = {}
+        self.reference: Tensor | None = None
+        self.device: torch.device | None = None
         self.layout: Layout | None = None
         self.keys: Keys | None = None
         self._pipeline = pipeline
@@ -63,7 +73,7 @@ class Capture:
         self._chosen = resolve(self._blocks, wanted.sites)
         self._changes = [(i, resolve(self._blocks, i.blocks)) for i in wanted.interventions]
         self.blocks = tuple(self._chosen)
-        if wanted.prediction and "FlowMatch" not in type(pipeline.scheduler).__name__:
+        if wanted.prediction and not predicts(pipeline):
             raise InputError(
                 "a one-step prediction needs a flow-matching scheduler, not "
                 f"{type(pipeline.scheduler).__name__}"
@@ -147,6 +157,7 @@ class Capture:
         """Read the layout, the roles and the noise level from a call of the denoiser."""
         given = arguments_of(denoiser, args, kwargs)
         text = given["encoder_hidden_states"]
+        self.device = text.device
         self._call += 1
         self._roles = self._roles_of(len(text))
         self._ran |= {(self._step, role) for role in self._roles}
@@ -158,6 +169,9 @@ class Capture:
             self._awaited = set(self._expected())
         if self._recorder and "cond" in self._roles and self.keys is None:
             self.keys = self._recorder.keys(text[self._roles.index("cond")])
+        if self.wanted.prediction and self.reference is None and "reference" in self._layout.grids:
+            image = given["hidden_states"][0, self._layout.within_image("reference")]
+            self.reference = image.detach().to("cpu", torch.float32, copy=True)
         level = noise_level(self._pipeline.scheduler, self._step)
         self.timesteps[self._step], self.sigmas[self._step] = level
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ground_probe.errors import UnsupportedEditorError
 
 Grid = tuple[int, int]
+_signature = cache(inspect.signature)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Layout:
 
 def arguments_of(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
     """What a module is called with, by the names of its own forward."""
-    return inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+    return _signature(type(module).forward).bind(module, *args, **kwargs).arguments
 
 
 @contextmanager

@@ -59,11 +59,17 @@ def denoiser_of(pipeline: Any) -> nn.Module:
     for name in ("transformer", "unet"):
         module = getattr(pipeline, name, None)
         if isinstance(module, nn.Module):
-            return getattr(module, "_orig_mod", module)
+            return bare(module)
     raise UnsupportedEditorError(
         f"{type(pipeline).__name__} has neither `transformer` nor `unet`: give a diffusers "
         "pipeline whose denoiser is loaded"
     )
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """A module without the wrapper of `torch.compile`."""
+    # An attribute that a module lacks is an exception, too slow for a walk over all modules.
+    return module._modules.get("_orig_mod", module)
 
 
 def blocks_of(denoiser: nn.Module) -> dict[str, nn.Module]:
@@ -76,9 +82,9 @@ def blocks_of(denoiser: nn.Module) -> dict[str, nn.Module]:
         denoiser, "_no_split_modules", None
     )
     named = {
-        name.replace("_orig_mod.", ""): getattr(module, "_orig_mod", module)
+        name.replace("_orig_mod.", ""): bare(module)
         for name, module in denoiser.named_modules()
-        if type(getattr(module, "_orig_mod", module)).__name__ in (classes or ())
+        if type(bare(module)).__name__ in (classes or ())
         and not name.endswith("_orig_mod")
         and not name.startswith(_TEXT_ALONE)
     }
@@ -111,11 +117,11 @@ def resolve(
     >>> resolve({"transformer_blocks.0": nn.Identity()}, "all")
     {'transformer_blocks.0': frozenset()}
     """
+    attentions = {name: frozenset(attentions_of(block)) for name, block in blocks.items()}
     wanted: dict[str, frozenset[str]] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         hits = {}
-        for name, block in blocks.items():
-            inside = frozenset(attentions_of(block))
+        for name, inside in attentions.items():
             if pattern == "all" or _matches(name, pattern):
                 hits[name] = inside
             elif named := {part for part in inside if _matches(f"{name}.{part}", pattern)}:

@@ -82,6 +82,8 @@ class TraceStore:
             for kind in _TENSORS
             for site, tensor in getattr(trace, kind).items()
         }
+        if trace.reference is not None:
+            tensors["reference"] = trace.reference.contiguous()
         save_file(tensors, part, {"trace": json.dumps(_facts(trace))})
         os.replace(part, self.folder / name)
         row = {"key": key, "file": name, "bytes": (self.folder / name).stat().st_size, **extra}
@@ -102,6 +104,9 @@ class TraceStore:
             facts = json.loads(file.metadata()["trace"])
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 kind, *site = name.split("|")
+                if kind == "reference":
+                    parts[kind] = file.get_tensor(name)
+                    continue
                 where = tuple(int(s) if place == 1 else s for place, s in enumerate(site))
                 parts[kind][int(site[0]) if kind == "prediction" else where] = file.get_tensor(name)
         return Trace(**parts | _understood(facts))
@@ -113,8 +118,9 @@ def _spell(kind: str, site: Any) -> str:
 
 def _facts(trace: Trace) -> dict[str, Any]:
     named = {part.name: getattr(trace, part.name) for part in fields(trace)}
-    plain = {name: value for name, value in named.items() if name not in _TENSORS}
+    plain = {name: named[name] for name in named if name not in (*_TENSORS, "reference")}
     return plain | {
+        "device": str(trace.device),
         "layout": asdict(trace.layout),
         "geometry": trace.geometry and asdict(trace.geometry),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ground_probe.capture.sites import ROLES
+from ground_probe.capture.sites import ROLES, bare
 from ground_probe.errors import UnsupportedEditorError
 
 # Hooks of diffusers that skip blocks or hand on stored outputs instead of computing them.
@@ -23,10 +23,15 @@ def noise_level(scheduler: Any, step: int) -> tuple[float, float]:
     return timestep, ((1 - alpha) / alpha) ** 0.5
 
 
+def predicts(pipeline: Any) -> bool:
+    """Whether one step tells the clean latents by a straight line: flow matching."""
+    return "FlowMatch" in type(pipeline.scheduler).__name__
+
+
 def is_compiled(pipeline: Any, denoiser: nn.Module) -> bool:
     """Whether `torch.compile` was applied to a component, or to a part of the denoiser."""
     return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        bare(module) is not module or module._compiled_call_impl is not None
         for module in (*pipeline.components.values(), *denoiser.modules())
         if isinstance(module, nn.Module)
     )
@@ -39,7 +44,7 @@ def refuse_caches(denoiser: nn.Module) -> None:
         UnsupportedEditorError: names the hook.
     """
     for name, module in denoiser.named_modules():
-        hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+        hooks = getattr(vars(module).get("_diffusers_hook"), "hooks", {})
         for hook in hooks:
             if any(skips in hook for skips in _SKIPPING):
                 raise UnsupportedEditorError(

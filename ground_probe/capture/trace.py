@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -47,6 +49,8 @@ class Trace:
         key_mass: (heads, keys) by (block, step): the mean probability that a sample of image
             tokens gives to every key.
         prediction: the one-step prediction of the clean latents, by step.
+        reference: (tokens, channels), the reference's latents; kept with a prediction.
+        device: where the denoiser ran.
         blocks: names of the blocks, in the order in which they run.
         steps: denoising steps, from 0.
         sigmas: the noise level, by step.
@@ -72,6 +76,25 @@ class Trace:
     padding: tuple[int, ...]
     layout: Layout = field(repr=False)
     geometry: Geometry | None
+    reference: Tensor | None = None
+    device: str | torch.device = "cpu"
+
+    def change(self, step: int) -> Float[Tensor, "rows cols"]:
+        """How far a step's prediction of the clean latents is from the reference.
+
+        The mean absolute difference over channels, on the token grid. Needs `prediction=True`.
+
+        Raises:
+            UnsupportedEditorError: an editor without reference tokens, or of another grid.
+        """
+        grids = self.layout.grids
+        if self.reference is None or grids["noise"] != grids["reference"][:1]:
+            raise UnsupportedEditorError(
+                "what a step would change is known only where the reference's latents are tokens "
+                f"on the grid of the noise, not for {dict(grids)}: take the prior from attention"
+            )
+        (predicted,), (grid,) = self.prediction[step], grids["noise"]
+        return (predicted - self.reference[: len(predicted)]).abs().mean(-1).view(grid)
 
     def grid(self, stream: str, block: str | None = None) -> Geometry:
         """How a stream's tokens lie in the image.
@@ -182,10 +205,10 @@ def trace(
             step 0, for other roles, and for a prediction.
 
     Raises:
-        PhraseError: the phrase is not in the instruction or lost its tokens.
+        PhraseError: the phrase is not in the instruction or lost its tokens, attended to or not.
         SilentSiteError: a site did not fire.
     """
-    num_steps = num_steps or _default_steps(editor.pipeline)
+    num_steps = num_steps or _default_steps(type(editor.pipeline))
     steps = (steps,) if isinstance(steps, int) else tuple(steps)
     if steps and max(steps) >= num_steps:
         raise InputError(
@@ -235,5 +258,6 @@ def _trace(captured: Capture, geometry: Geometry) -> Trace:
     )
 
 
-def _default_steps(pipeline: Any) -> int:
-    return inspect.signature(type(pipeline).__call__).parameters["num_inference_steps"].default
+@cache
+def _default_steps(pipeline: type) -> int:
+    return inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default

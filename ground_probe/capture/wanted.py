@@ -65,14 +65,18 @@ class Wanted:
         if self.keep is not None and not callable(self.keep):
             raise InputError(f"keep={self.keep!r}: give a function of a tensor: keep_tokens(256)")
         if self.needs_phrase and self.instruction is None:
-            raise InputError("attention to a phrase needs the `instruction` that holds the phrase")
+            raise InputError("a phrase needs the `instruction` that holds it")
 
     @property
     def needs_phrase(self) -> bool:
         """Whether the phrase's keys must be found."""
-        return bool(self.attention or any(i.needs_phrase for i in self.interventions))
+        return bool(self.phrase is not None or self.attention or self._intervenes)
 
     @property
     def listens(self) -> bool:
         """Whether attention must be heard."""
-        return bool(self.needs_phrase or self.mass or len(self.affinity))
+        return bool(self.attention or self._intervenes or self.mass or len(self.affinity))
+
+    @property
+    def _intervenes(self) -> bool:
+        return any(each.needs_phrase for each in self.interventions)

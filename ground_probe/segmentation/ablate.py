@@ -19,7 +19,8 @@ STEPS = (0, 1, 3, 6, 13, 20, 27)
 """Of the 28 that the schedule has."""
 
 _REMOVED: Mapping[str, Mapping[str, Any]] = {
-    "attention": {"prior_power": 0.0},
+    "predicted change": {"prior_from": "attention"},
+    "prior in the product": {"prior_power": 0.0},
     "propagation": {"propagation": 0},
     "spatial words": {"spatial": 0.0},
     "chosen heads": {"heads": ()},
@@ -45,18 +46,25 @@ _CHANGED: Mapping[str, Sequence[Any]] = {
     "seeds": (2, 4),
 }
 _NULL = "the object"
+_OF_ATTENTION = {"chosen heads", "chosen words", "prior_streams", "direction", "words"}
 
 
 def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str, Recipe]]:
     """Every (part, value, variant) of the ablation, those that share a look together.
 
+    Where the prior is the predicted change, what only shapes attention is left out.
+
     Args:
         recipe: the full one.
         streams: that the editor has; no variant names another.
     """
+    idle = _OF_ATTENTION if recipe.prior_from == "change" else set()
     for part, change in _REMOVED.items():
-        yield "without", part, replace(recipe, **change)
+        if part not in idle:
+            yield "without", part, replace(recipe, **change)
     for name, values in _CHANGED.items():
+        if name in idle:
+            continue
         for value in values:
             if name.endswith("streams") and not set(value) <= set(streams):
                 continue
@@ -77,14 +85,18 @@ def steps(recipe: Recipe, count: Sequence[int] = STEPS) -> Iterator[tuple[str, s
 def fractions(recipe: Recipe, blocks: Sequence[str]) -> Iterator[tuple[str, str, Recipe]]:
     """The recipe whose features and attention are read no later than each part of the blocks.
 
-    Nothing else is chosen anew. For the best recipe at each fraction, chosen on training data, see
+    Nothing else is chosen anew, except that a predicted change gives way to attention where the
+    step ends early. For the best recipe at each fraction, chosen on training data, see
     the curve that calibration writes.
     """
     for _, high in ENDS:
         features = _until(recipe.feature_depth, high)
         heads = tuple(head for head in recipe.heads if head[0] < high)
         prior = recipe.prior_depth if heads else _until(recipe.prior_depth, high)
-        variant = replace(recipe, feature_depth=features, heads=heads, prior_depth=prior)
+        source = recipe.prior_from if high >= 1 else "attention"
+        variant = replace(
+            recipe, feature_depth=features, heads=heads, prior_depth=prior, prior_from=source
+        )
         last = in_depth(blocks, (0.0, high))[-1]
         yield "fraction", f"{(blocks.index(last) + 1) / len(blocks):.3f}", variant
 

@@ -26,7 +26,7 @@ Rows = Int[np.ndarray, " rows"]
 MARGIN = 0.004
 """A choice must gain so much mIoU over the plain one that comes first in the grid."""
 
-_LOOKS = ("template", "magnets", "seeds", "contrast")
+_LOOKS = ("template", "magnets", "seeds", "contrast", "prior_from")
 _KEPT = 8
 
 

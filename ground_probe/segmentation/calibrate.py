@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import ground_probe
 from ground_probe import metrics
+from ground_probe.capture.surroundings import predicts
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
@@ -99,9 +100,10 @@ def calibrate(
     """Choose every setting of the segmenter on training examples.
 
     Heads come first, by their agreement with the masks, and each group of settings in turn takes
-    its best values, the others held. Then the forward pass is cut short as far as it costs less
-    than `COST_MARGIN`. All of that is repeated without each fold of images, and its choice scored
-    on that fold: the honest score in the provenance, and the honest curve.
+    its best values, the others held. Where a step predicts the edited image, the groups are gone
+    through once more for a prior from the predicted change. Then the forward pass is cut short as
+    far as it costs less than `COST_MARGIN`. All of that is repeated without each fold of images,
+    and its choice scored on that fold: the honest score in the provenance, and the honest curve.
 
     Args:
         editor: from `load_editor`.
@@ -128,7 +130,8 @@ def calibrate(
         )
     streams = tuple(each for each in STREAMS if set(each) <= set(editor.family.streams))
     grids = [tuple(_that_there_are(group, editor) for group in each) for each in (grid, again)]
-    chooser = _Chooser(bench, templates, *grids, HeadSearch(bench, streams))
+    changes = predicts(editor.pipeline) and "reference" in editor.family.streams
+    chooser = _Chooser(bench, templates, *grids, HeadSearch(bench, streams), changes)
     begin = start or default_recipe(editor)
     rows = np.arange(len(examples))
     best, by_end = chooser.choose(begin, rows)
@@ -145,7 +148,10 @@ def calibrate(
     bench.bar.close()
     low, high = metrics.cluster_interval(held_out, bench.images)
     provenance = {
-        "method": f"heads by agreement with the masks, coordinate search; {folds} folds of images",
+        "method": (
+            "heads by agreement with the masks, or the predicted change; coordinate search; "
+            f"{folds} folds of images"
+        ),
         "model": editor.name,
         "revision": editor.revision,
         "data": [
@@ -191,6 +197,7 @@ class _Chooser:
     grid: Grid
     again: Grid
     heads: HeadSearch
+    changes: bool
 
     @property
     def ends(self) -> list[int]:
@@ -200,7 +207,8 @@ class _Chooser:
 
     def choose(self, start: Recipe, rows: np.ndarray) -> tuple[Recipe, list[Recipe]]:
         """The recipe for some examples, and the best that stops after each end."""
-        told = [replace(start, template=template, magnets="") for template in self.templates]
+        start = replace(start, prior_from="attention", magnets="")
+        told = [replace(start, template=template) for template in self.templates]
         pointed = [next(self.heads.best(each, rows, 1)) for each in told]
         best = best_of(self.bench, pointed, rows)
         best = best_of(self.bench, self.heads.best(best, rows, HEAD_SETS), rows)
@@ -208,10 +216,18 @@ class _Chooser:
         best = best_of(self.bench, (best, *self.heads.best(best, rows, HEAD_SETS)), rows)
         best = search(self.bench, best, self.again, rows)
         by_end = [self._until(best, end, rows) for end in self.ends]
+        if self.changes:
+            by_end[-1] = best_of(self.bench, (by_end[-1], self._from_change(best, rows)), rows)
         scores = np.array([self.bench.ious(recipe, rows).mean() for recipe in by_end])
         # The first that is good enough: the ends ascend.
         best = by_end[int(np.argmax(scores >= scores.max() - COST_MARGIN))]
         return search(self.bench, best, self.grid[2:], rows), by_end
+
+    def _from_change(self, best: Recipe, rows: np.ndarray) -> Recipe:
+        """The best recipe whose prior is the predicted change."""
+        change = replace(best, prior_from="change", affinity="features", magnets="")
+        told = [replace(change, template=template) for template in self.templates]
+        return search(self.bench, best_of(self.bench, told, rows), self.grid, rows)
 
     def _until(self, best: Recipe, end: int, rows: np.ndarray) -> Recipe:
         """The best recipe that reads no block after one."""

@@ -84,7 +84,9 @@ def discriminate(
 
 def _standardised(hidden: Features) -> Features:
     centred = hidden - hidden.mean(0)
-    return centred / centred.std(0).clamp_min(1e-6)
+    # `std` over tokens takes several times as long.
+    spread = (centred.square().sum(0) / (len(centred) - 1)).sqrt()
+    return centred / spread.clamp_min(1e-6)
 
 
 def _alike(

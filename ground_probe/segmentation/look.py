@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from torch import nn
 
 from ground_probe.capture import Told, Trace, trace, trace_batch
 from ground_probe.capture.sites import blocks_of
@@ -26,7 +24,6 @@ Mask = Bool[np.ndarray, "height width"]
 T = TypeVar("T")
 
 _ROWS = 8  # instructions in a batch
-_blocks: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,6 @@ class Look:
         blocks: every block of the denoiser, in order.
         expression: what refers.
         image: RGB.
-        device: where the editor runs.
     """
 
     traces: tuple[Trace, ...]
@@ -47,8 +43,12 @@ class Look:
     blocks: tuple[str, ...]
     expression: str
     image: Image.Image
-    device: str | torch.device = "cpu"
     _kept: dict[str, tuple[Hashable, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def device(self) -> str | torch.device:
+        """Where the editor ran."""
+        return self.traces[0].device
 
     @property
     def geometry(self) -> Geometry:
@@ -84,8 +84,13 @@ class Look:
 
 
 def needed(blocks: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
-    """The blocks that a recipe reads, in order; the forward pass stops after the last."""
-    wanted = {*attention_blocks(blocks, recipe), *in_depth(blocks, recipe.feature_depth)}
+    """The blocks that a recipe reads, in order; the forward pass stops after the last.
+
+    A prediction is made from the last of all.
+    """
+    changes = recipe.prior_from == "change"
+    where = blocks[-1:] if changes else attention_blocks(blocks, recipe)
+    wanted = {*where, *in_depth(blocks, recipe.feature_depth)}
     return tuple(name for name in blocks if name in wanted)
 
 
@@ -128,15 +133,17 @@ def look_each(
         seeds: of the first noise of each.
         editor, image, recipe, blocks, more: see `look`.
     """
-    every = _blocks_of(editor.denoiser)
+    every = tuple(blocks_of(editor.denoiser))
     own = [_told(recipe, words, seed) for words, seed in zip(expressions, seeds, strict=True)]
     nulls = [_told(recipe, recipe.contrast, seed) if recipe.contrast else () for seed in seeds]
     distinct = list(dict.fromkeys(each for told in (*own, *nulls) for each in told))
+    changes = recipe.prior_from == "change"
     chosen = {
         "steps": (recipe.step,),
         "blocks": needed(every, recipe) if blocks is None else blocks,
         "streams": tuple(dict.fromkeys((*recipe.prior_streams, *recipe.feature_streams))),
-        "attention": True if recipe.heads else "mean",
+        "attention": not changes and (True if recipe.heads else "mean"),
+        "prediction": changes,
     }
     if recipe.propagation and recipe.affinity == "attention":
         more = {"affinity": affinity_stream(recipe), **more}
@@ -153,21 +160,15 @@ def look_each(
                 seen[each] = trace(editor, image, each.instruction, each.phrase, **given)
     picture = image.convert("RGB")
     return [
-        Look(tuple(map(seen.get, a)), tuple(map(seen.get, b)), every, words, picture, editor.device)
+        Look(tuple(map(seen.get, a)), tuple(map(seen.get, b)), every, words, picture)
         for a, b, words in zip(own, nulls, expressions, strict=True)
     ]
-
-
-def _blocks_of(denoiser: nn.Module) -> tuple[str, ...]:
-    """The names of all blocks; found once, for a walk over all modules takes a while."""
-    if denoiser not in _blocks:
-        _blocks[denoiser] = tuple(blocks_of(denoiser))
-    return _blocks[denoiser]
 
 
 def _told(recipe: Recipe, words: str, seed: int) -> tuple[Told, ...]:
     """What the editor is told, once for each noise."""
     instruction, span = fill(recipe.template, words)
     instruction = f"{instruction} {recipe.magnets}".strip()
-    phrase = None if recipe.words == "instruction" else span
+    whole = recipe.words == "instruction" and recipe.prior_from == "attention"
+    phrase = None if whole else span
     return tuple(Told(instruction, phrase, seed + offset) for offset in range(recipe.seeds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from skimage.measure import label
 from torch import Tensor, nn
 
 from ground_probe.capture import Trace
-from ground_probe.capture.layout import arguments_of
 from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.editors import Editor, fill
 from ground_probe.segmentation.look import Look, Mask, look, needed
@@ -39,24 +39,25 @@ def compare(
     """The masks of every method in `METHODS`, all from the one step that the segmenter looks at.
 
     - full: `segment`.
-    - attention: the prior alone.
+    - attention: the prior from attention alone.
     - features: the smaller of the two sides of the features' first principal component.
-    - one_step_difference: how far the step's prediction of the clean latents is from the reference.
+    - one_step_difference: the prior from the predicted change alone.
     - concepts: dot products in the attention's output space, of image tokens with the expression's
       words less the instruction's other words. Source: Helbling et al. (2025), ConceptAttention.
     - largest_region: see `largest_region`; looks at neither words nor editor.
     """
     recipe = recipe or default_recipe(editor)
-    chosen = needed(tuple(blocks_of(editor.denoiser)), recipe)
-    with _listening(editor) as heard:
-        seen = look(editor, image, expression, recipe, seed, chosen, prediction=True)
-    found = decide(seen, recipe)
-    last = seen.traces[-1]
+    attends = replace(recipe, prior_from="attention")
+    blocks = tuple(blocks_of(editor.denoiser))
+    chosen = {*needed(blocks, recipe), *needed(blocks, attends)}
+    with _listening(editor) as outputs:
+        seen = look(editor, image, expression, attends, seed, sorted(chosen), prediction=True)
+    found, last = decide(seen, recipe), seen.traces[-1]
     maps = {
-        "attention": torch.as_tensor(found.prior),
+        "attention": torch.as_tensor(decide(seen, attends).prior),
         "features": _smaller_side(seen, recipe),
-        "one_step_difference": _difference(heard["reference"], last, recipe.step),
-        "concepts": _concepts(heard, last),
+        "one_step_difference": last.change(recipe.step),
+        "concepts": _concepts(outputs, last),
     }
     masks = {name: to_mask(seen, unit(each).numpy(), recipe) for name, each in maps.items()}
     return {"full": found.mask, **masks, "largest_region": largest_region(seen.image)}
@@ -89,21 +90,17 @@ def largest_region(image: Image.Image) -> Mask:
 
 
 @contextmanager
-def _listening(editor: Editor) -> Iterator[dict[str, Any]]:
-    """Keep what the denoiser is given as image tokens, and what its attention modules return."""
-    heard: dict[str, Any] = {"outputs": []}
-
-    def given(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        heard["reference"] = arguments_of(module, args, kwargs)["hidden_states"][0]
+def _listening(editor: Editor) -> Iterator[list[Any]]:
+    """Keep what the denoiser's attention modules return."""
+    outputs: list[Any] = []
 
     def returned(module: nn.Module, args: tuple, output: Any) -> None:
-        heard["outputs"].append(output)
+        outputs.append(output)
 
-    handles = [editor.denoiser.register_forward_pre_hook(given, with_kwargs=True)]
-    for block in blocks_of(editor.denoiser).values():
-        handles += [m.register_forward_hook(returned) for m in attentions_of(block).values()]
+    modules = [m for b in blocks_of(editor.denoiser).values() for m in attentions_of(b).values()]
+    handles = [module.register_forward_hook(returned) for module in modules]
     try:
-        yield heard
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
@@ -120,17 +117,11 @@ def _smaller_side(seen: Look, recipe: Recipe) -> Tensor:
     return (along if side.float().mean() < 0.5 else -along).view(seen.geometry.grid)
 
 
-def _difference(given: Tensor, trace: Trace, step: int) -> Tensor:
-    reference = given[trace.layout.within_image("reference")].float().cpu()
-    predicted = trace.prediction[step][0]
-    return (predicted - reference).abs().mean(-1).view(trace.geometry.grid)
-
-
-def _concepts(heard: dict[str, Any], trace: Trace) -> Tensor:
+def _concepts(outputs: list[Any], trace: Trace) -> Tensor:
     words = torch.as_tensor(token_weights(trace.phrase_tokens, False), dtype=torch.float32)
     phrase = list(trace.phrase_keys)
     maps = []
-    for output in heard["outputs"]:
+    for output in outputs:
         # Attention modules return the image before the text, blocks as in the sequence.
         output = output[::-1] if isinstance(output, tuple) and trace.layout.text_first else output
         streams = {name: part[0].float().cpu() for name, part in trace.layout.split(output).items()}

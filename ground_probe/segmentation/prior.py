@@ -1,4 +1,4 @@
-"""Where: a spatial prior from the attention between image tokens and an expression's words."""
+"""Where: a spatial prior from attention to an expression's words, or from the predicted change."""
 
 from __future__ import annotations
 
@@ -39,6 +39,21 @@ def attention_prior(
     return unit(own)
 
 
+def change_prior(trace: Trace, null: Trace | None, recipe: Recipe) -> Grid:
+    """How far the step's prediction of the edited image is from the reference.
+
+    Args:
+        trace: of the instruction, with its prediction.
+        null: of the contrast's, whose change is subtracted; None for no contrast.
+        recipe: names the step.
+
+    Raises:
+        UnsupportedEditorError: an editor without reference tokens.
+    """
+    own = trace.change(recipe.step)
+    return unit(own if null is None else own - null.change(recipe.step))
+
+
 def head_maps(
     trace: Trace, blocks: Sequence[str], recipe: Recipe
 ) -> tuple[list[Head], Float[Tensor, "heads tokens"]]:
@@ -52,7 +67,7 @@ def head_maps(
 
 
 def attention_blocks(blocks: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
-    """The blocks whose attention a recipe reads."""
+    """The blocks whose attention to the words a prior is made of."""
     return tuple(_heads(blocks, recipe))
 
 

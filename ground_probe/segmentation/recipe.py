@@ -24,6 +24,7 @@ Classifier = Literal["cosine", "lda"]
 Threshold = Literal["otsu", "half"]
 Affinity = Literal["features", "attention"]
 Contrasted = Literal["features", "prior", "both"]
+Prior = Literal["attention", "change"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Recipe:
         contrast: another expression, or one for nothing in particular, which is subtracted ("":
             none).
         contrast_in: what it is subtracted from.
+        prior_from: the attention between image and words, or how far the step's prediction of the
+            edited image is from the reference, for which the whole step is computed.
         prior_depth: blocks whose attention is averaged.
         prior_streams: image tokens whose attention is averaged.
         heads: (depth of its block, number from 0) of each head that is averaged; none named: all
@@ -76,6 +79,7 @@ class Recipe:
     seeds: int = 1
     contrast: str = ""
     contrast_in: Contrasted = "features"
+    prior_from: Prior = "attention"
     prior_depth: Depth = (0.3, 0.8)
     prior_streams: Streams = ("noise", "reference")
     heads: tuple[Head, ...] = ()

@@ -18,6 +18,7 @@ from ground_probe.segmentation.prior import (
     attention_prior,
     by_attention,
     by_features,
+    change_prior,
     propagate,
     spatial_factor,
     unit,
@@ -28,7 +29,10 @@ from ground_probe.segmentation.words import counted, place_of
 
 # The choices that each stage depends on, besides those of the stage before.
 _FEATURES = ("step", "feature_depth", "feature_streams", "contrast_in")
-_ATTENTION = ("step", "prior_depth", "prior_streams", "heads", "direction", "words", "contrast_in")
+_PRIOR = (
+    "prior_from", "step", "prior_depth", "prior_streams", "heads", "direction", "words",
+    "contrast_in",
+)  # fmt: skip
 _SPREAD = ("propagation", "affinity", "temperature")
 _SCORE = ("spatial", "classifier", "prototypes", "focus", "rounds")
 _PIXELS = ("prior_power", "edges")
@@ -152,7 +156,7 @@ def _prior_and_score(seen: Look, recipe: Recipe) -> tuple[Tensor, Tensor]:
     )
     scores = []
     factor = spatial_factor(seen.expression, priors[0].shape, recipe.spatial)
-    priors = [prior * factor for prior in priors]
+    priors = [prior.to(seen.device) * factor.to(seen.device) for prior in priors]
     for alike, prior in zip(likeness, priors, strict=True):
         score = discriminate(
             alike,
@@ -164,17 +168,12 @@ def _prior_and_score(seen: Look, recipe: Recipe) -> tuple[Tensor, Tensor]:
             rounds=recipe.rounds,
         )
         scores.append(score.view_as(prior))
-    return torch.stack(priors).mean(0), torch.stack(scores).mean(0)
+    return torch.stack(priors).mean(0).cpu(), torch.stack(scores).mean(0).cpu()
 
 
 def _spread(seen: Look, likeness: tuple[Tensor, ...], recipe: Recipe) -> list[Tensor]:
     """The prior of every noise, carried to each token's likes."""
-    pairs = zip(seen.traces, _nulls(seen, recipe, "prior"), strict=True)
-    priors = seen.once(
-        "attention",
-        _of(recipe, _ATTENTION),
-        lambda: [attention_prior(each, null, seen.blocks, recipe) for each, null in pairs],
-    )
+    priors = seen.once("prior", _of(recipe, _PRIOR), lambda: _priors(seen, recipe))
     if not recipe.propagation:
         return priors
 
@@ -182,11 +181,18 @@ def _spread(seen: Look, likeness: tuple[Tensor, ...], recipe: Recipe) -> list[Te
         if recipe.affinity == "features":
             return [by_features(alike, recipe.temperature) for alike in likeness]
         blocks = in_depth(seen.blocks, recipe.feature_depth)
-        return [by_attention(each, blocks, recipe) for each in seen.traces]
+        return [by_attention(each, blocks, recipe).to(seen.device) for each in seen.traces]
 
     key = _of(recipe, (*_FEATURES, "affinity", "temperature"))
     found = zip(priors, seen.once("weights", key, weights), strict=True)
-    return [propagate(prior, each, recipe.propagation) for prior, each in found]
+    return [propagate(prior.to(each.device), each, recipe.propagation) for prior, each in found]
+
+
+def _priors(seen: Look, recipe: Recipe) -> list[Tensor]:
+    pairs = zip(seen.traces, _nulls(seen, recipe, "prior"), strict=True)
+    if recipe.prior_from == "change":
+        return [change_prior(each, null, recipe) for each, null in pairs]
+    return [attention_prior(each, null, seen.blocks, recipe) for each, null in pairs]
 
 
 def _likeness(
@@ -194,9 +200,10 @@ def _likeness(
 ) -> tuple[tuple[Tensor, ...], int]:
     """All cosines between tokens, and the number of channels.
 
-    At FLUX's size this is 0.4 TFLOP, so it goes where the editor runs.
+    At FLUX's size this is 0.4 TFLOP, and each classifier some more, so they run where the editor
+    does.
     """
-    found = tuple((own @ own.T).cpu() for own in (each.to(device) for each in features))
+    found = tuple(own @ own.T for own in (each.to(device) for each in features))
     return found, features[0].shape[-1]
 
 
@@ -208,9 +215,9 @@ def _nulls(seen: Look, recipe: Recipe, part: str) -> tuple:
 def _choices(recipe: Recipe, stage: str) -> tuple:
     """What a stage and all before it depend on."""
     names = {
-        "spread": (*_FEATURES, *_ATTENTION, *_SPREAD),
-        "score": (*_FEATURES, *_ATTENTION, *_SPREAD, *_SCORE),
-        "pixels": (*_FEATURES, *_ATTENTION, *_SPREAD, *_SCORE, *_PIXELS),
+        "spread": (*_FEATURES, *_PRIOR, *_SPREAD),
+        "score": (*_FEATURES, *_PRIOR, *_SPREAD, *_SCORE),
+        "pixels": (*_FEATURES, *_PRIOR, *_SPREAD, *_SCORE, *_PIXELS),
     }[stage]
     return _of(recipe, names)
 
