@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,10 +113,29 @@ def test_scoring_accepts_the_asked_image_and_refuses_every_other(drawn):
 
 
 def test_a_hit_is_a_change_on_the_object_itself(drawn):
-    for index in range(len(drawn.scene.objects)):
-        share = drawn.scene.mask(index).reshape(16, 8, 16, 8).mean((1, 3))
-        assert score.hits(drawn, index, share)
-        assert not score.hits(drawn, (index + 1) % len(drawn.scene.objects), share)
+    scene, rng = drawn.scene, np.random.default_rng(0)
+    edits = [edit(rng, scene, at, "it", "remove") for at in range(len(scene.objects))]
+    for index, asked in enumerate(edits):
+        share = _on_tokens(scene.mask(index))
+        assert score.hits(scene, asked, share)
+        assert not score.hits(scene, edits[(index + 1) % len(edits)], share)
+
+
+def test_a_hit_may_lie_where_only_the_new_shape_is(drawn):
+    """The corners of a square that takes the place of a cross."""
+    scene = drawn.scene.changed(0, shape="cross", radius_px=20.0, x_px=64.0, y_px=64.0)
+    asked = edit(
+        np.random.default_rng(0), scene, 0, "it", "replace", "turn {expression} into a {shape}"
+    )
+    asked = replace(asked, edited=scene.changed(0, shape="square"))
+    corners = _on_tokens(asked.edited.mask(0)) * (_on_tokens(scene.mask(0)) == 0)
+    assert corners.any() and score.hits(scene, asked, corners)
+    removed = replace(asked, kind="remove", edited=scene.without(0))
+    assert not score.hits(scene, removed, corners)
+
+
+def _on_tokens(mask):
+    return mask.reshape(16, 8, 16, 8).mean((1, 3))
 
 
 def test_a_killed_training_goes_on_where_it_was(tmp_path):

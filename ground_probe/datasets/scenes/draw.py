@@ -145,19 +145,24 @@ def sample_background(rng: np.random.Generator) -> Float[np.ndarray, "3 order or
 
 
 def sample_scene(
-    rng: np.random.Generator, size_px: int = SIZE_PX, twins: float = 0.35, most: int = 6
+    rng: np.random.Generator,
+    size_px: int = SIZE_PX,
+    twins: float = 0.35,
+    fewest: int = 2,
+    most: int = 6,
 ) -> Scene:
-    """Draw 2 to `most` objects, most of which share something with one drawn before.
+    """Draw `fewest` to `most` objects, most of which share something with one drawn before.
 
     Args:
         rng: Source of all randomness.
         size_px: Side of the image; smaller images hold fewer objects.
         twins: Probability that an object shares shape, color and size with an earlier one, so that
             only its place tells it apart; otherwise it shares one or two of the three, or none.
+        fewest: Smallest number of objects to draw; those that find no place are left out, to two.
         most: Largest number of objects.
     """
     most = min(most, 2 + size_px**2 // 4096)
-    wanted = int(rng.integers(2, most + 1))
+    wanted = int(rng.integers(min(fewest, most), most + 1))
     objects: list[SceneObject] = []
     while len(objects) < 2:
         objects = []

@@ -31,6 +31,7 @@ class Stage:
         pure_noise: Share of batches at sigma = 1, where only language can explain the edit.
         noise_tokens: Share of the noise tokens that are computed in those batches; at sigma = 1
             they are all alike.
+        fewest: Smallest number of objects in a scene that has room for them.
     """
 
     name: str
@@ -42,19 +43,23 @@ class Stage:
     legend: float
     pure_noise: float
     noise_tokens: float
+    fewest: int = 2
 
 
-AUTOENCODER_UNTIL = 0.05
+AUTOENCODER_UNTIL = 0.04
 _SHARED = (("color",), ("color",), ("color",), ("shape",), ("shape", "color"))
 _ALL = ("scenes", "scenes+", "scenes+", "scenesg")
+_PLACES = ("scenes", "scenes", "scenes", "scenes+", "scenesg")
 STAGES = (
-    Stage("words", 0.20, 64, ("scenes+",), 0.1, 0.4, 0.5, 0.9, 0.4),
-    Stage("places", 0.39, 64, _ALL, 0.35, 0.5, 0.4, 0.95, 0.4),
-    Stage("shapes", 0.54, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4),
-    Stage("together", 0.57, 64, _ALL, 0.3, 0.4, 0.1, 0.95, 0.4),
-    Stage("more objects", 0.60, 96, _ALL, 0.3, 0.4, 0.1, 0.9, 0.3),
-    Stage("full size", 0.96, 128, _ALL, 0.3, 0.35, 0.0, 0.9, 0.2),
-    Stage("all noise levels", 1.00, 128, _ALL, 0.3, 0.3, 0.0, 0.5, 0.25),
+    Stage("words", 0.16, 64, ("scenes+",), 0.1, 0.4, 0.5, 0.9, 0.4),
+    Stage("places", 0.315, 64, _ALL, 0.35, 0.5, 0.4, 0.95, 0.4),
+    Stage("shapes", 0.435, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4),
+    Stage("together", 0.46, 64, _ALL, 0.3, 0.4, 0.1, 0.95, 0.4),
+    Stage("more objects", 0.485, 96, _ALL, 0.3, 0.4, 0.1, 0.9, 0.3),
+    Stage("full size", 0.81, 128, _ALL, 0.3, 0.35, 0.0, 0.9, 0.2),
+    Stage("crowded", 0.90, 128, _ALL, 0.3, 0.3, 0.0, 0.8, 0.2, fewest=4),
+    Stage("crowded places", 0.96, 128, _PLACES, 0.45, 0.3, 0.0, 0.85, 0.2, fewest=4),
+    Stage("all noise levels", 1.00, 128, _PLACES, 0.35, 0.3, 0.0, 0.6, 0.25, fewest=3),
 )
 AUTOENCODER_BATCH = 4
 EDITS_A_BATCH = 32
@@ -84,7 +89,9 @@ class EditBatches(Dataset):
         rng = np.random.default_rng([self.seed, step])
         before, after, texts, owner = [], [], [], []
         while len(texts) < EDITS_A_BATCH:
-            scene = sample_scene(rng, self.stage.side_px, self.stage.twins)
+            scene = sample_scene(
+                rng, self.stage.side_px, self.stage.twins, fewest=self.stage.fewest
+            )
             if rng.random() < self.stage.alike:
                 scene = _alike(rng, scene)
             if rng.random() < self.stage.legend:

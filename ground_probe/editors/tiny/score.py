@@ -17,7 +17,7 @@ from diffusers import FluxKontextPipeline
 from jaxtyping import Float, UInt8
 from skimage.morphology import dilation, disk
 
-from ground_probe.datasets.scenes import COLORS, SHAPES, STYLES, ReferringScene, load
+from ground_probe.datasets.scenes import COLORS, SHAPES, STYLES, ReferringScene, Scene, load
 from ground_probe.editors.tiny.edits import TEMPLATES, Edit, edit
 from ground_probe.editors.tiny.follow import run_edits
 
@@ -26,15 +26,22 @@ TEMPLATE_EXAMPLES = 100
 """Every template is tried on so many of the examples at most."""
 
 
-def hits(drawn: ReferringScene, target: int, change: Float[np.ndarray, "rows cols"]) -> bool:
-    """Whether the token that changes most covers more of the target than of any other object."""
-    token_px = drawn.scene.size_px // change.shape[0]
+def hits(scene: Scene, asked: Edit, change: Float[np.ndarray, "rows cols"]) -> bool:
+    """Whether the token that changes most covers more of the target than of any other object.
+
+    The target is where it was before the edit or should be after it: a star reaches further than
+    the circle it replaces.
+    """
+    token_px = scene.size_px // change.shape[0]
     row, column = np.unravel_index(change.argmax(), change.shape)
     window = np.s_[
         row * token_px : (row + 1) * token_px, column * token_px : (column + 1) * token_px
     ]
-    share = [drawn.scene.mask(i)[window].mean() for i in range(len(drawn.scene.objects))]
-    return bool(share[target] > 0 and np.argmax(share) == target)
+    masks = [scene.mask(i) for i in range(len(scene.objects))]
+    if asked.kind != "remove":
+        masks[asked.target] = masks[asked.target] | asked.edited.mask(asked.target)
+    share = [mask[window].mean() for mask in masks]
+    return bool(share[asked.target] > 0 and np.argmax(share) == asked.target)
 
 
 def does_as_asked(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> bool:
@@ -83,7 +90,9 @@ def score_style(
     outcomes = run_edits(pipeline, instructions, True, seed)
     frame = pd.DataFrame(
         {
-            "hit": [hits(d, d.target, o.change) for d, o in zip(drawn, outcomes, strict=True)],
+            "hit": [
+                hits(d.scene, a, o.change) for d, a, o in zip(drawn, asked, outcomes, strict=True)
+            ],
             "held_out": [d.held_out for d in drawn],
             "done": [
                 does_as_asked(d, a, o.image) for d, a, o in zip(drawn, asked, outcomes, strict=True)
@@ -117,10 +126,10 @@ def _hit_other(pipeline, split, drawn, rng, seed) -> float:
         named = [pair for pair in zip(rest, split[position].others, strict=True) if pair[1]]
         if named:
             other, expression = named[0]
-            moved.append((d, other, edit(rng, d.scene, other, expression).instruction))
-    outcomes = run_edits(pipeline, [(d, text) for d, _, text in moved], False, seed)
+            moved.append((d, edit(rng, d.scene, other, expression)))
+    outcomes = run_edits(pipeline, [(d, a.instruction) for d, a in moved], False, seed)
     return float(
-        np.mean([hits(d, i, o.change) for (d, i, _), o in zip(moved, outcomes, strict=True)])
+        np.mean([hits(d.scene, a, o.change) for (d, a), o in zip(moved, outcomes, strict=True)])
     )
 
 
@@ -131,9 +140,8 @@ def _templates(pipeline, drawn, style, rng, seed) -> pd.DataFrame:
             edits = [edit(rng, d.scene, d.target, d.expression, kind, template) for d in drawn]
             pairs = list(zip(drawn, (e.instruction for e in edits), strict=True))
             outcomes = run_edits(pipeline, pairs, False, seed)
-            hit = np.mean(
-                [hits(d, d.target, o.change) for d, o in zip(drawn, outcomes, strict=True)]
-            )
+            scored = zip(drawn, edits, outcomes, strict=True)
+            hit = np.mean([hits(d.scene, e, o.change) for d, e, o in scored])
             rows.append({"style": style, "kind": kind, "template": template, "hit": hit})
     return pd.DataFrame(rows)
 

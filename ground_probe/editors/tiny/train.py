@@ -199,7 +199,7 @@ class Run:
         self.save()
 
     def _set_rate(self, steps: int) -> None:
-        decay = min(1.0, max(0.02, (1 - self.progress) / 0.2))
+        decay = min(1.0, max(0.02, (1 - self.progress) / 0.4))
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * min(1.0, (steps + 1) / 50) * decay
 
