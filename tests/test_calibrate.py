@@ -174,6 +174,15 @@ def test_every_variant_is_a_recipe_of_streams_that_there_are():
     assert {"without", "template", "seeds", "words", "feature blocks"} <= {n[0] for n in named}
 
 
+def test_an_ablation_of_the_predicted_change_names_nothing_of_attention():
+    recipe = Recipe(prior_from="change", heads=((0.5, 0),), propagation=2)
+    named = list(variants(recipe, ("noise", "reference")))
+    parts = {value if part == "without" else part for part, value, _ in named}
+    assert "predicted change" in parts and not parts & {"propagation", "chosen heads", "direction"}
+    assert all(each.prior_from == "attention" for _, value, each in named
+               if value == "predicted change")  # fmt: skip
+
+
 def test_steps_share_one_run(editor, train):
     ran = []
     handle = editor.denoiser.register_forward_pre_hook(lambda *_: ran.append(1))

@@ -32,7 +32,7 @@ from ground_probe.segmentation.prior import (
     spatial_factor,
     unit,
 )
-from ground_probe.segmentation.recipe import Recipe, default_recipe
+from ground_probe.segmentation.recipe import OF_ATTENTION, Recipe, default_recipe
 from ground_probe.segmentation.refine import GuidedFilter, otsu, threshold
 from ground_probe.segmentation.segment import decide, segment, segment_each
 
@@ -432,6 +432,33 @@ def test_a_prior_from_change_keeps_no_attention_and_runs_every_block(editor):
     # It still sees to it that the whole expression was read.
     with pytest.raises(PhraseError, match="lost"):
         look(editor, image, "the red circle " * 40, CHANGE)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"propagation": 2}, {"heads": ((0.5, 0),)}, {"direction": "both"}, {"words": "all"},
+        {"prior_depth": (0.0, 0.2)}, {"prior_streams": ("noise",)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_choices_of_attention_say_nothing_of_the_predicted_change(editor, choice):
+    image = Image.effect_noise((64, 64), 80).convert("RGB")
+    assert set(choice) <= OF_ATTENTION
+    plain, other = (
+        segment(editor, image, EXPRESSION, Recipe(**_choices(CHANGE) | each))
+        for each in ({}, choice)
+    )
+    np.testing.assert_array_equal(plain.prior, other.prior)
+    np.testing.assert_array_equal(plain.mask, other.mask)
+
+
+def test_the_comparison_s_rows_are_each_prior_alone(editor):
+    image = Image.effect_noise((64, 64), 80).convert("RGB")
+    masks = [methods.compare(editor, image, EXPRESSION, each) for each in (PLAIN, CHANGE)]
+    for name in ("attention", "one_step_difference"):
+        np.testing.assert_array_equal(masks[0][name], masks[1][name])
+    np.testing.assert_array_equal(masks[1]["full"], segment(editor, image, EXPRESSION, CHANGE).mask)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

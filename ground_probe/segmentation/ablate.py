@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ground_probe import metrics
 from ground_probe.segmentation.bench import Bench
 from ground_probe.segmentation.calibrate import ENDS, STREAMS, TEMPLATES, fraction
-from ground_probe.segmentation.recipe import Depth, Recipe, in_depth
+from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, in_depth
 
 STEPS = (0, 1, 3, 6, 13, 20, 27)
 """Of the 28 that the schedule has."""
@@ -46,7 +46,6 @@ _CHANGED: Mapping[str, Sequence[Any]] = {
     "seeds": (2, 4),
 }
 _NULL = "the object"
-_OF_ATTENTION = {"chosen heads", "chosen words", "prior_streams", "direction", "words"}
 
 
 def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str, Recipe]]:
@@ -58,9 +57,9 @@ def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str,
         recipe: the full one.
         streams: that the editor has; no variant names another.
     """
-    idle = _OF_ATTENTION if recipe.prior_from == "change" else set()
+    idle = OF_ATTENTION if recipe.prior_from == "change" else frozenset()
     for part, change in _REMOVED.items():
-        if part not in idle:
+        if not idle.issuperset(change):
             yield "without", part, replace(recipe, **change)
     for name, values in _CHANGED.items():
         if name in idle:

@@ -21,7 +21,7 @@ from ground_probe.run_record import digest, whole_file
 from ground_probe.segmentation.bench import Bench, Grid, best_of, search
 from ground_probe.segmentation.heads import HeadSearch
 from ground_probe.segmentation.look import needed
-from ground_probe.segmentation.recipe import Depth, Recipe, default_recipe
+from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, default_recipe
 
 COST_MARGIN = 0.01
 """Of the mIoU, given up for a forward pass that stops earlier."""
@@ -225,9 +225,10 @@ class _Chooser:
 
     def _from_change(self, best: Recipe, rows: np.ndarray) -> Recipe:
         """The best recipe whose prior is the predicted change."""
-        change = replace(best, prior_from="change", affinity="features", magnets="")
+        change = replace(best, prior_from="change", magnets="")
         told = [replace(change, template=template) for template in self.templates]
-        return search(self.bench, best_of(self.bench, told, rows), self.grid, rows)
+        grid = [group for group in self.grid if not OF_ATTENTION.issuperset(group)]
+        return search(self.bench, best_of(self.bench, told, rows), grid, rows)
 
     def _until(self, best: Recipe, end: int, rows: np.ndarray) -> Recipe:
         """The best recipe that reads no block after one."""

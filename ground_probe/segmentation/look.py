@@ -145,7 +145,7 @@ def look_each(
         "attention": not changes and (True if recipe.heads else "mean"),
         "prediction": changes,
     }
-    if recipe.propagation and recipe.affinity == "attention":
+    if not changes and recipe.propagation and recipe.affinity == "attention":
         more = {"affinity": affinity_stream(recipe), **more}
     seen: dict[Told, Trace] = {}
     with encoded_once(editor):

@@ -25,6 +25,11 @@ Threshold = Literal["otsu", "half"]
 Affinity = Literal["features", "attention"]
 Contrasted = Literal["features", "prior", "both"]
 Prior = Literal["attention", "change"]
+OF_ATTENTION = frozenset({
+    "prior_depth", "prior_streams", "heads", "direction", "words", "propagation", "affinity",
+    "temperature",
+})  # fmt: skip
+"""Choices that say nothing where the prior is the predicted change."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Recipe:
         direction: attention of image tokens to the words, of the words to image tokens, or both.
         words: all of the expression's, those that are no stop words, or the whole instruction's.
         spatial: weight of left, right, top, bottom, middle and ordinals, in [0, 1].
-        propagation: rounds of averaging the prior over similar tokens.
+        propagation: rounds of averaging the attention over similar tokens.
         affinity: similar by features, or by the attention between image tokens of feature blocks.
         temperature: of that similarity; lower keeps to nearer neighbours.
         feature_depth: blocks whose hidden states are compared.

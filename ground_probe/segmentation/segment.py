@@ -172,9 +172,9 @@ def _prior_and_score(seen: Look, recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 
 def _spread(seen: Look, likeness: tuple[Tensor, ...], recipe: Recipe) -> list[Tensor]:
-    """The prior of every noise, carried to each token's likes."""
+    """The prior of every noise; attention is carried to each token's likes."""
     priors = seen.once("prior", _of(recipe, _PRIOR), lambda: _priors(seen, recipe))
-    if not recipe.propagation:
+    if recipe.prior_from == "change" or not recipe.propagation:
         return priors
 
     def weights() -> list[Tensor]:
