@@ -71,7 +71,9 @@ def test_attention_is_that_of_a_trace(view, editor, image):
 
 
 def test_the_expressions_own_tokens_are_marked(view):
-    assert " ".join(view.tokens) == view.instruction
+    # The recipe's template may hold words that this tokenizer does not know.
+    pairs = zip(view.tokens, view.instruction.split(), strict=True)
+    assert all(token in (word, "<unk>") for token, word in pairs)
     assert [view.tokens[i] for i in view.own] == ["the", "red", "circle"]
 
 
