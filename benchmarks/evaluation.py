@@ -82,18 +82,14 @@ def overhead(limit: int) -> dict[str, list[float]]:
         gp.load_editor("tiny", device="cpu"),
         gp.load_split("scenes", "test", limit=limit),
     )
-    gp.segment(editor, split[0].image, split[0].expression)  # the first call is slower
-    rounds = [_round(editor, split) for _ in range(ROUNDS)]
-    return {name: spread([each[name] for each in rounds]) for name in rounds[0]}
+    return _rounds(editor, split, ROUNDS)
 
 
 def large(limit: int) -> dict[str, list[float]]:
     drawn = gp.load_split("scenes", "test", limit=limit)
     editor = gp.load_editor(_kontext())
     split = Enlarged(drawn.dataset, drawn.split, drawn.seed, drawn.indices)
-    gp.segment(editor, split[0].image, split[0].expression)
-    rounds = [_round(editor, split) for _ in range(3)]
-    return {name: spread([each[name] for each in rounds]) for name in rounds[0]}
+    return _rounds(editor, split, 3)
 
 
 class Enlarged(ScenesSplit):
@@ -132,6 +128,12 @@ def _kontext():
     )
     parts = {"vae": vae.eval(), "transformer": transformer.eval(), "tokenizer_2": tokenizer}
     return type(pipeline)(**pipeline.components | parts)
+
+
+def _rounds(editor, split, count: int) -> dict[str, list[float]]:
+    gp.segment(editor, split[0].image, split[0].expression)  # the first call is slower
+    rounds = [_round(editor, split) for _ in range(count)]
+    return {name: spread([each[name] for each in rounds]) for name in rounds[0]}
 
 
 def _round(editor, split) -> dict[str, float]:

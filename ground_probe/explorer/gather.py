@@ -137,7 +137,7 @@ def gather(
     sites = [[[(b, s, r) for r in streams] for s in taken.steps] for b in taken.blocks]
     features = torch.stack([torch.stack([_each(taken.hidden, s) for s in of]) for of in sites])
     maps = [[[_attention(taken, *site, cells) for site in row] for row in of] for of in sites]
-    named = trace(editor, image, instruction, span, blocks=every_block[:1], attention="mean")
+    named = trace(editor, image, instruction, span, blocks=every_block[:1], attention=False)
     found = decide(seen, recipe)
     return View(
         image=seen.image,

@@ -130,8 +130,7 @@ def calibrate(
         )
     streams = tuple(each for each in STREAMS if set(each) <= set(editor.family.streams))
     grids = [tuple(_that_there_are(group, editor) for group in each) for each in (grid, again)]
-    changes = predicts(editor.pipeline) and "reference" in editor.family.streams
-    chooser = _Chooser(bench, templates, *grids, HeadSearch(bench, streams), changes)
+    chooser = _Chooser(bench, templates, *grids, HeadSearch(bench, streams))
     begin = start or default_recipe(editor)
     rows = np.arange(len(examples))
     best, by_end = chooser.choose(begin, rows)
@@ -197,7 +196,6 @@ class _Chooser:
     grid: Grid
     again: Grid
     heads: HeadSearch
-    changes: bool
 
     @property
     def ends(self) -> list[int]:
@@ -216,7 +214,8 @@ class _Chooser:
         best = best_of(self.bench, (best, *self.heads.best(best, rows, HEAD_SETS)), rows)
         best = search(self.bench, best, self.again, rows)
         by_end = [self._until(best, end, rows) for end in self.ends]
-        if self.changes:
+        editor = self.bench.editor
+        if predicts(editor.pipeline) and "reference" in editor.family.streams:
             by_end[-1] = best_of(self.bench, (by_end[-1], self._from_change(best, rows)), rows)
         scores = np.array([self.bench.ious(recipe, rows).mean() for recipe in by_end])
         # The first that is good enough: the ends ascend.
