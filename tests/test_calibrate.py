@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,9 @@ from tiny_pipelines import kontext
 
 import ground_probe as gp
 from ground_probe.capture.sites import blocks_of
-from ground_probe.errors import InputError
+from ground_probe.errors import InputError, PhraseError
 from ground_probe.segmentation.ablate import ablate, fractions, steps, variants
-from ground_probe.segmentation.bench import MARGIN, Bench, search
+from ground_probe.segmentation.bench import MARGIN, Bench, best_of, search
 from ground_probe.segmentation.calibrate import (
     AGAIN,
     GRID,
@@ -102,6 +103,32 @@ def test_near_ties_go_to_the_plain_value():
     bench = _Table({("focus", 4.0): MARGIN / 2, ("rounds", 3): 2 * MARGIN})
     best = search(bench, Recipe(focus=4.0), grid, np.arange(4), passes=1)
     assert (best.focus, best.rounds) == (1.0, 3)
+
+
+class _Short(_Table):
+    """A bench whose editor cannot read the words that magnets add."""
+
+    def ious(self, recipe, rows):
+        if recipe.magnets:
+            raise PhraseError("the text is cut")
+        return super().ious(recipe, rows)
+
+
+def test_a_setting_that_makes_an_instruction_too_long_is_not_chosen():
+    bench, rows = _Short({("magnets", "of the"): 1.0}), np.arange(4)
+    grid = [{"magnets": ("", "of the")}, {"magnets": ("of the", "")}]
+    assert search(bench, Recipe(), grid, rows).magnets == ""
+    with pytest.raises(PhraseError, match="the text is cut"):
+        best_of(bench, [Recipe(magnets="of the")], rows)
+
+
+def test_an_ablation_leaves_out_what_makes_an_instruction_too_long(train):
+    words = "the small red square that is to the left of the large blue ring"
+    bench = Bench(gp.load_editor("tiny", device="cpu"), [replace(train[0], expression=words)])
+    recipe = Recipe(template="change the color of {expression} to white", words="instruction")
+    longer = replace(recipe, magnets="of the and a with")  # beyond its 24 tokens
+    table = ablate(bench, recipe, iter([("magnets", "", longer)]))
+    assert table["part"].tolist() == ["full"]
 
 
 def test_a_bench_scores_as_segment_does_and_looks_once(editor, train):

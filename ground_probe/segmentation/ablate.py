@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ground_probe import metrics
+from ground_probe.errors import PhraseError
 from ground_probe.segmentation.bench import Bench
 from ground_probe.segmentation.calibrate import ENDS, STREAMS, TEMPLATES, fraction
 from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, in_depth
@@ -111,13 +113,15 @@ def ablate(bench: Bench, recipe: Recipe, named: Iterator[tuple[str, str, Recipe]
     Returns one row a variant: `part, value, n, miou, low, high` with the interval over images,
     `difference` to the full recipe, paired over examples, with `difference_low` and
     `difference_high`, and `fraction` of a step's blocks that is computed. A variant that is the
-    recipe itself is left out, but for those of a step or fraction.
+    recipe itself is left out, but for those of a step or fraction; so is one that makes the
+    instruction of some example too long for the editor.
     """
     own = bench.ious(recipe)
     rows = [_row(bench, "full", recipe.digest, recipe, own)]
     for part, value, variant in tqdm(list(named), desc="ablation", leave=False):
         if variant != recipe or part in ("step", "fraction"):
-            rows.append(_row(bench, part, value, variant, own))
+            with suppress(PhraseError):
+                rows.append(_row(bench, part, value, variant, own))
     return pd.DataFrame(rows)
 
 

@@ -16,6 +16,7 @@ from ground_probe.capture import Trace, keep_half
 from ground_probe.capture.sites import Captured, blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
+from ground_probe.errors import PhraseError
 from ground_probe.segmentation.look import Look, look
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import decide
@@ -113,9 +114,21 @@ def search(
 
 
 def best_of(bench: Bench, recipes: Iterable[Recipe], rows: Rows) -> Recipe:
-    """The recipe of the best mean IoU over some rows; the first one where the gain is small."""
+    """The recipe of the best mean IoU over some rows; the first one where the gain is small.
+
+    Raises:
+        PhraseError: with every recipe the instruction of some example is too long for the editor.
+    """
     tried = list(recipes)
-    scores = [bench.ious(recipe, rows).mean() for recipe in tried]
+    scores, too_long = [], None
+    for recipe in tried:
+        try:
+            scores.append(bench.ious(recipe, rows).mean())
+        except PhraseError as error:
+            scores.append(-np.inf)
+            too_long = error
+    if too_long and np.isneginf(scores).all():
+        raise too_long
     at = int(np.argmax(scores))
     return tried[at if scores[at] > scores[0] + MARGIN else 0]
 
