@@ -48,6 +48,13 @@ def test_an_edit_changes_its_object_and_nothing_else(drawn, kind):
     assert drawn.expression in asked.instruction
 
 
+def test_edits_for_training_can_all_be_replacements():
+    rng = np.random.default_rng(0)
+    scene = scenes.sample_scene(rng, fewest=4)
+    sampled = sample_edits(rng, scene, scenes.STYLES, 4, replace=1.0)
+    assert [each.kind for each in sampled] == ["replace"] * 4
+
+
 def test_batches_are_pure_functions_of_seed_and_step():
     once, again = (EditBatches(STAGES[2], seed=0)[5] for _ in range(2))
     later = EditBatches(STAGES[2], seed=0)[6]

@@ -66,7 +66,11 @@ def edit(
 
 
 def sample_edits(
-    rng: np.random.Generator, scene: Scene, styles: tuple[str, ...], count: int
+    rng: np.random.Generator,
+    scene: Scene,
+    styles: tuple[str, ...],
+    count: int,
+    replace: float = 0.0,
 ) -> list[Edit]:
     """Draw edits for training: several of one scene, so that only the text tells them apart.
 
@@ -77,6 +81,7 @@ def sample_edits(
         scene: The scene before.
         styles: Expression styles to choose from.
         count: Largest number of edits; fewer where the scene does not offer them.
+        replace: Share of edits that replace a shape, beside those that `edit` draws.
     """
     allowed = [i for i, thing in enumerate(scene.objects) if not is_held_out(thing)]
     edits: list[Edit] = []
@@ -88,7 +93,8 @@ def sample_edits(
         expression, reference = found
         if any(is_held_out(scene.objects[i]) for i in reference.mentions(scene)):
             continue
-        edits.append(edit(rng, scene, target, expression))
+        kind = "replace" if rng.random() < replace else None
+        edits.append(edit(rng, scene, target, expression, kind))
         if len(edits) == count:
             break
     return edits
