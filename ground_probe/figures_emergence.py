@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _STYLES = {
 }
 _MARKS = dict(zip(_STYLES, "osD^vXP*ph", strict=True))
 _NONE = "none"
+_LABEL_CHARACTERS = 52  # below one panel
 
 
 def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
@@ -140,7 +142,8 @@ def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
             _band(axes, of, _said(name), colour, style, width, _MARKS[name])
         axes.axhline(0.5, color="black", lw=0.6)
         axes.set_title(f"{stream} stream, n = {_counted(here)} images", fontsize=9)
-        axes.set_xlabel(f"denoising step\nblocks: {_blocks(here)}", fontsize=8)
+        blocks = fill(f"blocks: {_blocks(here)}", _LABEL_CHARACTERS)
+        axes.set_xlabel(f"denoising step\n{blocks}", fontsize=8)
         axes.set_ylim(0, 1.02)
     panels[0].set_ylabel("AUC (95 % interval over images)")
     handles = panels[0].get_legend_handles_labels()
