@@ -34,7 +34,6 @@ TEMPLATES = (
     "change the color of {expression} to red",
     "change the color of {expression} to white",
     "remove {expression}",
-    "replace {expression} with a star",
 )
 
 
@@ -64,10 +63,10 @@ GRID: Grid = (
 AGAIN: Grid = (
     {"words": ("content", "all", "instruction")},
     {"affinity": ("features", "attention")},
-    {"magnets": ("", "of the and a with")},
 )
-"""Tried last: the editor must look again. Noise seeds and a contrast, which multiply the price of
-every segmentation, are left to who calls; the ablation says what they would add."""
+"""Tried last: the editor must look again. Left to who calls are noise seeds and a contrast, which
+multiply the price of every segmentation, and magnets, with which a long expression may no longer
+fit into the text encoder; the ablation says what they would add."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ TEMPLATES = {
         "turn {expression} {color}",
     ),
     "remove": ("remove {expression}", "delete {expression}", "erase {expression}"),
-    "replace": ("replace {expression} with a {shape}", "turn {expression} into a {shape}"),
 }
-KIND_WEIGHTS = {"recolor": 0.6, "remove": 0.25, "replace": 0.15}
+KIND_WEIGHTS = {"recolor": 0.7, "remove": 0.3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +43,24 @@ def edit(
     """Draw an edit of one object.
 
     Args:
-        rng: Chooses what is not given, and the new color or shape.
+        rng: Chooses what is not given, and the new color.
         scene: The scene before.
         target: Index of the object to edit.
         expression: Words that refer to it.
-        kind: "recolor", "remove" or "replace".
+        kind: "recolor" or "remove".
         template: One of the templates of that kind.
     """
     kind = kind or str(rng.choice(list(KIND_WEIGHTS), p=list(KIND_WEIGHTS.values())))
     template = template or str(rng.choice(TEMPLATES[kind]))
     thing = scene.objects[target]
     color = str(rng.choice([name for name in COLORS if name != thing.color]))
-    shape = str(rng.choice([name for name in SHAPES if name != thing.shape]))
-    edited = {
-        "recolor": lambda: scene.changed(target, color=color),
-        "remove": lambda: scene.without(target),
-        "replace": lambda: scene.changed(target, shape=shape),
-    }[kind]()
-    instruction = template.format(expression=expression, color=color, shape=shape)
+    edited = scene.without(target) if kind == "remove" else scene.changed(target, color=color)
+    instruction = template.format(expression=expression, color=color)
     return Edit(kind, template, instruction, expression, target, edited)
 
 
 def sample_edits(
-    rng: np.random.Generator,
-    scene: Scene,
-    styles: tuple[str, ...],
-    count: int,
-    replace: float = 0.0,
+    rng: np.random.Generator, scene: Scene, styles: tuple[str, ...], count: int
 ) -> list[Edit]:
     """Draw edits for training: several of one scene, so that only the text tells them apart.
 
@@ -81,7 +71,6 @@ def sample_edits(
         scene: The scene before.
         styles: Expression styles to choose from.
         count: Largest number of edits; fewer where the scene does not offer them.
-        replace: Share of edits that replace a shape, beside those that `edit` draws.
     """
     allowed = [i for i, thing in enumerate(scene.objects) if not is_held_out(thing)]
     edits: list[Edit] = []
@@ -93,8 +82,7 @@ def sample_edits(
         expression, reference = found
         if any(is_held_out(scene.objects[i]) for i in reference.mentions(scene)):
             continue
-        kind = "replace" if rng.random() < replace else None
-        edits.append(edit(rng, scene, target, expression, kind))
+        edits.append(edit(rng, scene, target, expression))
         if len(edits) == count:
             break
     return edits
@@ -119,9 +107,9 @@ def vocabulary() -> list[str]:
     >>> "leftmost" in vocabulary(), "red" in vocabulary()
     (False, True)
     """
-    words = {"the", "a", "object", "that", "is", "on", "at", "to", "of", "above", "below"}
+    words = {"the", "object", "that", "is", "on", "at", "to", "of", "above", "below"}
     words |= {"left", "right", "top", "bottom", "small", "large", *COLORS, *SHAPES}
     for templates in TEMPLATES.values():
         for template in templates:
-            words |= set(template.format(expression="", color="", shape="").split())
+            words |= set(template.format(expression="", color="").split())
     return sorted(words)

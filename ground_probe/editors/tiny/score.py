@@ -27,27 +27,21 @@ TEMPLATE_EXAMPLES = 100
 
 
 def hits(scene: Scene, asked: Edit, change: Float[np.ndarray, "rows cols"]) -> bool:
-    """Whether the token that changes most covers more of the target than of any other object.
-
-    The target is where it was before the edit or should be after it: a star reaches further than
-    the circle it replaces.
-    """
+    """Whether the token that changes most covers more of the target than of any other object."""
     token_px = scene.size_px // change.shape[0]
     row, column = np.unravel_index(change.argmax(), change.shape)
     window = np.s_[
         row * token_px : (row + 1) * token_px, column * token_px : (column + 1) * token_px
     ]
-    masks = [scene.mask(i) for i in range(len(scene.objects))]
-    if asked.kind != "remove":
-        masks[asked.target] = masks[asked.target] | asked.edited.mask(asked.target)
-    share = [mask[window].mean() for mask in masks]
+    share = [scene.mask(i)[window].mean() for i in range(len(scene.objects))]
     return bool(share[asked.target] > 0 and np.argmax(share) == asked.target)
 
 
 def does_as_asked(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether the image is nearer to what was asked than to any other edit of the object, or none.
+    """Whether the image is nearer to what was asked than to any other look of the object.
 
-    Measured as mean absolute difference over the pixels where any of these edits differ.
+    Other looks: as it was, any other color, any other shape, absent. Measured as mean absolute
+    difference over the pixels where any of them differ.
     """
     scene, target = drawn.scene, asked.target
     others = [
