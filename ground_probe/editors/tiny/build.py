@@ -23,7 +23,7 @@ from ground_probe.datasets.scenes.draw import SIZE_PX
 from ground_probe.editors.tiny.edits import vocabulary
 
 TEXT_TOKENS = 24
-"""Longest instruction, padding included; the longest of `edits` has 22 tokens."""
+"""Longest instruction, padding included; the longest of `edits` has 21 tokens."""
 
 WIDTH = 128
 POOLED_WIDTH = 64
