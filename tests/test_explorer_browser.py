@@ -64,6 +64,8 @@ def dom(page: str, folder: Path, fragment: str = "") -> str:
     path = folder / "page.html"
     path.write_text(page, encoding="utf-8")
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+    # In a process of their own, frames may not be ready when the page is read.
+    command += ["--disable-features=IsolateSandboxedIframes"]
     command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=3000", "--dump-dom"]
     result = subprocess.run([*command, path.as_uri() + fragment], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
