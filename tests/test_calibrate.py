@@ -201,6 +201,23 @@ def test_every_variant_is_a_recipe_of_streams_that_there_are():
     assert {"without", "template", "seeds", "words", "feature blocks"} <= {n[0] for n in named}
 
 
+def test_an_ablation_of_attention_alone_adds_the_features_and_names_nothing_else_of_them():
+    recipe = Recipe(classifier="none", propagation=0)
+    named = list(variants(recipe, ("noise", "reference")))
+    parts = {value if part == "without" else part for part, value, _ in named}
+    assert not parts & {"rounds", "focus", "feature_streams", "feature blocks", "affinity"}
+    added = [each.classifier for part, _, each in named if part == "classifier"]
+    assert added == ["cosine", "lda"]
+
+
+def test_features_that_gain_little_over_attention_alone_are_dropped():
+    group = [each for each in GRID if "classifier" in each]
+    for gain, classifier in ((MARGIN / 2, "none"), (2 * MARGIN, "lda")):
+        bench = _Table({("classifier", "lda"): gain})
+        found = search(bench, Recipe(), group, np.arange(4))
+        assert found.classifier == classifier
+
+
 def test_an_ablation_of_the_predicted_change_names_nothing_of_attention():
     recipe = Recipe(prior_from="change", heads=((0.5, 0),), propagation=2)
     named = list(variants(recipe, ("noise", "reference")))

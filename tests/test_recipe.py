@@ -116,6 +116,15 @@ def test_depths_choose_blocks_by_their_middles():
     assert needed(BLOCKS, recipe) == ("block.0", "block.3")
 
 
+def test_features_that_are_not_compared_are_not_read():
+    recipe = Recipe(classifier="none", propagation=0, prior_depth=(0.5, 0.667))
+    assert needed(BLOCKS, recipe) == ("block.3",) and not recipe.reads_features
+    carried = replace(recipe, propagation=1)
+    assert len(needed(BLOCKS, carried)) > 1 and carried.reads_features
+    assert not replace(carried, prior_from="change").reads_features
+    assert "feature_depth" in recipe.idle and "feature_depth" not in carried.idle
+
+
 def test_every_packaged_recipe_is_whole_and_says_where_it_is_from():
     folder = files("ground_probe.segmentation") / "recipes"
     stored = [file for file in folder.iterdir() if file.name.endswith(".json")]

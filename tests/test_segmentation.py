@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from ground_probe.segmentation.prior import (
 )
 from ground_probe.segmentation.recipe import OF_ATTENTION, Recipe, default_recipe
 from ground_probe.segmentation.refine import GuidedFilter, otsu, threshold
-from ground_probe.segmentation.segment import decide, segment, segment_each
+from ground_probe.segmentation.segment import decide, segment, segment_each, to_mask
 
 PHOTOS = Path(__file__).parents[2] / "shared/data/refer-sample/images"
 EXPRESSION = "the red circle"
@@ -51,6 +52,7 @@ VARIANTS = [
     {"propagation": 1, "affinity": "attention"},
     {"heads": ((0.5, 0),)},
     {"classifier": "lda"},
+    {"classifier": "none"},
     {"prototypes": 3},
     {"direction": "both"},
     {"edges": 1.0},
@@ -443,14 +445,49 @@ def test_a_prior_from_change_keeps_no_attention_and_runs_every_block(editor):
     ids=str,
 )  # fmt: skip
 def test_choices_of_attention_say_nothing_of_the_predicted_change(editor, choice):
+    assert set(choice) <= OF_ATTENTION <= CHANGE.idle
+    _says_nothing(editor, CHANGE, choice)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"prototypes": 3}, {"focus": 1.0}, {"rounds": 4}, {"prior_power": 2.0},
+        {"feature_depth": (0.0, 0.2)}, {"feature_streams": ("noise",)}, {"temperature": 0.9},
+        {"affinity": "attention"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_choices_of_features_say_nothing_where_none_are_compared(editor, choice):
+    recipe = replace(PLAIN, classifier="none")
+    assert set(choice) <= recipe.idle
+    _says_nothing(editor, recipe, choice)
+
+
+def _says_nothing(editor, recipe: Recipe, choice: dict) -> None:
     image = Image.effect_noise((64, 64), 80).convert("RGB")
-    assert set(choice) <= OF_ATTENTION
     plain, other = (
-        segment(editor, image, EXPRESSION, Recipe(**_choices(CHANGE) | each))
-        for each in ({}, choice)
+        segment(editor, image, EXPRESSION, each) for each in (recipe, replace(recipe, **choice))
     )
     np.testing.assert_array_equal(plain.prior, other.prior)
     np.testing.assert_array_equal(plain.mask, other.mask)
+
+
+def test_without_a_classifier_the_mask_is_the_prior_s_and_no_features_are_kept(editor):
+    image = Image.effect_noise((64, 64), 80).convert("RGB")
+    recipe = replace(PLAIN, classifier="none", prior_streams=("noise",), heads=((0.4, 1),))
+    seen = look(editor, image, EXPRESSION, recipe)
+    assert {site[2] for site in seen.traces[0].hidden} == {"noise"}
+    assert len(seen.traces[0].blocks) == 1
+    found = decide(seen, recipe)
+    np.testing.assert_array_equal(found.score, found.prior)
+    np.testing.assert_array_equal(found.mask, to_mask(seen, found.prior, recipe))
+    masks = methods.compare(editor, image, EXPRESSION, recipe)
+    np.testing.assert_array_equal(masks["full"], masks["attention"])
+    compared = replace(recipe, classifier="lda", prior_power=0.0)
+    alone = segment(editor, image, EXPRESSION, compared).mask
+    np.testing.assert_array_equal(masks["discriminant"], alone)
+    assert not np.array_equal(masks["discriminant"], masks["full"])
 
 
 def test_the_comparison_s_rows_are_each_prior_alone(editor):

@@ -49,7 +49,8 @@ class View:
         held: the share of the features' variation that those directions hold.
         mask: of what the expression refers to, at the image's size.
         prior: where the segmenter looked, in [0, 1].
-        score: how much each cell is like what is there, in [0, 1].
+        score: how much each cell is like what is there, in [0, 1]; None where no features were
+            compared.
         recipe: digest of the segmenter's choices.
     """
 
@@ -70,7 +71,7 @@ class View:
     held: Float32[np.ndarray, "blocks steps streams"]
     mask: Bool[np.ndarray, "height width"]
     prior: Float32[np.ndarray, "rows cols"]
-    score: Float32[np.ndarray, "rows cols"]
+    score: Float32[np.ndarray, "rows cols"] | None
     recipe: str
 
 
@@ -157,7 +158,7 @@ def gather(
         held=features.square().sum(-1).mean(-1).numpy(),
         mask=found.mask,
         prior=_on_cells(found.prior, cells),
-        score=_on_cells(found.score, cells),
+        score=None if recipe.classifier == "none" else _on_cells(found.score, cells),
         recipe=recipe.digest,
     )
 

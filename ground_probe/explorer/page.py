@@ -182,13 +182,13 @@ def _data(view: View, size_px: tuple[int, int]) -> dict[str, Any]:
         "mask": {"size": size_px, "bits": _base64(np.packbits(mask).tobytes())},
         "cover": _rounded(view.geometry.soft_labels(view.mask)),
         "prior": _rounded(view.prior),
-        "score": _rounded(view.score),
+        "score": None if view.score is None else _rounded(view.score),
         "colours": colours.round().astype(int).tolist(),
     }
 
 
 def _start(view: View) -> int:
-    """The block whose features, compared with those where it looked most, are most like the score.
+    """The block whose features, compared with those where it looked most, are most like the answer.
 
     Attention is no guide: in most blocks the mean over heads does not tell the object.
     """
@@ -196,20 +196,22 @@ def _start(view: View) -> int:
     maps = rows @ rows[:, view.prior.argmax(), :, None]
     centred = (maps - maps.mean(1, keepdims=True))[..., 0]
     length = np.linalg.norm(centred, axis=1).clip(1e-30)
-    return int(np.argmax(centred @ view.score.flatten() / length))
+    answer = view.prior if view.score is None else view.score
+    return int(np.argmax(centred @ answer.flatten() / length))
 
 
 def _still(view: View, about: str) -> Image.Image:
-    prior, score = view.geometry.to_pixels(np.stack([view.prior, view.score]))
+    shown = {
+        view.instruction: np.ones_like(view.mask),
+        "where: attention to the words": view.geometry.to_pixels(view.prior),
+    }
+    if view.score is not None:
+        shown["what: features like those there"] = view.geometry.to_pixels(view.score)
+    shown[f"mask of {view.expression}"] = view.mask
     figure = figures.contact_sheet(
-        [view.image] * 4,
-        maps=[np.ones_like(view.mask), prior, score, view.mask],
-        titles=[
-            view.instruction,
-            "where: attention to the words",
-            "what: features like those there",
-            f"mask of {view.expression}",
-        ],
+        [view.image] * len(shown),
+        maps=list(shown.values()),
+        titles=list(shown),
         about=about,
         columns=2,
     )

@@ -15,7 +15,7 @@ from ground_probe import metrics
 from ground_probe.errors import PhraseError
 from ground_probe.segmentation.bench import Bench
 from ground_probe.segmentation.calibrate import ENDS, STREAMS, TEMPLATES, fraction
-from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, in_depth
+from ground_probe.segmentation.recipe import Depth, Recipe, in_depth
 
 STEPS = (0, 1, 3, 6, 13, 20, 27)
 """Of the 28 that the schedule has."""
@@ -28,7 +28,7 @@ _REMOVED: Mapping[str, Mapping[str, Any]] = {
     "chosen heads": {"heads": ()},
     "chosen words": {"words": "all"},
     "rounds": {"rounds": 1},
-    "discriminant": {"classifier": "cosine"},
+    "features": {"classifier": "none"},
     "focus": {"focus": 1.0},
     "edges of the image": {"edges": 0.0},
     "peak": {"peak": 0.0},
@@ -39,6 +39,7 @@ _CHANGED: Mapping[str, Sequence[Any]] = {
     "prior_streams": STREAMS,
     "feature_streams": STREAMS,
     "direction": ("from_image", "from_text", "both"),
+    "classifier": ("cosine", "lda"),
     "threshold": ("otsu", "half"),
     "prototypes": (1, 2, 4),
     "words": ("content", "all", "instruction"),
@@ -53,27 +54,27 @@ _NULL = "the object"
 def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str, Recipe]]:
     """Every (part, value, variant) of the ablation, those that share a look together.
 
-    Where the prior is the predicted change, what only shapes attention is left out.
+    What says nothing beside the recipe's other choices is left out, such as what only shapes
+    attention where the prior is the predicted change.
 
     Args:
         recipe: the full one.
         streams: that the editor has; no variant names another.
     """
-    idle = OF_ATTENTION if recipe.prior_from == "change" else frozenset()
     for part, change in _REMOVED.items():
-        if not idle.issuperset(change):
+        if not recipe.idle.issuperset(change):
             yield "without", part, replace(recipe, **change)
     for name, values in _CHANGED.items():
-        if name in idle:
+        if name in recipe.idle:
             continue
         for value in values:
             if name.endswith("streams") and not set(value) <= set(streams):
                 continue
             shown = "+".join(value) if isinstance(value, tuple) else str(value)
             yield name, shown, replace(recipe, **{name: value})
-    for part in ("prior", "features", "both"):
+    for part in ("prior", "features", "both") if recipe.reads_features else ("prior",):
         yield "contrast", f"{_NULL}, in {part}", replace(recipe, contrast=_NULL, contrast_in=part)
-    for low, high in ENDS:
+    for low, high in ENDS if recipe.reads_features else ():
         yield "feature blocks", f"{low:g} to {high:g}", replace(recipe, feature_depth=(low, high))
 
 

@@ -52,7 +52,7 @@ FEATURES: Mapping[str, Sequence[Any]] = {
 GRID: Grid = (
     {"propagation": (0, 1, 2), "temperature": (0.1, 0.2, 0.4)},
     FEATURES,
-    {"classifier": ("cosine", "lda"), "focus": (1.0, 2.0, 4.0), "rounds": (1, 2, 3)},
+    {"classifier": ("none", "cosine", "lda"), "focus": (1.0, 2.0, 4.0), "rounds": (1, 2, 3)},
     {"prior_power": (0.0, 0.5, 1.0, 2.0)},
     {"edges": (0.0, 1.0, 1.5, 2.0), "threshold": ("otsu", "half")},
     {"peak": (0.0, 0.25, 0.5, 0.75)},
@@ -204,7 +204,8 @@ class _Chooser:
 
     def choose(self, start: Recipe, rows: np.ndarray) -> tuple[Recipe, list[Recipe]]:
         """The recipe for some examples, and the best that stops after each end."""
-        start = replace(start, prior_from="attention", magnets="")
+        compared = "lda" if start.classifier == "none" else start.classifier
+        start = replace(start, prior_from="attention", magnets="", classifier=compared)
         told = [replace(start, template=template) for template in self.templates]
         pointed = [next(self.heads.best(each, rows, 1)) for each in told]
         best = best_of(self.bench, pointed, rows)
@@ -231,7 +232,7 @@ class _Chooser:
     def _until(self, best: Recipe, end: int, rows: np.ndarray) -> Recipe:
         """The best recipe that reads no block after one."""
         blocks, until = self.bench.blocks, (end + 1) / len(self.bench.blocks)
-        depths = [depth for depth in ENDS if depth[1] <= until + 0.01]
+        depths = [d for d in ENDS if d[1] <= until + 0.01] if best.reads_features else []
         tried = [
             replace(heads, feature_depth=depth)
             for heads in (best, *self.heads.best(best, rows, 1, until))

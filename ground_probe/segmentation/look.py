@@ -90,7 +90,8 @@ def needed(blocks: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
     """
     changes = recipe.prior_from == "change"
     where = blocks[-1:] if changes else attention_blocks(blocks, recipe)
-    wanted = {*where, *in_depth(blocks, recipe.feature_depth)}
+    compared = in_depth(blocks, recipe.feature_depth) if recipe.reads_features else ()
+    wanted = {*where, *compared}
     return tuple(name for name in blocks if name in wanted)
 
 
@@ -138,10 +139,11 @@ def look_each(
     nulls = [_told(recipe, recipe.contrast, seed) if recipe.contrast else () for seed in seeds]
     distinct = list(dict.fromkeys(each for told in (*own, *nulls) for each in told))
     changes = recipe.prior_from == "change"
+    compared = recipe.feature_streams if recipe.reads_features else ()
     chosen = {
         "steps": (recipe.step,),
         "blocks": needed(every, recipe) if blocks is None else blocks,
-        "streams": tuple(dict.fromkeys((*recipe.prior_streams, *recipe.feature_streams))),
+        "streams": tuple(dict.fromkeys((*recipe.prior_streams, *compared))),
         "attention": not changes and (True if recipe.heads else "mean"),
         "prediction": changes,
     }

@@ -25,7 +25,10 @@ from ground_probe.segmentation.refine import threshold
 from ground_probe.segmentation.segment import decide, features_of, to_mask
 from ground_probe.segmentation.words import token_weights
 
-METHODS = ("full", "attention", "features", "one_step_difference", "concepts", "largest_region")
+METHODS = (
+    "full", "attention", "discriminant", "features", "one_step_difference", "concepts",
+    "largest_region",
+)  # fmt: skip
 _POWER_ROUNDS = 30
 
 
@@ -39,7 +42,8 @@ def compare(
     """The masks of every method in `METHODS`, all from the one step that the segmenter looks at.
 
     - full: `segment`.
-    - attention: the prior from attention alone.
+    - attention: the prior from attention alone; the recipe itself where that compares no features.
+    - discriminant: the score alone, of the linear discriminant where the recipe compares nothing.
     - features: the smaller of the two sides of the features' first principal component.
     - one_step_difference: the prior from the predicted change alone.
     - concepts: dot products in the attention's output space, of image tokens with the expression's
@@ -47,11 +51,14 @@ def compare(
     - largest_region: see `largest_region`; looks at neither words nor editor.
     """
     recipe = recipe or default_recipe(editor)
-    attends = replace(recipe, prior_from="attention")
+    attends = replace(recipe, prior_from="attention", classifier="none")
+    compared = "lda" if recipe.classifier == "none" else recipe.classifier
+    compares = replace(recipe, classifier=compared, prior_power=0.0)
     blocks = tuple(blocks_of(editor.denoiser))
-    chosen = {*needed(blocks, recipe), *needed(blocks, attends)}
+    chosen = {*needed(blocks, compares), *needed(blocks, attends)}
     with _listening(editor) as outputs:
-        seen = look(editor, image, expression, attends, seed, sorted(chosen), prediction=True)
+        every = {"streams": None, "prediction": True}
+        seen = look(editor, image, expression, attends, seed, sorted(chosen), **every)
     found, last = decide(seen, recipe), seen.traces[-1]
     maps = {
         "attention": torch.as_tensor(decide(seen, attends).prior),
@@ -60,7 +67,9 @@ def compare(
         "concepts": _concepts(outputs, last),
     }
     masks = {name: to_mask(seen, unit(each).numpy(), recipe) for name, each in maps.items()}
-    return {"full": found.mask, **masks, "largest_region": largest_region(seen.image)}
+    masks |= {"full": found.mask, "discriminant": decide(seen, compares).mask}
+    masks["largest_region"] = largest_region(seen.image)
+    return {name: masks[name] for name in METHODS}
 
 
 def edit_difference(

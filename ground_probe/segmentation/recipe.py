@@ -20,7 +20,7 @@ Head = tuple[float, int]
 Streams = tuple[str, ...]
 Direction = Literal["from_image", "from_text", "both"]
 Words = Literal["all", "content", "instruction"]
-Classifier = Literal["cosine", "lda"]
+Classifier = Literal["none", "cosine", "lda"]
 Threshold = Literal["otsu", "half"]
 Affinity = Literal["features", "attention"]
 Contrasted = Literal["features", "prior", "both"]
@@ -61,7 +61,8 @@ class Recipe:
         temperature: of that similarity; lower keeps to nearer neighbours.
         feature_depth: blocks whose hidden states are compared.
         feature_streams: image tokens whose hidden states are compared.
-        classifier: cosine to prototypes, or a shrunk linear discriminant.
+        classifier: cosine to prototypes, or a shrunk linear discriminant; "none" compares nothing,
+            and the mask is the prior's alone.
         prototypes: of the background; the object has one, and the discriminant takes one of each.
         focus: power of the prior where it weighs the prototypes; higher trusts only its peak.
         rounds: how often the scores make new prototypes, at least 1.
@@ -132,6 +133,22 @@ class Recipe:
     def _require(self, holds: bool, name: str, what: str) -> None:
         if not holds:
             raise InputError(f"recipe: {name} is {getattr(self, name)!r}, expected {what}")
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether hidden states are compared, for the score or to carry the prior."""
+        carried = self.prior_from == "attention" and self.propagation > 0
+        return self.classifier != "none" or carried
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """Choices that change no mask beside the others."""
+        idle = OF_ATTENTION if self.prior_from == "change" else frozenset()
+        if not self.propagation:
+            idle |= {"affinity", "temperature"}
+        if self.classifier == "none":
+            idle |= {"prototypes", "focus", "rounds", "prior_power"}
+        return idle if self.reads_features else idle | {"feature_depth", "feature_streams"}
 
     @property
     def choices(self) -> dict[str, Any]:

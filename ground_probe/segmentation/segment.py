@@ -45,7 +45,8 @@ class Segmentation:
     Args:
         mask: at the image's own size.
         prior: where to look, on the token grid, in [0, 1].
-        score: how much each token is like what is there, in [0, 1].
+        score: how much each token is like what is there, in [0, 1]; the prior itself where the
+            recipe compares no features.
         expression: as given.
     """
 
@@ -122,7 +123,8 @@ def decide(seen: Look, recipe: Recipe) -> Segmentation:
     prior, score = seen.once("score", chosen["score"], lambda: _prior_and_score(seen, recipe))
 
     def pixels() -> Map:
-        return seen.to_pixels(unit(score * prior**recipe.prior_power).numpy(), recipe.edges)
+        where = prior**recipe.prior_power if recipe.classifier != "none" else 1
+        return seen.to_pixels(unit(score * where).numpy(), recipe.edges)
 
     shown = seen.once("pixels", chosen["pixels"], pixels)
     mask = threshold(shown, recipe.threshold, seen.inside, recipe.peak)
@@ -146,17 +148,17 @@ def features_of(seen: Look, recipe: Recipe) -> tuple[Tensor, ...]:
 
 def _prior_and_score(seen: Look, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Both on the grid, averaged over the noises."""
-    likeness, channels = seen.once(
-        "likeness",
-        _of(recipe, _FEATURES),
-        lambda: _likeness(features_of(seen, recipe), seen.device),
-    )
-    priors = seen.once(
-        "spread", _choices(recipe, "spread"), lambda: _spread(seen, likeness, recipe)
-    )
-    scores = []
+    priors = seen.once("spread", _choices(recipe, "spread"), lambda: _spread(seen, recipe))
     factor = spatial_factor(seen.expression, priors[0].shape, recipe.spatial)
     priors = [prior.to(seen.device) * factor.to(seen.device) for prior in priors]
+    scores = priors if recipe.classifier == "none" else _scores(seen, priors, recipe)
+    return torch.stack(priors).mean(0).cpu(), torch.stack(scores).mean(0).cpu()
+
+
+def _scores(seen: Look, priors: list[Tensor], recipe: Recipe) -> list[Tensor]:
+    """How much each token is like what each noise's prior points at."""
+    likeness, channels = _likeness(seen, recipe)
+    scores = []
     for alike, prior in zip(likeness, priors, strict=True):
         score = discriminate(
             alike,
@@ -168,10 +170,10 @@ def _prior_and_score(seen: Look, recipe: Recipe) -> tuple[Tensor, Tensor]:
             rounds=recipe.rounds,
         )
         scores.append(score.view_as(prior))
-    return torch.stack(priors).mean(0).cpu(), torch.stack(scores).mean(0).cpu()
+    return scores
 
 
-def _spread(seen: Look, likeness: tuple[Tensor, ...], recipe: Recipe) -> list[Tensor]:
+def _spread(seen: Look, recipe: Recipe) -> list[Tensor]:
     """The prior of every noise; attention is carried to each token's likes."""
     priors = seen.once("prior", _of(recipe, _PRIOR), lambda: _priors(seen, recipe))
     if recipe.prior_from == "change" or not recipe.propagation:
@@ -179,6 +181,7 @@ def _spread(seen: Look, likeness: tuple[Tensor, ...], recipe: Recipe) -> list[Te
 
     def weights() -> list[Tensor]:
         if recipe.affinity == "features":
+            likeness, _ = _likeness(seen, recipe)
             return [by_features(alike, recipe.temperature) for alike in likeness]
         blocks = in_depth(seen.blocks, recipe.feature_depth)
         return [by_attention(each, blocks, recipe).to(seen.device) for each in seen.traces]
@@ -195,16 +198,18 @@ def _priors(seen: Look, recipe: Recipe) -> list[Tensor]:
     return [attention_prior(each, null, seen.blocks, recipe) for each, null in pairs]
 
 
-def _likeness(
-    features: tuple[Tensor, ...], device: str | torch.device
-) -> tuple[tuple[Tensor, ...], int]:
-    """All cosines between tokens, and the number of channels.
+def _likeness(seen: Look, recipe: Recipe) -> tuple[tuple[Tensor, ...], int]:
+    """All cosines between the tokens of every noise, and the number of channels.
 
     At FLUX's size this is 0.4 TFLOP, and each classifier some more, so they run where the editor
     does.
     """
-    found = tuple(own @ own.T for own in (each.to(device) for each in features))
-    return found, features[0].shape[-1]
+
+    def cosines() -> tuple[tuple[Tensor, ...], int]:
+        features = [each.to(seen.device) for each in features_of(seen, recipe)]
+        return tuple(each @ each.T for each in features), features[0].shape[-1]
+
+    return seen.once("likeness", _of(recipe, _FEATURES), cosines)
 
 
 def _nulls(seen: Look, recipe: Recipe, part: str) -> tuple:

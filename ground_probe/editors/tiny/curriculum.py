@@ -32,6 +32,7 @@ class Stage:
         noise_tokens: Share of the noise tokens that are computed in those batches; at sigma = 1
             they are all alike.
         fewest: Smallest number of objects in a scene that has room for them.
+        removals: Probability that an edit removes its object instead of recoloring it.
     """
 
     name: str
@@ -44,31 +45,35 @@ class Stage:
     pure_noise: float
     noise_tokens: float
     fewest: int = 2
+    removals: float = 0.3
 
 
-AUTOENCODER_UNTIL = 0.028
+AUTOENCODER_UNTIL = 0.0244
 _SHARED = (("color",), ("color",), ("color",), ("shape",), ("shape", "color"))
 _ALL = ("scenes", "scenes+", "scenes+", "scenesg")
 _PLACES = ("scenes", "scenes", "scenes", "scenes+", "scenesg")
 _EVEN = ("scenes", "scenes", "scenes+", "scenes+", "scenesg")
 _LATE = (*("scenes",) * 4, *("scenes+",) * 3, *("scenesg",) * 3)
+_LAST = (*("scenes",) * 5, *("scenes+",) * 2, *("scenesg",) * 3)
 STAGES = (
-    Stage("words", 0.112, 64, ("scenes+",), 0.1, 0.4, 0.5, 0.9, 0.4),
-    Stage("places", 0.2186, 64, _ALL, 0.35, 0.5, 0.4, 0.95, 0.4),
-    Stage("shapes", 0.3026, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4),
-    Stage("together", 0.3194, 64, _ALL, 0.3, 0.4, 0.1, 0.95, 0.4),
-    Stage("more objects", 0.3361, 96, _ALL, 0.3, 0.4, 0.1, 0.9, 0.3),
-    Stage("full size", 0.5602, 128, _ALL, 0.3, 0.35, 0.0, 0.9, 0.2),
-    Stage("crowded", 0.6232, 128, _ALL, 0.3, 0.3, 0.0, 0.8, 0.2, fewest=4),
-    Stage("crowded places", 0.6667, 128, _PLACES, 0.45, 0.3, 0.0, 0.85, 0.2, fewest=4),
-    Stage("noise levels", 0.6943, 128, _PLACES, 0.35, 0.3, 0.0, 0.6, 0.25, fewest=3),
-    Stage("crowded looks", 0.7095, 128, _EVEN, 0.35, 0.3, 0.0, 0.8, 0.2, fewest=4),
-    Stage("drawing small", 0.718, 64, _EVEN, 0.3, 0.3, 0.0, 0.1, 0.4),
-    Stage("drawing", 0.7308, 96, _EVEN, 0.3, 0.3, 0.0, 0.1, 0.3, fewest=3),
-    Stage("crowded again", 0.787, 128, _EVEN, 0.35, 0.3, 0.0, 0.8, 0.2, fewest=4),
-    Stage("all noise levels", 0.8422, 128, _EVEN, 0.3, 0.3, 0.0, 0.5, 0.25, fewest=3),
-    Stage("crowds", 0.9606, 128, _LATE, 0.35, 0.3, 0.0, 0.85, 0.2, fewest=4),
-    Stage("finish", 1.0, 128, _LATE, 0.35, 0.3, 0.0, 0.7, 0.2, fewest=3),
+    Stage("words", 0.0976, 64, ("scenes+",), 0.1, 0.4, 0.5, 0.9, 0.4),
+    Stage("places", 0.1904, 64, _ALL, 0.35, 0.5, 0.4, 0.95, 0.4),
+    Stage("shapes", 0.2636, 64, _ALL, 0.2, 0.7, 0.2, 0.95, 0.4),
+    Stage("together", 0.2782, 64, _ALL, 0.3, 0.4, 0.1, 0.95, 0.4),
+    Stage("more objects", 0.2928, 96, _ALL, 0.3, 0.4, 0.1, 0.9, 0.3),
+    Stage("full size", 0.488, 128, _ALL, 0.3, 0.35, 0.0, 0.9, 0.2),
+    Stage("crowded", 0.5429, 128, _ALL, 0.3, 0.3, 0.0, 0.8, 0.2, fewest=4),
+    Stage("crowded places", 0.5808, 128, _PLACES, 0.45, 0.3, 0.0, 0.85, 0.2, fewest=4),
+    Stage("noise levels", 0.6048, 128, _PLACES, 0.35, 0.3, 0.0, 0.6, 0.25, fewest=3),
+    Stage("crowded looks", 0.6181, 128, _EVEN, 0.35, 0.3, 0.0, 0.8, 0.2, fewest=4),
+    Stage("drawing small", 0.6255, 64, _EVEN, 0.3, 0.3, 0.0, 0.1, 0.4),
+    Stage("drawing", 0.6366, 96, _EVEN, 0.3, 0.3, 0.0, 0.1, 0.3, fewest=3),
+    Stage("crowded again", 0.6856, 128, _EVEN, 0.35, 0.3, 0.0, 0.8, 0.2, fewest=4),
+    Stage("all noise levels", 0.7337, 128, _EVEN, 0.3, 0.3, 0.0, 0.5, 0.25, fewest=3),
+    Stage("crowds", 0.8368, 128, _LATE, 0.35, 0.3, 0.0, 0.85, 0.2, fewest=4),
+    Stage("crowds, settling", 0.8711, 128, _LATE, 0.35, 0.3, 0.0, 0.7, 0.2, fewest=3),
+    Stage("removals", 0.9656, 128, _LAST, 0.35, 0.3, 0.0, 0.85, 0.2, fewest=4, removals=0.5),
+    Stage("finish", 1.0, 128, _LAST, 0.35, 0.3, 0.0, 0.7, 0.2, fewest=3, removals=0.4),
 )
 AUTOENCODER_BATCH = 4
 EDITS_A_BATCH = 32
@@ -107,7 +112,8 @@ class EditBatches(Dataset):
                 edits = [by_legend(scene)]
             else:
                 count = min(EDITS_A_SCENE, EDITS_A_BATCH - len(texts))
-                sampled = sample_edits(rng, scene, self.stage.styles, count)
+                stage = self.stage
+                sampled = sample_edits(rng, scene, stage.styles, count, stage.removals)
                 edits = [(each.instruction, each.edited) for each in sampled]
             if edits:
                 owner += [len(before)] * len(edits)

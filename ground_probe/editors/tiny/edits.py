@@ -60,7 +60,11 @@ def edit(
 
 
 def sample_edits(
-    rng: np.random.Generator, scene: Scene, styles: tuple[str, ...], count: int
+    rng: np.random.Generator,
+    scene: Scene,
+    styles: tuple[str, ...],
+    count: int,
+    removals: float = KIND_WEIGHTS["remove"],
 ) -> list[Edit]:
     """Draw edits for training: several of one scene, so that only the text tells them apart.
 
@@ -71,6 +75,7 @@ def sample_edits(
         scene: The scene before.
         styles: Expression styles to choose from.
         count: Largest number of edits; fewer where the scene does not offer them.
+        removals: Probability that an edit removes its object instead of recoloring it.
     """
     allowed = [i for i, thing in enumerate(scene.objects) if not is_held_out(thing)]
     edits: list[Edit] = []
@@ -82,7 +87,8 @@ def sample_edits(
         expression, reference = found
         if any(is_held_out(scene.objects[i]) for i in reference.mentions(scene)):
             continue
-        edits.append(edit(rng, scene, target, expression))
+        kind = "remove" if rng.random() < removals else "recolor"
+        edits.append(edit(rng, scene, target, expression, kind))
         if len(edits) == count:
             break
     return edits
