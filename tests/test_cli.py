@@ -117,6 +117,17 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "ground-probe: interrupted; repeat the command to go on\n"
 
 
+@pytest.mark.parametrize(("given", "how"), [((), " with --resume"), (("--resume",), "")])
+def test_interrupted_training_says_how_it_goes_on(given, how, monkeypatch, capsys, tmp_path):
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ground_probe.editors.tiny.train.train", interrupted)
+    assert cli.main(["train-tiny", "--out", str(tmp_path), *given]) == 130
+    said = capsys.readouterr().err
+    assert said == f"ground-probe: interrupted; repeat the command{how} to go on\n"
+
+
 def test_doctor_names_what_is_missing_and_the_command_that_gets_it(tmp_path, capsys):
     assert cli.main(["doctor"]) == 0
     assert capsys.readouterr().out.endswith("\nready\n")

@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code: 0, 2 for a user's mistake, 130 when interrupted."""
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # their advice is not for a user of this command
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    arguments = argparse.Namespace()
     try:
-        arguments = parser().parse_args(argv)
+        parser().parse_args(argv, arguments)
         if arguments.quiet:
             os.environ["TQDM_DISABLE"] = "1"
         if arguments.run is not doctor.run:  # which says it among all else
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ground-probe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("ground-probe: interrupted; repeat the command to go on", file=sys.stderr)
+        how = " with --resume" if getattr(arguments, "resume", None) is False else ""
+        print(f"ground-probe: interrupted; repeat the command{how} to go on", file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in _NO_PLACE:

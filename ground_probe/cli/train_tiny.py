@@ -7,7 +7,7 @@ import argparse
 from ground_probe.cli import options
 from ground_probe.cli.answer import Answer
 
-EXAMPLE = "--minutes 60 --out runs/tiny --resume"
+EXAMPLE = "--minutes 60 --out runs/tiny"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
