@@ -24,7 +24,7 @@ from ground_probe.segmentation.calibrate import (
 )
 from ground_probe.segmentation.curve import interval_curve
 from ground_probe.segmentation.heads import MOST, HeadSearch
-from ground_probe.segmentation.recipe import Recipe
+from ground_probe.segmentation.recipe import Recipe, default_recipe
 from ground_probe.segmentation.segment import segment
 
 TEMPLATES = ("make {expression} blue", "remove {expression}")
@@ -72,6 +72,16 @@ def test_it_writes_the_recipe_with_where_it_is_from_and_the_curve(editor, train,
     again = calibrate(editor, train, **GRIDS)
     assert again.recipe.provenance == made and again.recipe == recipe
     json.dumps(made)
+
+
+def test_it_begins_at_the_plain_recipe_for_the_packaged_one_has_seen_every_fold(
+    editor, train, monkeypatch
+):
+    packaged = Recipe(threshold="half", spatial=0.5)
+    monkeypatch.setattr("ground_probe.segmentation.recipe._packaged", lambda name: packaged)
+    assert default_recipe(editor) == packaged
+    found = calibrate(editor, train, **GRIDS).recipe
+    assert (found.threshold, found.spatial) == (Recipe().threshold, Recipe().spatial)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

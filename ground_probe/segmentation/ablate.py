@@ -42,7 +42,7 @@ _CHANGED: Mapping[str, Sequence[Any]] = {
     "classifier": ("cosine", "lda"),
     "threshold": ("otsu", "half"),
     "prototypes": (1, 2, 4),
-    "words": ("content", "all", "instruction"),
+    "words": ("all", "content", "instruction"),
     "affinity": ("features", "attention"),
     "template": TEMPLATES,
     "magnets": ("of the and a with",),

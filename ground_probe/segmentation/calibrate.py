@@ -21,7 +21,7 @@ from ground_probe.run_record import digest, whole_file
 from ground_probe.segmentation.bench import Bench, Grid, best_of, search
 from ground_probe.segmentation.heads import HeadSearch
 from ground_probe.segmentation.look import needed
-from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, default_recipe
+from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, plain_recipe
 
 COST_MARGIN = 0.01
 """Of the mIoU, given up for a forward pass that stops earlier."""
@@ -61,7 +61,7 @@ GRID: Grid = (
 )
 """A group's settings are tried together, the plain ones first."""
 AGAIN: Grid = (
-    {"words": ("content", "all", "instruction")},
+    {"words": ("all", "content", "instruction")},
     {"affinity": ("features", "attention")},
 )
 """Tried last: the editor must look again. Left to who calls are noise seeds and a contrast, which
@@ -92,7 +92,6 @@ def calibrate(
     templates: Sequence[str] = TEMPLATES,
     grid: Grid = GRID,
     again: Grid = AGAIN,
-    start: Recipe | None = None,
     folds: int = 3,
     seed: int = 0,
 ) -> Calibration:
@@ -112,7 +111,6 @@ def calibrate(
         templates: instructions with one `{expression}`.
         grid: groups of fields of `Recipe` with the values to try, the plain ones first.
         again: the same, for what changes the instruction.
-        start: where the search begins; None for the editor's default.
         folds: of images, at least 2.
         seed: of the noise.
 
@@ -130,16 +128,15 @@ def calibrate(
     streams = tuple(each for each in STREAMS if set(each) <= set(editor.family.streams))
     grids = [tuple(_that_there_are(group, editor) for group in each) for each in (grid, again)]
     chooser = _Chooser(bench, templates, *grids, HeadSearch(bench, streams))
-    begin = start or default_recipe(editor)
     rows = np.arange(len(examples))
-    best, by_end = chooser.choose(begin, rows)
+    best, by_end = chooser.choose(rows)
     held_out, held_out_by_end = (
         np.full(len(rows), np.nan),
         np.full((len(by_end), len(rows)), np.nan),
     )
     for fold in tqdm(range(folds), desc="folds", leave=False):
         inside = bench.images % folds == fold
-        chosen, ends = chooser.choose(begin, rows[~inside])
+        chosen, ends = chooser.choose(rows[~inside])
         held_out[inside] = bench.ious(chosen, rows[inside])
         for at, recipe in enumerate(ends):
             held_out_by_end[at, inside] = bench.ious(recipe, rows[inside])
@@ -202,11 +199,14 @@ class _Chooser:
         count = len(self.bench.blocks)
         return sorted({-(-count * at // _ENDS) - 1 for at in range(1, _ENDS + 1)})
 
-    def choose(self, start: Recipe, rows: np.ndarray) -> tuple[Recipe, list[Recipe]]:
-        """The recipe for some examples, and the best that stops after each end."""
-        compared = "lda" if start.classifier == "none" else start.classifier
-        start = replace(start, prior_from="attention", magnets="", classifier=compared)
-        told = [replace(start, template=template) for template in self.templates]
+    def choose(self, rows: np.ndarray) -> tuple[Recipe, list[Recipe]]:
+        """The recipe for some examples, and the best that stops after each end.
+
+        The search begins at the plain recipe, for the packaged one has seen every fold. Features
+        are chosen for what they tell by themselves, with the stronger classifier.
+        """
+        plain = replace(plain_recipe(self.bench.editor), classifier="lda", prior_power=0.0)
+        told = [replace(plain, template=template) for template in self.templates]
         pointed = [next(self.heads.best(each, rows, 1)) for each in told]
         best = best_of(self.bench, pointed, rows)
         best = best_of(self.bench, self.heads.best(best, rows, HEAD_SETS), rows)

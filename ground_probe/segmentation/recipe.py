@@ -194,12 +194,15 @@ class Recipe:
 def default_recipe(editor: Editor) -> Recipe:
     """The recipe that comes with the package for an editor: its family's, or the embedded one's.
 
-    A family without one takes `Recipe()`, less the streams that its blocks do not have.
+    A family without one takes the plain recipe.
     """
     kontext = editor.family.name == "FluxKontext"
     name = "tiny" if kontext and small_side_px(editor.pipeline) else editor.family.name
-    if (stored := _packaged(name)) is not None:
-        return stored
+    return _packaged(name) or plain_recipe(editor)
+
+
+def plain_recipe(editor: Editor) -> Recipe:
+    """`Recipe()`, less the streams that an editor's blocks do not have."""
     streams = tuple(name for name in Recipe().prior_streams if name in editor.family.streams)
     return Recipe(prior_streams=streams, feature_streams=streams)
 
