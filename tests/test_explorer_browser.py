@@ -51,7 +51,8 @@ const shown = selector => $$(selector).getBoundingClientRect().height > 0;
 def view():
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     editor = gp.load_editor(tiny_pipelines.kontext())
-    return gather(editor, Image.fromarray(pixels), EXPRESSION, (0, 2), seed=0)
+    seen = gather(editor, Image.fromarray(pixels), EXPRESSION, (0, 2), seed=0)
+    return replace(seen, score=1 - seen.prior)  # whether there is one is the recipe's choice
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,13 @@ def test_values_are_those_that_were_gathered(page, view, tmp_path):
     assert number(found["mask"], "prior") == pytest.approx(view.prior[6, 1], abs=1e-3)
     assert number(found["mask"], "score") == pytest.approx(view.score[6, 1], abs=1e-3)
     assert number(found["where"], "prior") == pytest.approx(view.prior[6, 1], abs=1e-3)
+
+
+def test_a_score_is_named_only_where_features_were_compared(view, tmp_path):
+    steps = '$$("input[value=mask]").click(); at("pointermove", 2, 5); found.mask = said();'
+    alone = render(replace(view, score=None), "about").html
+    found = probed(alone, tmp_path, steps)
+    assert "prior" in found["mask"] and "score" not in found["mask"]
 
 
 def test_a_fragment_says_what_is_shown(page, tmp_path):
