@@ -30,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 
 sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("tests", ".")]
 
-import tiny_pipelines  # noqa: E402
+import testing  # noqa: E402
 
 import ground_probe as gp  # noqa: E402
 from ground_probe.capture.attention import Attention  # noqa: E402
@@ -63,7 +63,7 @@ def build(device: str):
     double, single, side_px = (19, 38, 1024) if cuda else (1, 1, 448)
     torch.set_default_dtype(torch.bfloat16 if cuda else torch.float32)
     with torch.device(device):
-        pipeline = tiny_pipelines.kontext(
+        pipeline = testing.kontext(
             levels=4,
             sample_size=side_px,
             num_layers=double,

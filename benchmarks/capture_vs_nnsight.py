@@ -34,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 
 sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("tests", ".")]
 
-import tiny_pipelines  # noqa: E402
+import testing  # noqa: E402
 
 import ground_probe as gp  # noqa: E402
 
@@ -249,14 +249,14 @@ def main() -> None:
     torch.set_grad_enabled(False)
     print(f"nnsight {nnsight.__version__}, torch {torch.__version__}, {turns} turns, 1 thread")
     with tempfile.TemporaryDirectory() as folder:
-        tiny_pipelines.kontext().save_pretrained(folder)
+        testing.kontext().save_pretrained(folder)
         for name, (capture, truth, *options) in TRIALS.items():
             tried = partial(verdict, trial=(capture, truth), folder=folder, **dict(*options))
             print(f"{name}\n    ground_probe  {tried(GroundProbe)}", flush=True)
             print(f"    nnsight       {tried(NNsight)}", flush=True)
         compare_times(folder, turns)
     with tempfile.TemporaryDirectory() as folder:
-        tiny_pipelines.kontext(sample_size=LARGE_PX).save_pretrained(folder)
+        testing.kontext(sample_size=LARGE_PX).save_pretrained(folder)
         compare_times(folder, turns)
 
 

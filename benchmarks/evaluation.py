@@ -42,11 +42,11 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 
 import ground_probe as gp
 from ground_probe.datasets.scenes.split import ScenesSplit
-from ground_probe.editors.tiny.build import POOLED_WIDTH, WIDTH, build_pipeline, build_tokenizer
 from ground_probe.evaluation.large import Load
 from ground_probe.evaluation.ray_runner import CHUNK_SENTENCES, Ray
 from ground_probe.evaluation.work import Item, Job, chunks
 from ground_probe.segmentation import default_recipe
+from tools.train_tiny.build import POOLED_WIDTH, WIDTH, build_pipeline, build_tokenizer
 
 ROUNDS = 5
 SIDE_PX = 1024

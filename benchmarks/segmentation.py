@@ -24,7 +24,7 @@ from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import random_weights
 from ground_probe.evaluation.baselines import BASELINES
 from ground_probe.segmentation import Recipe, compare, default_recipe, edit_difference
-from ground_probe.segmentation.calibrate import fraction
+from ground_probe.study.calibrate import fraction
 
 STYLES = ("scenes", "scenes+", "scenesg")
 

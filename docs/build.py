@@ -15,7 +15,7 @@ MODULES = (
     "ground_probe.datasets",
     "ground_probe.editors",
     "ground_probe.evaluation",
-    "ground_probe.explorer",
+    "ground_probe.study.explorer",
     "ground_probe.probes",
     "ground_probe.segmentation",
 )

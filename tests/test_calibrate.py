@@ -8,24 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_pipelines import kontext
 
 import ground_probe as gp
 from ground_probe.capture.sites import blocks_of
 from ground_probe.errors import InputError, PhraseError
-from ground_probe.segmentation.ablate import ablate, fractions, steps, variants
-from ground_probe.segmentation.bench import MARGIN, Bench, best_of, search
-from ground_probe.segmentation.calibrate import (
+from ground_probe.segmentation.recipe import Recipe, default_recipe
+from ground_probe.segmentation.segment import segment
+from ground_probe.study.ablate import ablate, fractions, steps, variants
+from ground_probe.study.bench import MARGIN, Bench, best_of, search
+from ground_probe.study.calibrate import (
     AGAIN,
     GRID,
     calibrate,
     curve_path,
     fraction,
 )
-from ground_probe.segmentation.curve import interval_curve
-from ground_probe.segmentation.heads import MOST, HeadSearch
-from ground_probe.segmentation.recipe import Recipe, default_recipe
-from ground_probe.segmentation.segment import segment
+from ground_probe.study.curve import interval_curve
+from ground_probe.study.head_search import MOST, HeadSearch
+from ground_probe.testing import kontext
 
 TEMPLATES = ("make {expression} blue", "remove {expression}")
 GRIDS = {

@@ -7,13 +7,13 @@ import weakref
 
 import numpy as np
 import pytest
-import tiny_pipelines
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.capture import chain, keep_half
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import load_editor
@@ -30,7 +30,7 @@ INSTRUCTION = "make the red circle blue"
 
 @pytest.fixture(scope="module")
 def editor():
-    return load_editor(tiny_pipelines.kontext())
+    return load_editor(testing.kontext())
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_nothing_is_left_behind(editor, image):
 
 @pytest.mark.filterwarnings("ignore")
 def test_nothing_holds_the_model_afterwards(image):
-    editor = load_editor(tiny_pipelines.kontext())
+    editor = load_editor(testing.kontext())
     trace = gp.trace(editor, image, INSTRUCTION)
     captured = gp.capture(editor.pipeline)
     with captured:
@@ -280,7 +280,7 @@ def test_a_site_that_was_not_captured_is_named(editor, image):
 def test_a_cached_denoiser_is_refused(image):
     from diffusers import FirstBlockCacheConfig
 
-    editor = load_editor(tiny_pipelines.kontext())
+    editor = load_editor(testing.kontext())
     editor.denoiser.enable_cache(FirstBlockCacheConfig(threshold=0.1))
     with pytest.raises(UnsupportedEditorError, match="disable_cache"):
         gp.trace(editor, image, INSTRUCTION)

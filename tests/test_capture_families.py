@@ -8,13 +8,13 @@ import weakref
 
 import numpy as np
 import pytest
-import tiny_pipelines
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.editors import FAMILIES, family_of, models
 from ground_probe.editors.families import REFUSED
@@ -29,13 +29,13 @@ SELF = ("attn1", "self_attention")
 @pytest.fixture(scope="module", autouse=True)
 def smaller_images():
     with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny_pipelines.smaller_images(monkeypatch)
+        testing.smaller_images(monkeypatch)
         yield
 
 
-@pytest.fixture(scope="module", params=tiny_pipelines.BUILDERS)
+@pytest.fixture(scope="module", params=testing.BUILDERS)
 def editor(request):
-    return gp.load_editor(tiny_pipelines.BUILDERS[request.param]())
+    return gp.load_editor(testing.BUILDERS[request.param]())
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,11 @@ def image():
 
 
 def extra(editor):
-    return tiny_pipelines.ARGUMENTS.get(editor.family.name, {})
+    return testing.ARGUMENTS.get(editor.family.name, {})
 
 
 def instruction(editor):
-    return tiny_pipelines.INSTRUCTIONS.get(editor.family.name, tiny_pipelines.INSTRUCTION)
+    return testing.INSTRUCTIONS.get(editor.family.name, testing.INSTRUCTION)
 
 
 def trace_of(editor, image, phrase="circle", **wanted):
@@ -113,7 +113,7 @@ def softmax(call, row=0):
 
 def test_every_family_of_the_registry_is_built_and_listed():
     names = [family.name for family in FAMILIES]
-    assert list(tiny_pipelines.BUILDERS) == names == [row["name"] for row in models()]
+    assert list(testing.BUILDERS) == names == [row["name"] for row in models()]
     assert all(row["weights"] in row["sources"] for row in models())
 
 
@@ -191,7 +191,7 @@ def test_maps_and_states_are_those_of_a_plain_run(editor, image, dtype):
     if dtype != torch.float32:
         if editor.family.name == "Kandinsky5I2I":
             pytest.skip("its class computes times in float32 and is not cast as a whole")
-        editor = gp.load_editor(tiny_pipelines.BUILDERS[editor.family.name]().to(dtype))
+        editor = gp.load_editor(testing.BUILDERS[editor.family.name]().to(dtype))
     limit = 1e-5 if dtype == torch.float32 else 1e-3
     seen = {}
     handles = [
@@ -248,9 +248,9 @@ def test_the_output_is_the_same_bit_for_bit_with_and_after_a_capture(editor, ima
     assert all(torch.equal(output, bare) for output in outputs)
 
 
-@pytest.mark.parametrize("name", tiny_pipelines.BUILDERS)
+@pytest.mark.parametrize("name", testing.BUILDERS)
 def test_nothing_holds_the_model_afterwards(name, image):
-    editor = gp.load_editor(tiny_pipelines.BUILDERS[name]())
+    editor = gp.load_editor(testing.BUILDERS[name]())
     trace = trace_of(editor, image, blocks="*.0")
     denoiser = weakref.ref(editor.denoiser)
     del editor
@@ -306,7 +306,7 @@ def test_the_roles_of_guided_forwards(editor, image):
     if guided is None:
         pytest.skip("guidance is embedded: there is only one forward")
     if name == "Flux2Klein":
-        editor = gp.load_editor(tiny_pipelines.flux2(distilled=False))
+        editor = gp.load_editor(testing.flux2(distilled=False))
     family = editor.family
     roles = family.rows if len(family.rows) > 1 else family.calls
     wanted = {"attention": False, "blocks": "*.0"}
@@ -320,7 +320,7 @@ def test_the_roles_of_guided_forwards(editor, image):
 
 
 def test_a_unet_has_one_image_stream_and_a_grid_for_each_level(image):
-    editor = gp.load_editor(tiny_pipelines.instruct_pix2pix())
+    editor = gp.load_editor(testing.instruct_pix2pix())
     assert [name.split("_")[0] for name in blocks_of(editor.denoiser)] == [
         "down", "down", "mid", "up", "up", "up", "up",
     ]  # fmt: skip

@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-import tiny_pipelines
 import torch
 from PIL import Image
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.capture import ReplaceRows, ReweightPhrase, TraceStore, keep_tokens
 from ground_probe.capture.attention import Attention
 from ground_probe.capture.layout import Layout
@@ -28,7 +28,7 @@ INSTRUCTION = "make the red circle blue"
 
 @pytest.fixture
 def editor():
-    return gp.load_editor(tiny_pipelines.kontext())
+    return gp.load_editor(testing.kontext())
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_a_kernel_that_bypasses_sdpa_is_told(editor, image):
 
 def test_half_precision_is_captured(image):
     for dtype in (torch.bfloat16, torch.float16):
-        pipeline = tiny_pipelines.kontext().to(dtype)
+        pipeline = testing.kontext().to(dtype)
         trace = gp.trace(gp.load_editor(pipeline), image, INSTRUCTION, "circle")
         assert all(maps.dtype == torch.float32 for maps in trace.attention.values())
         assert all(hidden.dtype == torch.float32 for hidden in trace.hidden.values())

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import tiny_pipelines
 from PIL import Image
 
 import ground_probe as gp
-from ground_probe import cli
+from ground_probe import cli, testing
 from ground_probe.run_record import read_record
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "refer-sample"
@@ -79,9 +78,6 @@ def test_help_imports_nothing_heavy(tmp_path):
         (("evaluate", "--out", "x", "--workers", "few"), "give a number or ray"),
         (("evaluate", "--out", "x", "--dataset", "coco"), "unknown dataset 'coco'"),
         (("evaluate", "--out", "x", "--split", "tset"), "did you mean 'test'?"),
-        (("train-tiny", "--minutes", "-1"), "'-1' is no number above 0"),
-        (("train-tiny", "--minutes", "nan"), "'nan' is no number above 0"),
-        (("train-tiny", "--device", "tpu"), "invalid choice: 'tpu'"),
     ],
 )
 def test_a_mistake_gets_one_line_and_code_2(argv, message, capsys):
@@ -105,7 +101,7 @@ def test_an_unknown_model_is_named(photo, tmp_path, capsys):
 
 
 def test_a_folder_that_cannot_be_written_is_named(photo, capsys):
-    assert "cannot make the output folder" in refusal(capsys, "train-tiny", "--out", photo)
+    assert "cannot make the output folder" in refusal(capsys, "calibrate", "--out", photo)
 
 
 def test_ctrl_c_ends_with_130(monkeypatch, capsys):
@@ -115,17 +111,6 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     monkeypatch.setattr("ground_probe.editors.models", interrupted, raising=False)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "ground-probe: interrupted; repeat the command to go on\n"
-
-
-@pytest.mark.parametrize(("given", "how"), [((), " with --resume"), (("--resume",), "")])
-def test_interrupted_training_says_how_it_goes_on(given, how, monkeypatch, capsys, tmp_path):
-    def interrupted(**options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ground_probe.editors.tiny.train.train", interrupted)
-    assert cli.main(["train-tiny", "--out", str(tmp_path), *given]) == 130
-    said = capsys.readouterr().err
-    assert said == f"ground-probe: interrupted; repeat the command{how} to go on\n"
 
 
 def test_doctor_names_what_is_missing_and_the_command_that_gets_it(tmp_path, capsys):
@@ -156,7 +141,7 @@ def test_json_is_the_answer_and_quiet_stills_the_progress(editor_folder, tmp_pat
 def test_completion_knows_the_commands(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--print-completion", "bash"])
-    assert "train-tiny" in capsys.readouterr().out
+    assert "calibrate" in capsys.readouterr().out
 
 
 def test_version(capsys):
@@ -168,7 +153,7 @@ def test_version(capsys):
 @pytest.fixture(scope="module")
 def editor_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kontext")
-    tiny_pipelines.kontext().save_pretrained(folder)
+    testing.kontext().save_pretrained(folder)
     return str(folder)
 
 

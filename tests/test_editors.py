@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_pipelines
 import torch
 from PIL import Image
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.capture.layout import layout_of
 from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.editors import family_of
@@ -35,7 +35,7 @@ def image():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("kontext")
-    tiny_pipelines.kontext().save_pretrained(path)
+    testing.kontext().save_pretrained(path)
     return path
 
 
@@ -44,7 +44,7 @@ def test_a_saved_folder_loads_as_the_same_editor(folder, image):
     assert editor.family.name == "FluxKontext" and editor.name == str(folder)
     assert editor.device == torch.device("cpu") and editor.dtype == torch.float32
     saved = gp.trace(editor, image, INSTRUCTION, "circle")
-    made = gp.trace(gp.load_editor(tiny_pipelines.kontext()), image, INSTRUCTION, "circle")
+    made = gp.trace(gp.load_editor(testing.kontext()), image, INSTRUCTION, "circle")
     assert all(torch.equal(saved.hidden[site], made.hidden[site]) for site in made.hidden)
     half = gp.load_editor(folder, device="cpu", dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
@@ -64,7 +64,7 @@ def test_the_revision_follows_the_weights(folder):
 
 
 def test_an_edit_has_the_images_size_and_its_seed_decides_the_noise(image):
-    editor = gp.load_editor(tiny_pipelines.kontext())
+    editor = gp.load_editor(testing.kontext())
     edits = [np.asarray(editor.edit(image, INSTRUCTION, seed, steps=2)) for seed in (0, 0, 1)]
     assert edits[0].shape == (48, 80, 3)
     assert (edits[0] == edits[1]).all() and (edits[0] != edits[2]).any()
@@ -72,12 +72,12 @@ def test_an_edit_has_the_images_size_and_its_seed_decides_the_noise(image):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
 def test_an_image_of_any_mode_is_given_as_rgb(image, mode):
-    editor = gp.load_editor(tiny_pipelines.kontext())
+    editor = gp.load_editor(testing.kontext())
     assert editor.arguments(image.convert(mode), INSTRUCTION)["image"].mode == "RGB"
 
 
 def test_guidance_is_off_only_where_it_only_costs_time(image):
-    editor = gp.load_editor(tiny_pipelines.instruct_pix2pix())
+    editor = gp.load_editor(testing.instruct_pix2pix())
     assert editor.arguments(image, INSTRUCTION)["guidance_scale"] == 1.0
     assert "guidance_scale" not in editor.arguments(image, INSTRUCTION, guided=True)
 
@@ -113,7 +113,7 @@ def test_a_pipeline_that_is_not_known_is_derived_as_far_as_possible(image):
     """Flux image-to-image has the same denoiser and no reference: only its noise is there."""
     from diffusers import FluxImg2ImgPipeline
 
-    pipeline = FluxImg2ImgPipeline(**tiny_pipelines.kontext().components)
+    pipeline = FluxImg2ImgPipeline(**testing.kontext().components)
     pipeline.set_progress_bar_config(disable=True)
     with pytest.warns(UserWarning, match="not known are how the image is brought"):
         editor = gp.load_editor(pipeline)
@@ -132,7 +132,7 @@ def test_a_pipeline_that_is_not_known_is_derived_as_far_as_possible(image):
 
 
 def test_misuse_of_an_editor_is_named(image):
-    editor = gp.load_editor(tiny_pipelines.kontext())
+    editor = gp.load_editor(testing.kontext())
     with pytest.raises(InputError, match="choose None, 'model' or 'sequential'"):
         gp.load_editor(editor.pipeline, offload="disk")
     with pytest.raises(InputError, match="give a PIL image"):
@@ -155,13 +155,13 @@ def test_misuse_of_an_editor_is_named(image):
         editor.pipeline(**editor.arguments(image, INSTRUCTION))
     with pytest.raises(InputError, match="used once"), captured:
         pass
-    unet = gp.load_editor(tiny_pipelines.sdxl_instruct_pix2pix())
+    unet = gp.load_editor(testing.sdxl_instruct_pix2pix())
     with pytest.raises(InputError, match="needs a flow-matching scheduler"):
         gp.trace(unet, image, INSTRUCTION, prediction=True)
 
 
 def test_a_prompt_that_is_not_the_instruction_is_told(image):
-    editor = gp.load_editor(tiny_pipelines.kontext())
+    editor = gp.load_editor(testing.kontext())
     arguments = editor.arguments(image, "remove the car")
     capturing = gp.capture(editor.pipeline, attention=True, instruction=INSTRUCTION)
     with (

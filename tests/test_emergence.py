@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tiny_pipelines import kontext
 
 import ground_probe as gp
 from ground_probe.editors import fill, random_weights
-from ground_probe.emergence import (
+from ground_probe.errors import IncompleteError, InputError, UnknownNameError
+from ground_probe.geometry import Geometry
+from ground_probe.probes import hard_labels, holm
+from ground_probe.study import (
     CONDITIONS,
     Spec,
     causal_check,
@@ -25,15 +27,13 @@ from ground_probe.emergence import (
     splits_of,
     visible,
 )
-from ground_probe.emergence import causal as causal_module
-from ground_probe.emergence import collect as collect_function
-from ground_probe.emergence.causal import causal_specs, intervene
-from ground_probe.emergence.conditions import NEUTRAL
-from ground_probe.emergence.tokens import sample_tokens
-from ground_probe.emergence.traces import probe_table
-from ground_probe.errors import IncompleteError, InputError, UnknownNameError
-from ground_probe.geometry import Geometry
-from ground_probe.probes import hard_labels, holm
+from ground_probe.study import causal as causal_module
+from ground_probe.study import collect as collect_function
+from ground_probe.study.causal import causal_specs, intervene
+from ground_probe.study.spec import NEUTRAL
+from ground_probe.study.tokens import sample_tokens
+from ground_probe.study.traces import probe_table
+from ground_probe.testing import kontext
 
 SPEC = Spec(steps=(0, 2), num_steps=4, tokens=5)
 
@@ -188,7 +188,7 @@ class _Killed(BaseException):
 
 
 def test_a_killed_collection_resumes_with_equal_samples(editor, split, tmp_path, monkeypatch):
-    module = __import__("sys").modules["ground_probe.emergence.collect"]
+    module = __import__("sys").modules["ground_probe.study.collect"]
     whole = collect(editor, split, SPEC, tmp_path / "whole")
     reduced, done = module.reduced, []
 

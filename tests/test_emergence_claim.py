@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from ground_probe import emergence as em
-from ground_probe.emergence import table as tables
+from ground_probe import study as em
 from ground_probe.errors import IncompleteError, UnknownNameError
 from ground_probe.probes import compare, estimate
+from ground_probe.study import table as tables
 
 IMAGES, PER_KIND, WIDTH, GRID = 20, 6, 6, (8, 8)
 BLOCKS, STEPS = ("first", "second"), (0, 5)

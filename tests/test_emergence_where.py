@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_pipelines import instruct_pix2pix, kontext
 
 import ground_probe as gp
-from ground_probe import emergence as em
+from ground_probe import study as em
 from ground_probe.datasets import refcoco
-from ground_probe.emergence.words import IN_EXPRESSION, token_classes, word_classes
 from ground_probe.errors import InputError
+from ground_probe.study.words import IN_EXPRESSION, token_classes, word_classes
+from ground_probe.testing import instruct_pix2pix, kontext
 
 SPEC = em.Spec(template="make {expression} blue", steps=(0,), num_steps=4, tokens=5, heads=True)
 

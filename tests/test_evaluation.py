@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_pipelines
 from PIL import Image
 
-from ground_probe import Recipe, load_editor, segment
+from ground_probe import Recipe, load_editor, segment, testing
 from ground_probe.datasets import RefExample
 from ground_probe.evaluation import evaluate
 from ground_probe.evaluation.work import example_seed
@@ -47,14 +46,14 @@ class ReferSample(Sequence):
 
 
 def stretched():
-    return tiny_pipelines.kontext()
+    return testing.kontext()
 
 
 def cropped():
     """FLUX.2 reads its text encoder at layers 9, 18 and 27: a narrow one of full depth."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    pipeline = tiny_pipelines.flux2()
+    pipeline = testing.flux2()
     narrow = pipeline.text_encoder.config.to_dict() | {"num_hidden_layers": 28}
     del narrow["layer_types"]
     pipeline.text_encoder = Qwen3ForCausalLM(Qwen3Config(**narrow)).eval()
@@ -63,9 +62,9 @@ def cropped():
 
 def unet():
     """InstructPix2Pix with room for as many tokens as the real one: the sentences are long."""
-    pipeline = tiny_pipelines.instruct_pix2pix()
-    pipeline.tokenizer = tiny_pipelines.word_tokenizer(77)
-    pipeline.text_encoder = tiny_pipelines.clip_text(len(pipeline.tokenizer), max_length=77).eval()
+    pipeline = testing.instruct_pix2pix()
+    pipeline.tokenizer = testing.word_tokenizer(77)
+    pipeline.text_encoder = testing.clip_text(len(pipeline.tokenizer), max_length=77).eval()
     return pipeline
 
 

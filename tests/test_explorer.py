@@ -7,17 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny_pipelines
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import ground_probe as gp
-from ground_probe import cli
+from ground_probe import cli, testing
 from ground_probe.errors import InputError, PhraseError
-from ground_probe.explorer import explore
-from ground_probe.explorer.gather import (
+from ground_probe.study.explorer import explore
+from ground_probe.study.explorer.gather import (
     BYTES,
     CELLS,
     DIRECTIONS,
@@ -28,14 +27,14 @@ from ground_probe.explorer.gather import (
     pool,
     spread,
 )
-from ground_probe.explorer.page import packed, render
+from ground_probe.study.explorer.page import packed, render
 
 EXPRESSION = "the red circle"
 
 
 @pytest.fixture(scope="module")
 def editor():
-    return gp.load_editor(tiny_pipelines.kontext())
+    return gp.load_editor(testing.kontext())
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +173,7 @@ def test_a_large_editor_still_gives_a_small_page(view):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_an_editor_without_reference_tokens(image):
-    editor = gp.load_editor(tiny_pipelines.instruct_pix2pix())
+    editor = gp.load_editor(testing.instruct_pix2pix())
     found = gather(editor, image, EXPRESSION, (0,), seed=0)
     assert found.streams == ("noise",) and len(found.blocks) == len(found.every_block) == 7
     assert found.attention.shape[-1] == found.features.shape[-2] == np.prod(found.geometry.grid)

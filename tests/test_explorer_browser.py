@@ -14,13 +14,13 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
-import tiny_pipelines
 from PIL import Image
 
 import ground_probe as gp
-from ground_probe import study
-from ground_probe.explorer.gather import gather
-from ground_probe.explorer.page import Explorer, render
+from ground_probe import testing
+from ground_probe.study import run as study
+from ground_probe.study.explorer.gather import gather
+from ground_probe.study.explorer.page import Explorer, render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -50,7 +50,7 @@ const shown = selector => $$(selector).getBoundingClientRect().height > 0;
 @pytest.fixture(scope="module")
 def view():
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    editor = gp.load_editor(tiny_pipelines.kontext())
+    editor = gp.load_editor(testing.kontext())
     seen = gather(editor, Image.fromarray(pixels), EXPRESSION, (0, 2), seed=0)
     return replace(seen, score=1 - seen.prior)  # whether there is one is the recipe's choice
 

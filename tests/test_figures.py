@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ground_probe import figures
 from ground_probe.errors import InputError
+from ground_probe.study import figures
 
 
 def segmentation() -> pd.DataFrame:

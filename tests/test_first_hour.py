@@ -36,7 +36,7 @@ from PIL import Image
 
 import ground_probe as gp
 from ground_probe import cli
-from ground_probe.study import notebook_path
+from ground_probe.study.run import notebook_path
 
 REPO = Path(__file__).parents[1]
 GROUND_PROBE = (
@@ -199,7 +199,6 @@ def rows(folder: Path) -> dict[str, float]:
         ["explore", "PHOTO", "circle", "-o"],
         ["segment", "PHOTO", "circle", "-o"],
         ["calibrate", "--limit", "1", "--out"],
-        ["train-tiny", "--out"],
     ],
     ids=lambda command: command[0],
 )

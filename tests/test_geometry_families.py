@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny_pipelines
 from PIL import Image, ImageDraw
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.errors import UnsupportedEditorError
 
 # The Euler schedulers of diffusers 0.42.1 under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SIZES = [(480, 640), (640, 427), (333, 517), (1500, 1100), (96, 300)]
-LARGE_KONTEXT = {"FluxKontext 1 MP": lambda: tiny_pipelines.kontext(levels=4, sample_size=1024)}
+LARGE_KONTEXT = {"FluxKontext 1 MP": lambda: testing.kontext(levels=4, sample_size=1024)}
 
 
 WITHOUT = {"DreamLite"}  # noise and reference lie side by side in one grid
-PIPELINES = LARGE_KONTEXT | {k: v for k, v in tiny_pipelines.BUILDERS.items() if k not in WITHOUT}
+PIPELINES = LARGE_KONTEXT | {k: v for k, v in testing.BUILDERS.items() if k not in WITHOUT}
 
 
 @pytest.fixture(scope="module", params=PIPELINES)
@@ -39,9 +39,9 @@ def encoded(editor, image, monkeypatch) -> np.ndarray:
         patched.setattr(editor.pipeline.vae, "encode", encode)
         with pytest.raises(Encoded) as caught:
             name = editor.family.name
-            told = tiny_pipelines.INSTRUCTIONS.get(name, tiny_pipelines.INSTRUCTION)
+            told = testing.INSTRUCTIONS.get(name, testing.INSTRUCTION)
             arguments = editor.arguments(image, told)
-            more = tiny_pipelines.ARGUMENTS.get(editor.family.name, {})
+            more = testing.ARGUMENTS.get(editor.family.name, {})
             editor.pipeline(**arguments | more, num_inference_steps=2)
     pixels = caught.value.args[0]
     return pixels.reshape(-1, *pixels.shape[-2:])[:3].float().mean(0).numpy()
@@ -70,7 +70,7 @@ def test_a_dot_lies_under_its_token_both_ways(editor, size_px, monkeypatch):
 def test_the_transform_of_an_unknown_pipeline_is_not_guessed():
     from diffusers import FluxImg2ImgPipeline
 
-    components = tiny_pipelines.kontext().components
+    components = testing.kontext().components
     pipeline = FluxImg2ImgPipeline(**components)
     with pytest.warns(UserWarning, match="not in the registry.*no geometry"):
         editor = gp.load_editor(pipeline)

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import diffusers
 import pytest
-import tiny_pipelines
 import torch
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.capture.sites import blocks_of
 from ground_probe.cli import main
 from ground_probe.editors import loading
@@ -165,7 +165,7 @@ def test_a_smaller_editor_gives_the_same_table(tmp_path):
 
 
 def test_what_was_dropped_is_missed_when_it_is_reached():
-    pipeline = tiny_pipelines.kontext()
+    pipeline = testing.kontext()
     editor = gp.load_editor(pipeline)
     names = list(blocks_of(editor.denoiser))
     weights = sum(p.nbytes for p in editor.denoiser.parameters())

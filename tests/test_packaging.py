@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ground_probe
-from ground_probe import study
+from ground_probe.study import run as study
 
 REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "ground_probe"
@@ -36,17 +36,12 @@ MAY_IMPORT = {  # directly; what these may import comes with them
     "run_record": ("errors",),
     "datasets": ("geometry",),
     "editors": ("geometry",),
-    "editors.tiny": ("editors", "datasets"),
     "capture": ("editors",),
     "probes": ("metrics",),
-    "emergence": ("capture", "probes", "datasets", "run_record"),
     "segmentation": ("capture", "datasets", "metrics", "run_record"),
     "evaluation": ("segmentation", "datasets", "metrics", "run_record"),
-    "plan": ("segmentation", "datasets"),
-    "explorer": ("segmentation", "figures"),
-    "figures": ("metrics", "geometry"),
-    "figures_emergence": ("figures",),
-    "study": (EVERYTHING,),
+    "testing": (),
+    "study": ("evaluation", "probes"),
     "cli": (EVERYTHING,),
 }
 
@@ -109,8 +104,9 @@ def test_data_goes_one_way():
         ("ground_probe.probes.fisher", "from ground_probe.capture import trace"),
         ("ground_probe.probes.fisher", "def f():\n    import ground_probe.editors.editor"),
         ("ground_probe.probes.fisher", "from ..datasets import load_split"),
-        ("ground_probe.metrics", "from ground_probe import figures"),
+        ("ground_probe.metrics", "from ground_probe.study import figures"),
         ("ground_probe.editors.editor", "from ground_probe.datasets import load_split"),
+        ("ground_probe.segmentation.segment", "import ground_probe.study.calibrate"),
         ("ground_probe.stray", "import ground_probe.errors"),
     ],
 )
@@ -120,7 +116,7 @@ def test_a_planted_wrong_import_is_found(module, text):
 
 def test_the_table_allows_what_it_says():
     assert not wrong_imports("from ground_probe import geometry", "ground_probe.segmentation.prior")
-    assert not wrong_imports("import ground_probe.datasets", "ground_probe.editors.tiny.train")
+    assert not wrong_imports("import ground_probe.datasets", "ground_probe.study.spec")
 
 
 def test_every_import_is_declared():
@@ -186,7 +182,7 @@ def test_the_wheel_holds_all_that_runs(unpacked):
 def test_the_wheel_alone_finds_its_parts(unpacked, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(unpacked)!r})\n"
-        "from ground_probe import study\n"
+        "from ground_probe.study import run as study\n"
         "print(study.__file__, *map(study.notebook_path, study.NOTEBOOKS), sep='\\n')"
     )
     result = run(code, tmp_path)

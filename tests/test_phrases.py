@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import tiny_pipelines
 
+from ground_probe import testing
 from ground_probe.editors.hearing import Heard, Recorder
 from ground_probe.editors.phrases import fill, locate
 from ground_probe.errors import PhraseError
@@ -83,7 +83,7 @@ def test_every_real_sentence_gets_its_clip_tokens(sentences):
 def test_every_real_sentence_gets_its_qwen_tokens_through_the_chat_templates(sentences):
     tokenizer = real_qwen()
     # The part of the templates before "user" is apart from the rest: special tokens split a text.
-    _, user, rest = tiny_pipelines.qwen_edit().prompt_template_encode.partition("<|im_start|>user")
+    _, user, rest = testing.qwen_edit().prompt_template_encode.partition("<|im_start|>user")
     for wrapper in (user + rest, "<|im_start|>user\n{}<|im_end|>\n"):
         assert failures(tokenizer, sentences, wrapper) == []
 
@@ -130,7 +130,7 @@ def real_qwen():
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t) for t in tiny_pipelines.QWEN_TOKENS])
+    tokenizer.add_special_tokens([AddedToken(t) for t in testing.QWEN_TOKENS])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
@@ -178,7 +178,7 @@ def test_a_filled_template_says_which_occurrence_is_meant():
 
 
 def test_the_instruction_is_found_behind_a_template_that_says_the_same_words():
-    tokenizer = tiny_pipelines.word_tokenizer(64)
+    tokenizer = testing.word_tokenizer(64)
     text = "make the red circle blue and make the red circle green"
     recorder = Recorder("make the red circle green", "red circle")
     encoding = tokenizer(text).encodings[0]
@@ -188,7 +188,7 @@ def test_the_instruction_is_found_behind_a_template_that_says_the_same_words():
 
 
 def test_a_cut_text_has_no_tokens_of_a_phrase_behind_the_cut():
-    tokenizer = tiny_pipelines.word_tokenizer(6)
+    tokenizer = testing.word_tokenizer(6)
     text = "make the red circle blue and remove the car"
     encoding = tokenizer(text, truncation=True, max_length=6).encodings[0]
     heard = Heard.of(text, encoding)

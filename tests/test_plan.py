@@ -12,11 +12,11 @@ import torch
 from ground_probe import Recipe, load_editor
 from ground_probe.cli import plan as command
 from ground_probe.errors import InputError, UnknownNameError
-from ground_probe.plan import GPUS, plan
-from ground_probe.plan.facts import FACTS
-from ground_probe.plan.flops import _counted
-from ground_probe.plan.parts import build
-from ground_probe.plan.plan import _memory
+from ground_probe.study.plan import GPUS, plan
+from ground_probe.study.plan.facts import FACTS
+from ground_probe.study.plan.flops import _counted
+from ground_probe.study.plan.parts import build
+from ground_probe.study.plan.plan import _memory
 
 CONFIGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "model-configs"
 needs_configs = pytest.mark.skipif(not CONFIGS.is_dir(), reason=f"{CONFIGS} is not there")

@@ -5,13 +5,13 @@ from dataclasses import fields, replace
 from importlib.resources import files
 
 import pytest
-from tiny_pipelines import instruct_pix2pix, kontext, sdxl_instruct_pix2pix
 
 import ground_probe as gp
 from ground_probe.editors import FAMILIES, Editor, Family
 from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.segmentation.look import needed
 from ground_probe.segmentation.recipe import Recipe, at_depth, default_recipe, in_depth
+from ground_probe.testing import instruct_pix2pix, kontext, sdxl_instruct_pix2pix
 
 BLOCKS = [f"block.{i}" for i in range(6)]
 

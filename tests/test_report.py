@@ -10,9 +10,10 @@ from evaluation_script import METHODS, segment
 
 from ground_probe import load_split
 from ground_probe.errors import InputError
-from ground_probe.evaluation import Store, collect, evaluate, paper_table
+from ground_probe.evaluation import Store, evaluate
 from ground_probe.evaluation.store import MANIFEST_COLUMNS, row
-from ground_probe.study import notebook_path, run_notebook
+from ground_probe.study import collect_report, paper_table
+from ground_probe.study.run import notebook_path, run_notebook
 
 
 def refcoco(folder, split="testA", missing=0):
@@ -39,7 +40,7 @@ def folder(tmp_path):
 
 
 def test_every_evaluation_is_found_with_what_it_lacks(folder):
-    report = collect(folder)
+    report = collect_report(folder)
     state = report.state.set_index("folder")
     assert set(state.index) == {"deep/scenes", "testA", "testB"}
     assert state.loc["testA", ["sentences", "of", "ok", "missing"]].tolist() == [6, 5657, 6, 0]
@@ -53,7 +54,7 @@ def test_every_evaluation_is_found_with_what_it_lacks(folder):
 
 
 def test_the_paper_s_rows_keep_their_place_where_nothing_was_measured(folder):
-    table = paper_table(collect(folder)).set_index(["dataset", "split"])
+    table = paper_table(collect_report(folder)).set_index(["dataset", "split"])
     assert len(table) == 8 and table["He et al. 2026"].notna().all()
     ours = table.loc[("refcoco_unc", "testA")]
     assert (ours["value"], ours["n"], ours["of"], ours["metric"]) == (0.25, 6, 5657, "miou")
@@ -63,9 +64,9 @@ def test_the_paper_s_rows_keep_their_place_where_nothing_was_measured(folder):
 
 def test_nothing_to_report_is_said(tmp_path, folder):
     with pytest.raises(InputError, match=r"holds no evaluation: run `ground-probe evaluate"):
-        collect(tmp_path / "none")
+        collect_report(tmp_path / "none")
     with pytest.raises(InputError, match=r"no published rows of 'nobody': .*He et al"):
-        paper_table(collect(folder), paper="nobody")
+        paper_table(collect_report(folder), paper="nobody")
 
 
 def test_the_notebook_runs_on_a_folder_of_evaluations(folder, tmp_path):

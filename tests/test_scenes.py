@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ground_probe.datasets import scenes
 from ground_probe.datasets.scenes.draw import COLORS, RADII_PX, SHAPES
-from ground_probe.editors.tiny.edits import sample_edits
 from ground_probe.errors import UnknownNameError
+from tools.train_tiny.edits import sample_edits
 
 PREFIX = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
 RELATION = {

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_pipelines
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from skimage.filters import threshold_otsu
-from tiny_pipelines import kontext
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.capture import Trace
 from ground_probe.capture.layout import Layout
 from ground_probe.capture.sites import Captured
@@ -36,6 +35,7 @@ from ground_probe.segmentation.prior import (
 from ground_probe.segmentation.recipe import OF_ATTENTION, Recipe, default_recipe
 from ground_probe.segmentation.refine import GuidedFilter, otsu, threshold
 from ground_probe.segmentation.segment import decide, segment, segment_each, to_mask
+from ground_probe.testing import kontext
 
 PHOTOS = Path(__file__).parents[2] / "shared/data/refer-sample/images"
 EXPRESSION = "the red circle"
@@ -378,10 +378,10 @@ def test_photos_of_every_aspect_ratio(editor):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("family", RECIPES)
 def test_every_family_with_a_recipe_segments_with_it(family, monkeypatch):
-    tiny_pipelines.smaller_images(monkeypatch)
-    editor = gp.load_editor(tiny_pipelines.BUILDERS[family](), device="cpu")
+    testing.smaller_images(monkeypatch)
+    editor = gp.load_editor(testing.BUILDERS[family](), device="cpu")
     image = Image.effect_noise((160, 96), 80).convert("RGB")
-    more = tiny_pipelines.ARGUMENTS.get(family, {})
+    more = testing.ARGUMENTS.get(family, {})
     assert segment(editor, image, EXPRESSION, **more).mask.shape == (96, 160)
     if family != "FluxKontext":  # a small one is the embedded editor's kin
         assert default_recipe(editor) == Recipe.from_json(RECIPES[family])
@@ -403,10 +403,10 @@ CHANGE = Recipe(**_choices(PLAIN) | {"prior_from": "change"})
 
 @pytest.mark.parametrize("family", TOKENS)
 def test_the_predicted_change_is_a_prior_wherever_the_reference_has_tokens(family, monkeypatch):
-    tiny_pipelines.smaller_images(monkeypatch)
-    editor = gp.load_editor(tiny_pipelines.BUILDERS[family](), device="cpu")
+    testing.smaller_images(monkeypatch)
+    editor = gp.load_editor(testing.BUILDERS[family](), device="cpu")
     image = Image.effect_noise((160, 96), 80).convert("RGB")
-    found = segment(editor, image, EXPRESSION, CHANGE, **tiny_pipelines.ARGUMENTS.get(family, {}))
+    found = segment(editor, image, EXPRESSION, CHANGE, **testing.ARGUMENTS.get(family, {}))
     assert found.mask.shape == (96, 160) and found.prior.std() > 0
 
 
@@ -500,8 +500,8 @@ def test_the_comparison_s_rows_are_each_prior_alone(editor):
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_unet_predicts_no_change(monkeypatch):
-    tiny_pipelines.smaller_images(monkeypatch)
-    editor = gp.load_editor(tiny_pipelines.BUILDERS["InstructPix2Pix"](), device="cpu")
+    testing.smaller_images(monkeypatch)
+    editor = gp.load_editor(testing.BUILDERS["InstructPix2Pix"](), device="cpu")
     noise_only = {"prior_streams": ["noise"], "feature_streams": ["noise"]}
     recipe = Recipe(**_choices(CHANGE) | noise_only)
     with pytest.raises(InputError, match="flow-matching scheduler"):
@@ -587,12 +587,12 @@ def test_expressions_together_give_what_they_give_one_by_one(editor, choices):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("family", ["Flux2Klein", "InstructPix2Pix"])
 def test_expressions_share_the_image_s_encoding_where_prompts_go_one_by_one(family, monkeypatch):
-    tiny_pipelines.smaller_images(monkeypatch)
-    editor = gp.load_editor(tiny_pipelines.BUILDERS[family](), device="cpu")
+    testing.smaller_images(monkeypatch)
+    editor = gp.load_editor(testing.BUILDERS[family](), device="cpu")
     encoded = []
     editor.pipeline.vae.encoder.register_forward_hook(lambda *_: encoded.append(1))
     image = Image.effect_noise((160, 96), 80).convert("RGB")
-    more = tiny_pipelines.ARGUMENTS.get(family, {})
+    more = testing.ARGUMENTS.get(family, {})
     together = segment_each(editor, image, ["the red circle", "dog"], **more)
     assert len(encoded) == 1
     alone = segment(editor, image, "dog", **more)

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from ground_probe.datasets import scenes
-from ground_probe.editors.tiny import score
-from ground_probe.editors.tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer
-from ground_probe.editors.tiny.curriculum import EDITS_A_BATCH, STAGES, EditBatches
-from ground_probe.editors.tiny.edits import TEMPLATES, edit, sample_edits
-from ground_probe.editors.tiny.losses import editor_loss
-from ground_probe.editors.tiny.optimizers import Muon, orthogonalized
-from ground_probe.editors.tiny.train import CHECKPOINT, CURVE, train
 from ground_probe.errors import InputError
+from tools.train_tiny import score
+from tools.train_tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer
+from tools.train_tiny.curriculum import EDITS_A_BATCH, STAGES, EditBatches
+from tools.train_tiny.edits import TEMPLATES, edit, sample_edits
+from tools.train_tiny.losses import editor_loss
+from tools.train_tiny.optimizers import Muon, orthogonalized
+from tools.train_tiny.train import CHECKPOINT, CURVE, train
 
 
 @pytest.fixture
@@ -125,9 +125,7 @@ def _on_tokens(mask):
 
 
 def test_a_killed_training_goes_on_where_it_was(tmp_path):
-    call = (
-        "import sys; from ground_probe.editors.tiny.train import train; train(0.4, out=sys.argv[1])"
-    )
+    call = "import sys; from tools.train_tiny.train import train; train(0.4, out=sys.argv[1])"
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", call, str(tmp_path)], stderr=subprocess.DEVNULL
     )

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 import ground_probe as gp
-from ground_probe.explorer import Explorer, explore
+from ground_probe.study.explorer import Explorer, explore
 
 image = Image.new("RGB", (128, 128))
 rows, labels = np.zeros((8, 3)), np.zeros(8)
@@ -136,4 +136,4 @@ def test_a_missing_hint_is_found():
 def test_checkers_are_told_to_look_and_the_page_is_shipped():
     package = files("ground_probe")
     assert (package / "py.typed").is_file()
-    assert (package / "explorer" / "template.html").is_file()
+    assert (package / "study" / "explorer" / "template.html").is_file()

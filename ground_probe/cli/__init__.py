@@ -27,13 +27,12 @@ from ground_probe.cli import (
     plan,
     segment,
     study,
-    train_tiny,
 )
 from ground_probe.errors import GroundProbeError, InputError
 from ground_probe.run_record import check_packages
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-COMMANDS = (study, segment, explore, evaluate, calibrate, plan, models, doctor, train_tiny)
+COMMANDS = (study, segment, explore, evaluate, calibrate, plan, models, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ground-probe: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        how = " with --resume" if getattr(arguments, "resume", None) is False else ""
-        print(f"ground-probe: interrupted; repeat the command{how} to go on", file=sys.stderr)
+        print("ground-probe: interrupted; repeat the command to go on", file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in _NO_PLACE:

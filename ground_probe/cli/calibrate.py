@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Write the recipe and the curve."""
     import ground_probe as gp
     from ground_probe.run_record import writable_folder
-    from ground_probe.segmentation.calibrate import calibrate, curve_path, refuse_other_than_train
+    from ground_probe.study.calibrate import calibrate, curve_path, refuse_other_than_train
 
     splits = [
         gp.load_split(name, arguments.split, limit=arguments.limit, seed=arguments.seed)

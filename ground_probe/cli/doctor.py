@@ -75,7 +75,7 @@ def _packages() -> tuple[dict[str, str | None], list[str]]:
 
 
 def _notebooks() -> tuple[list[str], list[str]]:
-    from ground_probe.study import NOTEBOOKS, notebook_path
+    from ground_probe.study.run import NOTEBOOKS, notebook_path
 
     here, lost = [], []
     for name in NOTEBOOKS:

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     import ground_probe as gp
 
     editor, image = options.editor_and_image(arguments)
-    explorer = gp.explore(
+    explorer = gp.study.explore(
         editor,
         image,
         arguments.expression,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ground_probe.errors import InputError
 
 if TYPE_CHECKING:
-    from ground_probe.plan import Plan
+    from ground_probe.study.plan import Plan
 
 DTYPES = ("bfloat16", "float16", "float32")
 OFFLOADS = ("model", "sequential")
@@ -65,7 +65,7 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
     if name is None:
         return
     fetch(name, ["*.json"])
-    from ground_probe.plan import plan
+    from ground_probe.study.plan import plan
 
     weights = {key: getattr(arguments, key) for key in ("dtype", "offload", "quantize")}
     planned = plan(name, **weights, **more)

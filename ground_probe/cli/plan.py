@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Plan."""
-    from ground_probe.plan import plan
+    from ground_probe.study.plan import plan
 
     planned = plan(
         arguments.model,

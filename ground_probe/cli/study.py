@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     if arguments.dataset not in DATASETS:
         raise unknown("dataset", arguments.dataset, DATASETS)
-    from ground_probe.emergence.scores import FOLDS
+    from ground_probe.study.score import FOLDS
 
     if arguments.limit is not None and arguments.limit < FOLDS:
         raise InputError(
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             f"{FOLDS} or more"
         )
     loading.check_weights(arguments, dataset=arguments.dataset, split="val")
-    from ground_probe.study import run_study, tables
+    from ground_probe.study.run import run_study, tables
 
     page = run_study(
         arguments.out,

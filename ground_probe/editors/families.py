@@ -2,7 +2,7 @@
 
 To add one:
 
-1. Build a tiny random instance of its class in `tests/tiny_pipelines.py`; add it to `BUILDERS`.
+1. Build a tiny random instance of its class in `tests/testing.py`; add it to `BUILDERS`.
 2. Add a `Family` here, in the same place of the same order. Leave out what you do not know.
 3. Run `pytest tests/test_capture_families.py tests/test_geometry_families.py -k YourName`.
 

@@ -65,7 +65,7 @@ def load_pipeline(
         return _from_pretrained(str(folder), **options), weights_digest(folder)
     if model == "tiny":
         raise MissingWeightsError(
-            f"the embedded editor's weights are not in {folder}: run `ground-probe train-tiny`"
+            f"the embedded editor's weights are not in {folder}: reinstall ground-probe"
         )
     name = repository(model)
     if absent(model, download):

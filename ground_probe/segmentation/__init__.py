@@ -1,6 +1,5 @@
 """Where x what: a training-free segmenter from an editor's first denoising step."""
 
-from ground_probe.segmentation.calibrate import calibrate
 from ground_probe.segmentation.methods import compare, edit_difference
 from ground_probe.segmentation.recipe import Recipe, default_recipe
 from ground_probe.segmentation.segment import Segmentation, segment, segment_each
@@ -8,7 +7,6 @@ from ground_probe.segmentation.segment import Segmentation, segment, segment_eac
 __all__ = [
     "Recipe",
     "Segmentation",
-    "calibrate",
     "compare",
     "default_recipe",
     "edit_difference",

@@ -1,7 +1,0 @@
-"""The cost of an evaluation on paper: the real modules without weights, counted."""
-
-from ground_probe.plan.flops import Flops
-from ground_probe.plan.gpus import GPUS, Gpu
-from ground_probe.plan.plan import Memory, Plan, plan
-
-__all__ = ["GPUS", "Flops", "Gpu", "Memory", "Plan", "plan"]

@@ -1,0 +1,66 @@
+from .attended import BEYOND, attended_words, sinks, summarise_words
+from .calibrate import calibrate
+from .claim import RIVALS, Claim, claim, seed_spread
+from .collect import collect, collect_each
+from .effects import causal_check, causal_sentences, effects
+from .explorer import Explorer, explore
+from .heads import chosen_heads, head_table
+from .overlays import attention_map
+from .paired import paired_probes, selectivity
+from .plan import Plan, plan
+from .report import Report, collect_report, paper_table
+from .samples import Samples
+from .score import score, score_control_labels, score_inputs, score_visible
+from .spec import CONDITIONS, Spec, splits_of
+from .stack import LABELS
+from .table import COLUMNS, beside_controls, best_blocks, read_table, summarise, write_table
+from .templates import compare_templates
+from .traces import probe_table
+from .visible import visible_change
+
+__all__ = [
+    "BEYOND",
+    "COLUMNS",
+    "CONDITIONS",
+    "LABELS",
+    "RIVALS",
+    "Claim",
+    "Explorer",
+    "Plan",
+    "Report",
+    "Samples",
+    "Spec",
+    "attended_words",
+    "attention_map",
+    "beside_controls",
+    "best_blocks",
+    "calibrate",
+    "causal_check",
+    "causal_sentences",
+    "chosen_heads",
+    "claim",
+    "collect",
+    "collect_each",
+    "collect_report",
+    "compare_templates",
+    "effects",
+    "explore",
+    "head_table",
+    "paired_probes",
+    "paper_table",
+    "plan",
+    "probe_table",
+    "read_table",
+    "score",
+    "score_control_labels",
+    "score_inputs",
+    "score_visible",
+    "seed_spread",
+    "selectivity",
+    "sinks",
+    "splits_of",
+    "summarise",
+    "summarise_words",
+    "visible_change",
+    "write_table",
+]

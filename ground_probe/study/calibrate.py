@@ -1,0 +1,281 @@
+"""Choose a recipe on training data: blocks, heads and settings, checked across images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import ground_probe
+from ground_probe import metrics
+from ground_probe.capture.surroundings import predicts
+from ground_probe.datasets.example import RefExample
+from ground_probe.editors import Editor
+from ground_probe.errors import InputError
+from ground_probe.run_record import digest, whole_file
+from ground_probe.segmentation.look import needed
+from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, plain_recipe
+from ground_probe.study.bench import Bench, Grid, best_of, search
+from ground_probe.study.head_search import HeadSearch
+
+COST_MARGIN = 0.01
+"""Of the mIoU, given up for a forward pass that stops earlier."""
+HEAD_SETS = 6
+"""Sets of heads that are scored, best first by their agreement with the masks."""
+
+_ENDS = 6  # depths at which the forward pass may stop
+STREAMS = (("noise",), ("reference",), ("noise", "reference"))
+TEMPLATES = (
+    "change the color of {expression} to red",
+    "change the color of {expression} to white",
+    "remove {expression}",
+)
+
+
+def _intervals(width: int) -> tuple[Depth, ...]:
+    """Intervals of so many sixths of the depth."""
+    starts = range(_ENDS + 1 - width)
+    return tuple((round(at / _ENDS, 3), round((at + width) / _ENDS, 3)) for at in starts)
+
+
+ENDS = _intervals(1)
+DEPTHS = (*ENDS, *_intervals(2))
+FEATURES: Mapping[str, Sequence[Any]] = {
+    "feature_depth": DEPTHS,
+    "feature_streams": STREAMS,
+}
+GRID: Grid = (
+    {"propagation": (0, 1, 2), "temperature": (0.1, 0.2, 0.4)},
+    FEATURES,
+    {"classifier": ("none", "cosine", "lda"), "focus": (1.0, 2.0, 4.0), "rounds": (1, 2, 3)},
+    {"prior_power": (0.0, 0.5, 1.0, 2.0)},
+    {"edges": (0.0, 1.0, 1.5, 2.0), "threshold": ("otsu", "half")},
+    {"peak": (0.0, 0.25, 0.5, 0.75)},
+    {"prototypes": (1, 2, 4)},
+    {"spatial": (0.0, 0.5, 1.0)},
+)
+"""A group's settings are tried together, the plain ones first."""
+AGAIN: Grid = (
+    {"words": ("all", "content", "instruction")},
+    {"affinity": ("features", "attention")},
+)
+"""Tried last: the editor must look again. Left to who calls are noise seeds and a contrast, which
+multiply the price of every segmentation, and magnets, with which a long expression may no longer
+fit into the text encoder; the ablation says what they would add."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A recipe and how it was chosen.
+
+    Args:
+        recipe: its provenance says on what.
+        curve: `fraction` of a step's blocks that is computed, its `last_block`, the held-out `miou`
+            of the best recipe that reads no further, with `low` and `high` over images, `n`, and
+            whether it is the `chosen` one.
+    """
+
+    recipe: Recipe
+    curve: pd.DataFrame
+
+
+def calibrate(
+    editor: Editor,
+    splits: Sequence[RefExample] | Sequence[Sequence[RefExample]],
+    out: Path | str | None = None,
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    grid: Grid = GRID,
+    again: Grid = AGAIN,
+    folds: int = 3,
+    seed: int = 0,
+) -> Calibration:
+    """Choose every setting of the segmenter on training examples.
+
+    Heads come first, by their agreement with the masks, and each group of settings in turn takes
+    its best values, the others held. Where a step predicts the edited image, the groups are gone
+    through once more for a prior from the predicted change. Then the forward pass is cut short as
+    far as it costs less than `COST_MARGIN`. All of that is repeated without each fold of images,
+    and its choice scored on that fold: the honest score in the provenance, and the honest curve.
+
+    Args:
+        editor: from `load_editor`.
+        splits: one training split or several, weighted by their lengths.
+        out: the recipe's JSON file; the curve is written beside it, as `.curve.csv`. None to write
+            neither.
+        templates: instructions with one `{expression}`.
+        grid: groups of fields of `Recipe` with the values to try, the plain ones first.
+        again: the same, for what changes the instruction.
+        folds: of images, at least 2.
+        seed: of the noise.
+
+    Raises:
+        InputError: a split that is not for training, or fewer images than folds.
+    """
+    splits = [splits] if hasattr(splits, "split") else list(splits)
+    refuse_other_than_train(splits)
+    examples = [splits[at][row] for at in range(len(splits)) for row in _bar(splits[at])]
+    bench = Bench(editor, examples, seed)
+    if not 2 <= folds <= bench.images.max() + 1:
+        raise InputError(
+            f"{folds} folds of {bench.images.max() + 1} images: give 2 or more of each"
+        )
+    streams = tuple(each for each in STREAMS if set(each) <= set(editor.family.streams))
+    grids = [tuple(_that_there_are(group, editor) for group in each) for each in (grid, again)]
+    chooser = _Chooser(bench, templates, *grids, HeadSearch(bench, streams))
+    rows = np.arange(len(examples))
+    best, by_end = chooser.choose(rows)
+    held_out, held_out_by_end = (
+        np.full(len(rows), np.nan),
+        np.full((len(by_end), len(rows)), np.nan),
+    )
+    for fold in tqdm(range(folds), desc="folds", leave=False):
+        inside = bench.images % folds == fold
+        chosen, ends = chooser.choose(rows[~inside])
+        held_out[inside] = bench.ious(chosen, rows[inside])
+        for at, recipe in enumerate(ends):
+            held_out_by_end[at, inside] = bench.ious(recipe, rows[inside])
+    bench.bar.close()
+    low, high = metrics.cluster_interval(held_out, bench.images)
+    provenance = {
+        "method": (
+            "heads by agreement with the masks, or the predicted change; coordinate search; "
+            f"{folds} folds of images"
+        ),
+        "model": editor.name,
+        "revision": editor.revision,
+        "data": [
+            {"dataset": s.dataset, "split": s.split, "revision": s.revision, "examples": len(s)}
+            for s in splits
+        ],
+        "n": len(examples),
+        "folds": folds,
+        "keys": digest([example.key for example in examples]),
+        "grid": digest([templates, *(list(map(_listed, each)) for each in (grid, again))]),
+        "seed": seed,
+        "miou_held_out": round(float(held_out.mean()), 4),
+        "miou_held_out_interval": [round(low, 4), round(high, 4)],
+        "miou_in_sample": round(float(bench.ious(best).mean()), 4),
+        "fraction_of_step": round(fraction(bench.blocks, best), 4),
+        "ground_probe": ground_probe.__version__,
+    }
+    recipe = replace(best, provenance=provenance)
+    curve = _curve(bench, chooser.ends, held_out_by_end, best)
+    if out is not None:
+        recipe.to_json(out)
+        with whole_file(curve_path(out)) as part:
+            curve.to_csv(part, index=False)
+    return Calibration(recipe, curve)
+
+
+def fraction(blocks: Sequence[str], recipe: Recipe) -> float:
+    """The share of a step's blocks that are computed for a recipe."""
+    return (blocks.index(needed(blocks, recipe)[-1]) + 1) / len(blocks)
+
+
+def curve_path(recipe: Path | str) -> Path:
+    """Where the curve of a calibrated recipe lies: beside it."""
+    return Path(recipe).with_suffix(".curve.csv")
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    """The search, to be run on all examples and without each fold."""
+
+    bench: Bench
+    templates: Sequence[str]
+    grid: Grid
+    again: Grid
+    heads: HeadSearch
+
+    @property
+    def ends(self) -> list[int]:
+        """Numbers of the blocks after which the forward pass may stop."""
+        count = len(self.bench.blocks)
+        return sorted({-(-count * at // _ENDS) - 1 for at in range(1, _ENDS + 1)})
+
+    def choose(self, rows: np.ndarray) -> tuple[Recipe, list[Recipe]]:
+        """The recipe for some examples, and the best that stops after each end.
+
+        The search begins at the plain recipe, for the packaged one has seen every fold. Features
+        are chosen for what they tell by themselves, with the stronger classifier.
+        """
+        plain = replace(plain_recipe(self.bench.editor), classifier="lda", prior_power=0.0)
+        told = [replace(plain, template=template) for template in self.templates]
+        pointed = [next(self.heads.best(each, rows, 1)) for each in told]
+        best = best_of(self.bench, pointed, rows)
+        best = best_of(self.bench, self.heads.best(best, rows, HEAD_SETS), rows)
+        best = search(self.bench, best, self.grid, rows)
+        best = best_of(self.bench, (best, *self.heads.best(best, rows, HEAD_SETS)), rows)
+        best = search(self.bench, best, self.again, rows)
+        by_end = [self._until(best, end, rows) for end in self.ends]
+        editor = self.bench.editor
+        if predicts(editor.pipeline) and "reference" in editor.family.streams:
+            by_end[-1] = best_of(self.bench, (by_end[-1], self._from_change(best, rows)), rows)
+        scores = np.array([self.bench.ious(recipe, rows).mean() for recipe in by_end])
+        # The first that is good enough: the ends ascend.
+        best = by_end[int(np.argmax(scores >= scores.max() - COST_MARGIN))]
+        return search(self.bench, best, self.grid[2:], rows), by_end
+
+    def _from_change(self, best: Recipe, rows: np.ndarray) -> Recipe:
+        """The best recipe whose prior is the predicted change."""
+        change = replace(best, prior_from="change", magnets="")
+        told = [replace(change, template=template) for template in self.templates]
+        grid = [group for group in self.grid if not OF_ATTENTION.issuperset(group)]
+        return search(self.bench, best_of(self.bench, told, rows), grid, rows)
+
+    def _until(self, best: Recipe, end: int, rows: np.ndarray) -> Recipe:
+        """The best recipe that reads no block after one."""
+        blocks, until = self.bench.blocks, (end + 1) / len(self.bench.blocks)
+        depths = [d for d in ENDS if d[1] <= until + 0.01] if best.reads_features else []
+        tried = [
+            replace(heads, feature_depth=depth)
+            for heads in (best, *self.heads.best(best, rows, 1, until))
+            for depth in (best.feature_depth, *depths)
+        ]
+        fits = [recipe for recipe in tried if fraction(blocks, recipe) <= until]
+        return best_of(self.bench, fits, rows)
+
+
+def _curve(bench: Bench, ends: Sequence[int], held_out: np.ndarray, best: Recipe) -> pd.DataFrame:
+    rows = []
+    for end, ious in zip(ends, held_out, strict=True):
+        low, high = metrics.cluster_interval(ious, bench.images)
+        at = (end + 1) / len(bench.blocks)
+        found = {"miou": ious.mean(), "low": low, "high": high, "n": len(ious)}
+        rows.append({"fraction": at, "last_block": bench.blocks[end], **found})
+    curve = pd.DataFrame(rows)
+    reached = curve["fraction"] >= fraction(bench.blocks, best) - 1e-9
+    return curve.assign(chosen=reached & ~reached.shift(fill_value=False))
+
+
+def refuse_other_than_train(splits: Sequence[Any]) -> None:
+    """Raise InputError for a split that scores are reported on."""
+    for split in splits:
+        if split.split != "train":
+            raise InputError(
+                f"{split.dataset} {split.split} cannot be calibrated on: recipes are chosen on "
+                "'train', so that the scores on other splits stay honest"
+            )
+
+
+def _bar(split: Sequence[RefExample]) -> Iterator[int]:
+    return iter(tqdm(range(len(split)), desc=f"read {split.dataset}", leave=False))
+
+
+def _listed(group: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+    return {name: list(values) for name, values in group.items()}
+
+
+def _that_there_are(group: Mapping[str, Sequence[Any]], editor: Editor) -> dict[str, Sequence[Any]]:
+    """Without streams that the editor does not have."""
+    there = set(editor.family.streams)
+    return {
+        name: [v for v in values if not name.endswith("streams") or set(v) <= there]
+        for name, values in group.items()
+    }

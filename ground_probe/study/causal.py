@@ -1,0 +1,197 @@
+"""Is what can be decoded used? The text is disturbed on its way, beside matched controls."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import wraps
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ground_probe.capture import trace
+from ground_probe.capture.interventions import ReplaceRows, ReweightPhrase
+from ground_probe.capture.layout import each_call
+from ground_probe.capture.sites import blocks_of
+from ground_probe.datasets.example import RefExample
+from ground_probe.editors import Editor
+from ground_probe.editors.phrases import Span
+from ground_probe.errors import InputError, unknown
+from ground_probe.study.spec import Spec, chance
+
+INPUT = "input"
+"""Where the text enters the denoiser, before any block."""
+
+WAYS = {
+    "patch": ("encoder_hidden_states",),
+    "patch_pooled": ("pooled_projections",),
+    "patch_both": ("encoder_hidden_states", "pooled_projections"),
+}
+"""What of another object's expression takes the place of the expression's own: the text's rows, the
+pooled vector that modulates the blocks, or both, by the denoiser's names of them."""
+
+RANDOM = "_random"
+"""Ends the name of a patch's control: moved as far, row by row, in random directions."""
+
+INTERVENTIONS = (
+    "ablate",
+    "ablate_other",
+    *(name + kind for name in WAYS for kind in ("", RANDOM)),
+)
+"""Take the phrase's keys from the attention; those of other words; the patches of `WAYS`."""
+
+Told = tuple[str, Span]
+
+
+class Plan(NamedTuple):
+    """How an example is run.
+
+    Args:
+        told: the instruction with the span to work on.
+        changes: interventions of a trace.
+        inputs: pairs of what the denoiser would be given and what it is given in its place, by name
+            of the argument.
+    """
+
+    told: Told
+    changes: Sequence[Any] = ()
+    inputs: Mapping[str, tuple[Tensor, Tensor]] = {}
+
+
+def intervene(editor: Editor, example: RefExample, told: Told, spec: Spec) -> Plan | None:
+    """The instruction with the span to work on, and the changes that a spec asks for.
+
+    Returns:
+        None where the example does not offer it.
+
+    Raises:
+        UnknownNameError: no such intervention.
+        InputError: a patch at another step than the first, or of a pooled vector at a block.
+    """
+    if spec.intervention == "none":
+        return Plan(told)
+    if spec.intervention not in INTERVENTIONS:
+        raise unknown("intervention", spec.intervention, INTERVENTIONS)
+    if spec.intervention == "ablate":
+        return Plan(told, [ReweightPhrase(0.0, spec.at)])
+    if spec.intervention == "ablate_other":
+        span = _other_words(*told)
+        return span and Plan((told[0], span), [ReweightPhrase(0.0, spec.at)])
+    if spec.steps != (0,):
+        raise InputError(f"steps {spec.steps}: text is patched at step 0 alone")
+    names = WAYS[spec.intervention.removesuffix(RANDOM)]
+    if spec.at != INPUT and names != WAYS["patch"]:
+        raise InputError(f"{spec.intervention} at {spec.at}: a pooled vector is patched at {INPUT}")
+    other = replace(spec, condition="other_expression").instruction(example, ())
+    if other is None:
+        return None
+    own, foreign = (_text(editor, example, text, spec) for text, _ in (told, other))
+    if any(own[name].shape != foreign[name].shape for name in names):
+        return None
+    if spec.intervention.endswith(RANDOM):
+        foreign = {name: _as_far(own[name], foreign[name], example.key) for name in names}
+    if spec.at == INPUT:
+        return Plan(told, inputs={name: (own[name], foreign[name]) for name in names})
+    (rows,) = (foreign[name] for name in names)
+    return Plan(told, [ReplaceRows(spec.at, "text", rows, steps=(0,))])
+
+
+def has_pooled(editor: Editor) -> bool:
+    """Whether the instruction also reaches the denoiser as one pooled vector."""
+    return WAYS["patch_pooled"][0] in inspect.signature(type(editor.denoiser).forward).parameters
+
+
+def causal_specs(spec: Spec, blocks: Sequence[str], pooled: bool) -> Iterator[Spec]:
+    """Step 0 undisturbed, then every intervention at the places where it is asked for.
+
+    Patches are made at the input, those of the text's rows at every block as well, and ablations at
+    all blocks at once. Without a pooled vector the text's rows are all there is.
+    """
+    first = replace(spec, steps=(0,), visible=True)
+    yield first
+    for name in WAYS if pooled else ("patch",):
+        for kind in ("", RANDOM):
+            yield replace(first, intervention=name + kind, at=INPUT)
+    for at in blocks:
+        for kind in ("", RANDOM):
+            yield replace(first, intervention="patch" + kind, at=at)
+    for name in ("ablate", "ablate_other"):
+        yield replace(first, intervention=name, at="all")
+
+
+@contextmanager
+def replaced_inputs(
+    denoiser: nn.Module, inputs: Mapping[str, tuple[Tensor, Tensor]]
+) -> Iterator[None]:
+    """Give a denoiser other values, in the rows of a batch that hold the values to replace.
+
+    The unconditional rows of guidance hold others, so that they are left as they are.
+
+    Args:
+        denoiser: of an editor.
+        inputs: pairs of the value to replace and the one in its place, by name of the argument.
+    """
+    if not inputs:
+        yield
+        return
+    forward = denoiser.forward
+
+    @wraps(forward)
+    def replaced(*args: Any, **given: Any) -> Any:
+        for name, (before, after) in inputs.items():
+            rows = [after.to(row) if row.equal(before.to(row)) else row for row in given[name]]
+            given[name] = torch.stack(rows)
+        return forward(*args, **given)
+
+    # Hooks of a capture come before it: they know the phrase by the text that they heard.
+    with patch.object(denoiser, "forward", replaced):
+        yield
+
+
+def _other_words(instruction: str, span: Span) -> Span | None:
+    """The instruction's longer part that is not the phrase."""
+    before, after = (0, span[0]), (span[1], len(instruction))
+    parts = [part for part in (before, after) if instruction[slice(*part)].strip()]
+    if not parts:
+        return None
+    start, stop = max(parts, key=lambda part: part[1] - part[0])
+    text = instruction[start:stop]
+    return start + len(text) - len(text.lstrip()), stop - len(text) + len(text.rstrip())
+
+
+def _text(editor: Editor, example: RefExample, instruction: str, spec: Spec) -> dict[str, Tensor]:
+    """An instruction on its way, by the denoiser's names: as it enters, or its rows at a block."""
+    seen: dict[str, Tensor] = {}
+
+    def note(given: dict[str, Any]) -> None:
+        names = [name for name in WAYS["patch_both"] if isinstance(given.get(name), Tensor)]
+        seen.update({name: given[name][0].detach().clone() for name in names})
+
+    entering = spec.at == INPUT
+    with each_call(editor.denoiser, note):
+        traced = trace(
+            editor,
+            example.image,
+            instruction,
+            blocks=[next(iter(blocks_of(editor.denoiser)))] if entering else [spec.at],
+            streams=("noise",) if entering else ("text",),
+            attention=False,
+            num_steps=spec.num_steps,
+            seed=spec.noise_seed(example.key),
+        )
+    return seen if entering else {WAYS["patch"][0]: traced.hidden[spec.at, 0, "text"]}
+
+
+def _as_far(
+    own: Float[Tensor, "*rows dim"], foreign: Float[Tensor, "*rows dim"], key: str
+) -> Float[Tensor, "*rows dim"]:
+    """`own` moved row by row as far as to `foreign`, in random directions."""
+    generator = torch.Generator().manual_seed(chance(key, "direction"))
+    direction = torch.randn(own.shape, generator=generator).to(own)
+    length = (foreign - own).norm(dim=-1, keepdim=True)
+    return own + length * direction / direction.norm(dim=-1, keepdim=True)

@@ -1,0 +1,201 @@
+"""The claim: from which step on the referent is told, above every control, or not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ground_probe.errors import IncompleteError
+from ground_probe.probes import estimate
+from ground_probe.study.paired import exceeded, later_steps, of_images
+from ground_probe.study.samples import INPUTS
+from ground_probe.study.table import beside_controls
+
+RIVALS = {
+    "separability": ("random_weights", *INPUTS, "control_labels"),
+    "grounding": (
+        "other_expression",
+        "no_expression",
+        "shuffled",
+        "random_weights",
+        *INPUTS,
+        "control_labels",
+    ),
+}
+"""Controls that a claim must exceed. Objects stand out whatever is said, so that only grounding
+has to exceed the controls of language; the expression's own words in another order are no control,
+they tell the object too."""
+
+_MEANING = {
+    "separability": "tells the referent from everything else",
+    "grounding": "tells the referent from the other objects",
+}
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was claimed and what the test images say.
+
+    Args:
+        labels: "separability" or "grounding".
+        probe: what was scored.
+        stream: of image tokens.
+        delta: how far below the best step the claimed one may lie, in the probe's units.
+        steps: a row a step, of the block that is best on val: its test value with interval,
+            whether every control was run there, the highest control, the largest adjusted p of
+            exceeding a control, whether it exceeds all; how much it lies above the best step,
+            paired by image, with the lower end of that, and whether this is within delta.
+        rivals: a row a step and control: its value and interval, and how much it is exceeded by.
+        later: a row a step: how much the first step lies below it, paired by image.
+    """
+
+    labels: str
+    probe: str
+    stream: str
+    delta: float
+    steps: pd.DataFrame = field(repr=False)
+    rivals: pd.DataFrame = field(repr=False)
+    later: pd.DataFrame = field(repr=False)
+
+    @property
+    def step(self) -> int | None:
+        """The earliest step that holds; None where the claim is not shown."""
+        holds = self.steps[self.steps.exceeds & self.steps.within_delta]
+        return int(holds.step.min()) if len(holds) else None
+
+    @property
+    def shown(self) -> bool:
+        """Whether any step holds."""
+        return self.step is not None
+
+    @property
+    def best(self) -> pd.Series:
+        """The step that is best on val."""
+        return self.steps.loc[self.steps.val.idxmax()]
+
+    def sentence(self) -> str:
+        """The verdict, with its numbers."""
+        if self.shown:
+            row = self.steps[self.steps.step == self.step].iloc[0]
+            return (
+                f"Shown: at step {row.step} (sigma {row.sigma:.2f}) the {self.stream} stream of "
+                f"{row.block} {_MEANING[self.labels]}, {self._of(row)}; the highest of "
+                f"{len(RIVALS[self.labels])} controls is {self._rival(row)}, adjusted p "
+                f"{row.p:.2g}; {self._near(row)}."
+            )
+        tested = self.steps[self.steps.tested]
+        if not len(tested):
+            absent = sorted(set(RIVALS[self.labels]) - set(self.rivals.control))
+            return f"Not shown: no step has every control, {', '.join(absent)} are missing."
+        row = tested.loc[(tested.low - tested.rival_high).idxmax()]
+        return (
+            f"Not shown: at none of the steps {', '.join(map(str, tested.step))} the {self.stream} "
+            f"stream {_MEANING[self.labels]} above every control and within {self.delta} of its "
+            f"best; nearest is step {row.step}, {self._of(row)}, beside {self._rival(row)}, "
+            f"adjusted p {row.p:.2g}; {self._near(row)}."
+        )
+
+    def _near(self, row: pd.Series) -> str:
+        best = f"the best step, {self.best.step}, has {self.best.value:.2f}"
+        if row.step == self.best.step:
+            return best
+        return f"{best}, step {row.step} less it is {row.above:+.3f} (down to {row.above_low:+.3f})"
+
+    def _of(self, row: pd.Series) -> str:
+        return (
+            f"{self.probe} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] on {row.n_images} images"
+        )
+
+    @staticmethod
+    def _rival(row: pd.Series) -> str:
+        return f"{row.rival} with {row.rival_value:.2f} (up to {row.rival_high:.2f})"
+
+
+def claim(
+    scores: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    labels: str = "grounding",
+    probe: str = "linear",
+    stream: str = "reference",
+    delta: float = 0.05,
+) -> Claim:
+    """The earliest step that exceeds every control and is within `delta` of the best step.
+
+    It is within delta when the interval of its paired difference to the step that is best on val
+    lies above -delta: a mean that happens to be near is not enough. A step exceeds a control when
+    its interval lies above the control's, and the paired difference is above 0 with a sign-flip p
+    that is adjusted for all steps and controls (max-T). The block of each step is the best on val;
+    random weights are given their own best one.
+
+    Args:
+        scores: one row an image.
+        table: their summary.
+        labels: "separability" or "grounding".
+        probe: as in the table; inputs and control labels are always scored by the linear one.
+        stream: of image tokens.
+        delta: in the probe's units.
+
+    Raises:
+        IncompleteError: the table does not have such cells on val and test.
+    """
+    rows = beside_controls(table, labels, probe)
+    rows = rows[rows.stream == stream].sort_values("step")
+    cells = rows[rows.control == "none"].reset_index(drop=True)
+    if cells.empty:
+        raise IncompleteError(
+            f"no {probe} of the {stream} stream on both val and test: collect and score them first"
+        )
+    val = table[(table.split == "val") & (table.control == "none") & (table.labels == labels)]
+    val = val[val.probe == probe].set_index(["block", "stream", "step"])["value"]
+    cells = cells.assign(val=[val[c.block, c.stream, c.step] for c in cells.itertuples()])
+    images = scores[(scores.labels == labels) & (scores.split == "test")]
+    own = pd.concat([of_images(images, cell) for cell in cells.itertuples()], axis=1)
+    own.columns = cells.step
+    rivals = exceeded(rows[rows.control.isin(RIVALS[labels])], images, own)
+    return Claim(
+        labels,
+        probe,
+        stream,
+        delta,
+        _judged(cells, rivals, own, labels, delta),
+        rivals,
+        later_steps(own),
+    )
+
+
+def _judged(cells, rivals, own, labels: str, delta: float) -> pd.DataFrame:
+    best = own[cells.loc[cells.val.idxmax(), "step"]]
+    rows = []
+    for cell in cells.itertuples():
+        of = rivals[rivals.step == cell.step]
+        tested = set(of.control) == set(RIVALS[labels])
+        above = estimate((own[cell.step] - best).to_numpy())
+        top = of.loc[of.high.idxmax()] if len(of) else None
+        rows.append(
+            {
+                "tested": tested,
+                "rival": top.control if len(of) else "",
+                "rival_value": top.value if len(of) else np.nan,
+                "rival_high": top.high if len(of) else np.nan,
+                "p": of.p.max() if len(of) else np.nan,
+                "exceeds": bool(tested and cell.low > of.high.max() and of.p.max() < _SIGNIFICANT),
+                "above": above.value,
+                "above_low": above.low,
+                "within_delta": bool(above.low >= -delta),
+            }
+        )
+    kept = ["step", "sigma", "block", "val", "value", "low", "high", "n_images"]
+    return pd.concat([cells[kept], pd.DataFrame(rows)], axis=1)
+
+
+def seed_spread(table: pd.DataFrame, labels: Sequence[str] = tuple(RIVALS)) -> pd.DataFrame:
+    """Mean, standard deviation, lowest and highest test value over noise seeds, by cell."""
+    rows = table[(table.split == "test") & (table.control == "none") & table.labels.isin(labels)]
+    by = ["labels", "probe", "stream", "block", "step"]
+    spread = rows.groupby(by)["value"].agg(["mean", "std", "min", "max", "count"]).reset_index()
+    return spread[spread["count"] > 1].rename(columns={"count": "n_seeds"})

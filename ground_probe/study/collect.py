@@ -1,0 +1,130 @@
+"""Run an editor over a split and keep a small sample of every cell, one file an image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from ground_probe.datasets.example import RefExample
+from ground_probe.editors import Editor, encoded_once
+from ground_probe.errors import IncompleteError, InputError
+from ground_probe.run_record import digest, whole_file, writable_folder
+from ground_probe.study.causal import intervene
+from ground_probe.study.reduced import reduced
+from ground_probe.study.samples import Samples
+from ground_probe.study.spec import Spec
+
+
+def collect(
+    editor: Editor,
+    split: Sequence[RefExample],
+    spec: Spec,
+    folder: Path | str,
+    *,
+    control: str = "",
+) -> Samples:
+    """Sample every cell (block, stream, step) of an editor on every example of a split.
+
+    Images are streamed: each leaves one file, written whole or not at all, and is skipped when it
+    is there. Files are keyed by the editor, the data, the spec and what the editor was told.
+
+    Args:
+        editor: from `load_editor`.
+        split: from `load_split`.
+        spec: every choice.
+        folder: where the samples lie; shared by all collections of a study.
+        control: name of what this collection is a control for, by default the spec's condition.
+
+    Raises:
+        InputError: the folder holds other choices under the same name.
+        IncompleteError: no example offers the spec's condition.
+    """
+    (found,) = collect_each(editor, split, {control or spec.condition: spec}, folder)
+    return found
+
+
+def collect_each(
+    editor: Editor, split: Sequence[RefExample], specs: Mapping[str, Spec], folder: Path | str
+) -> list[Samples]:
+    """What `collect` gives for each of several specs, image by image: its encoding is shared.
+
+    Args:
+        editor: from `load_editor`.
+        split: from `load_split`.
+        specs: by the name of what each is a control for.
+        folder: as that of `collect`.
+
+    Raises:
+        InputError: as `collect`.
+        IncompleteError: as `collect`.
+    """
+    told_apart = {
+        "editor": [editor.name, editor.revision, fingerprint(editor)],
+        "data": [split.dataset, split.split, split.revision],
+    }
+    folder = writable_folder(folder)
+    places = [
+        _settled(folder, json.loads(json.dumps({**told_apart, "spec": asdict(spec)})))
+        for spec in specs.values()
+    ]
+    expressions = split.expressions
+    files: list[list[Path]] = [[] for _ in specs]
+    title = f"{split.split}: {', '.join(specs) if len(specs) < 4 else f'{len(specs)} runs each'}"
+    with encoded_once(editor):
+        for position, key in enumerate(tqdm(split.keys, desc=title, unit="image", leave=False)):
+            for spec, place, found in zip(specs.values(), places, files, strict=True):
+                path = place / f"{digest([key, _asked(expressions, spec)])}.safetensors"
+                if path.exists() or _keep(editor, split[position], expressions, spec, path):
+                    found.append(path)
+    opened = []
+    for (control, spec), found in zip(specs.items(), files, strict=True):
+        if not found:
+            raise IncompleteError(
+                f"no example of {split.dataset} {split.split} has {spec.condition!r}"
+            )
+        side = "val" if split.split == "val" else "test"
+        opened.append(Samples.open(found, split=side, control=control, seed=spec.seed))
+    return opened
+
+
+def fingerprint(editor: Editor) -> str:
+    """Hexadecimal digits that change with a denoiser's weights: of a few values of each."""
+    few = [w.detach().flatten()[:8].float().cpu() for w in editor.denoiser.parameters()]
+    return sha256(torch.cat(few).numpy().tobytes()).hexdigest()[:12]
+
+
+def _asked(expressions: Sequence[str], spec: Spec) -> Sequence[str]:
+    """What an example's instruction depends on besides the example: the split, when shuffled."""
+    return expressions if spec.condition == "shuffled" else ()
+
+
+def _settled(folder: Path, settings: dict) -> Path:
+    place = writable_folder(folder / digest(settings))
+    said = place / "settings.json"
+    if not said.exists():
+        with whole_file(said) as part:
+            part.write_text(json.dumps(settings, indent=2))
+    elif json.loads(said.read_text()) != settings:
+        raise InputError(f"{place} holds samples of other choices: move it away")
+    return place
+
+
+def _keep(
+    editor: Editor, example: RefExample, expressions: Sequence[str], spec: Spec, path: Path
+) -> bool:
+    """Run the editor on one example and write its file; False where there is nothing to ask."""
+    told = spec.instruction(example, expressions)
+    plan = told and intervene(editor, example, told, spec)
+    if not plan:
+        return False
+    arrays, about = reduced(editor, example, plan, spec)
+    with whole_file(path) as part:
+        save_file(arrays, part, metadata={"about": json.dumps(about)})
+    return True

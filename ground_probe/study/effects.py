@@ -1,0 +1,147 @@
+"""What an intervention does to grounding and to the edit, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ground_probe.datasets.example import RefExample
+from ground_probe.editors import Editor
+from ground_probe.probes import compare, holm
+from ground_probe.study.causal import INPUT, RANDOM, WAYS, causal_specs, has_pooled
+from ground_probe.study.collect import collect_each
+from ground_probe.study.samples import Samples
+from ground_probe.study.score import score
+from ground_probe.study.spec import Spec
+from ground_probe.study.visible import PLACES, VIEWS
+
+NONE = "none"
+_SIGNIFICANT = 0.05
+_SAID = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}
+
+
+def causal_check(
+    editor: Editor,
+    split: Sequence[RefExample],
+    spec: Spec,
+    folder: Path | str,
+    blocks: Sequence[str],
+) -> list[Samples]:
+    """Collect step 0 undisturbed and under every intervention.
+
+    Args:
+        editor: from `load_editor`; its text must be a stream of its blocks.
+        split: a few examples of test.
+        spec: of the study.
+        folder: where samples lie.
+        blocks: where to intervene besides the input; what they hand on reaches only the blocks
+            after them.
+    """
+    specs = causal_specs(spec, blocks, has_pooled(editor))
+    return collect_each(editor, split, {_name(each): each for each in specs}, folder)
+
+
+def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:
+    """What each intervention moves, paired by image: less none, and patches less their controls.
+
+    What is declared before anybody looks: at the input, the text's rows, the pooled vector and both
+    of another object's expression, each less its own norm-matched random control, in both measures.
+    Their p are adjusted together (Holm); all else is exploratory, with the p of each row alone.
+
+    Args:
+        fit: of val, undisturbed; the probe is fitted on it.
+        changed: from `causal_check`, the undisturbed collection first.
+
+    Returns:
+        a row for each measure, intervention and what it is held against. "grounding" is the linear
+        probe's AUC at the last block, reference stream; "edit" is the change that the first step
+        predicts of the referent less that of the other objects. p is a sign-flip p, p_holm is NaN
+        where a row is exploratory.
+    """
+    stream = "reference" if "reference" in fit.streams else "noise"
+    scores = score(fit, changed, cells=[(fit.blocks[-1], stream, 0)], title="causal check")
+    grounding = scores[(scores.probe == "linear") & (scores.labels == "grounding")]
+    grounding = grounding[grounding.split == "test"]
+    measures = {
+        "grounding": {
+            name: of.set_index("image_id").value for name, of in grounding.groupby("control")
+        },
+        "edit": {each.control: _edit(each) for each in changed},
+    }
+    rows = []
+    for measure, values in measures.items():
+        for name, against in _pairs([each.control for each in changed]):
+            pair = pd.concat([values[name], values[against]], axis=1, keys=["with", "less"])
+            pair = pair.dropna()
+            found = compare(pair["with"].to_numpy(), pair["less"].to_numpy())
+            rows.append(
+                {
+                    "measure": measure,
+                    "intervention": name,
+                    "against": against,
+                    "value": pair["with"].mean(),
+                    "less": pair["less"].mean(),
+                    "difference": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                    "n_images": found.n,
+                    "p": found.p,
+                    "declared": against != NONE and name.endswith(f" at {INPUT}"),
+                }
+            )
+    table = pd.DataFrame(rows).assign(p_holm=np.nan)
+    declared = table["declared"].to_numpy()
+    table.loc[declared, "p_holm"] = holm(table.p[declared])
+    return table
+
+
+def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
+    """By which way language comes in, or that it is not shown.
+
+    Args:
+        effects: from `effects`.
+        measure: "grounding" or "edit".
+    """
+    rows = effects[(effects.measure == measure) & effects.declared].set_index("intervention")
+    bare = effects[(effects.measure == measure) & (effects.against == NONE)]
+    said = []
+    for way, name in _SAID.items():
+        if f"{way} at {INPUT}" not in rows.index:
+            continue
+        row = rows.loc[f"{way} at {INPUT}"]
+        undisturbed = bare[bare.intervention == row.name].less.item()
+        moved = row.p_holm < _SIGNIFICANT and row.high < 0
+        said.append(
+            f"{name}: {undisturbed:.2f} undisturbed, {row.value:.2f} with another object's "
+            f"expression, {row.less:.2f} moved as far at random; {row.difference:+.2f} "
+            f"[{row.low:+.2f}, {row.high:+.2f}] on {row.n_images} images, Holm p {row.p_holm:.2g}, "
+            + ("used." if moved else "use not shown.")
+        )
+    if len(said) == 1:
+        said.append("This editor has no pooled vector of the text.")
+    return f"{measure}, patched at the input. " + " ".join(said)
+
+
+def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every intervention and none; every patch and its random control."""
+    for name in names[1:]:
+        yield name, NONE
+    for name in names[1:]:
+        kind, _, at = name.partition(" at ")
+        if kind in WAYS:
+            yield name, f"{kind}{RANDOM} at {at}"
+
+
+def _edit(samples: Samples) -> pd.Series:
+    """By image, the predicted change of the referent less that of the other objects."""
+    means = samples.change_means()[:, VIEWS.index("prediction"), 0]
+    contrast = means[:, PLACES.index("referent")] - means[:, PLACES.index("other objects")]
+    images = samples.rows.drop_duplicates("key")["image_id"].to_numpy()
+    return pd.Series(contrast).groupby(images).mean()
+
+
+def _name(spec: Spec) -> str:
+    return NONE if spec.intervention == NONE else f"{spec.intervention} at {spec.at}"

@@ -1,0 +1,296 @@
+"""Figures of the emergence study: an editor beside its controls, tokens, visible change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from jaxtyping import Float, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ground_probe.errors import InputError
+from ground_probe.study.figures import PALETTE, SEQUENTIAL
+
+KINDS = {"target": PALETTE[3], "distractor": PALETTE[0], "background": (0.75, 0.75, 0.75)}
+AROUND_CHANCE = "BrBG"
+_STYLES = {
+    "none": (PALETTE[3], "-"),
+    "other_expression": (PALETTE[0], "--"),
+    "no_expression": (PALETTE[2], "--"),
+    "shuffled": (PALETTE[4], "--"),
+    "word_order": (PALETTE[9], "-."),
+    "random_weights": (PALETTE[1], "-."),
+    "control_labels": (PALETTE[5], "-."),
+    "position": ("0.2", ":"),
+    "rgb": ("0.4", "--"),
+    "vae_latent": ("0.6", "-."),
+}
+_MARKS = dict(zip(_STYLES, "osD^vXP*ph", strict=True))
+_NONE = "none"
+_LABEL_CHARACTERS = 52  # below one panel
+
+
+def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
+    """Block by step, the editor and its controls side by side on one scale around chance.
+
+    Args:
+        rows: of `emergence.csv`: of one split, probe, label set, stream and seed; those without a
+            step are left out.
+        title: above the maps.
+
+    Raises:
+        InputError: no rows, or several for one cell of a map.
+    """
+    rows = rows.dropna(subset=["step", "value"])
+    if rows.empty or rows.duplicated(["control", "block", "step"]).any():
+        raise InputError("give one row for each control, block and step: choose one of the rest")
+    controls = [name for name in _STYLES if (rows.control == name).any()]
+    blocks = list(dict.fromkeys(rows.block))
+    widths = [rows[rows.control == name].step.nunique() for name in controls]
+    figure = Figure(
+        figsize=(2.2 + 0.42 * sum(widths) + 0.25 * len(controls), 1.9 + 0.33 * len(blocks)),
+        layout="constrained",
+    )
+    panels = figure.subplots(1, len(controls), width_ratios=widths, squeeze=False)[0]
+    for axes, name in zip(panels, controls, strict=True):
+        of = rows[rows.control == name]
+        cells = of.pivot(index="block", columns="step", values="value").reindex(blocks)
+        sns.heatmap(
+            cells.rename(index=short).astype(float),
+            ax=axes,
+            vmin=0,
+            vmax=1,
+            cmap=AROUND_CHANCE,
+            annot=cells.size <= 120,
+            fmt=".2f",
+            annot_kws={"size": 6.5},
+            cbar=name == controls[-1],
+            cbar_kws={"label": "AUC, chance is 0.5"},
+            yticklabels=name == controls[0],
+        )
+        axes.set(xlabel="step", ylabel="")
+        axes.set_title(f"{_said(name)}\nn = {_counted(of)}", fontsize=8)
+    figure.suptitle(f"{title} · block by denoising step, n images", fontsize=10)
+    return figure
+
+
+def matrices(
+    panels: Mapping[str, pd.DataFrame], *, title: str, label: str = "AUC, chance is 0.5"
+) -> Figure:
+    """Numbers in rows and columns, panels side by side on one scale.
+
+    Args:
+        panels: by title, of the same rows; blocks in the index are written short.
+        title: above the panels.
+        label: of the scale: around 0.5 for an AUC, else shares, from 0 to the largest.
+    """
+    widths = [each.shape[1] for each in panels.values()]
+    rows = max(len(each) for each in panels.values())
+    figure = Figure(
+        figsize=(3.2 + 0.62 * sum(widths) + 0.3 * len(panels), 2.1 + 0.34 * rows),
+        layout="constrained",
+    )
+    axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    around = label.startswith("AUC")
+    top = 1 if around else max(float(np.nanmax(each)) for each in panels.values())
+    for i, (at, (name, cells)) in enumerate(zip(axes, panels.items(), strict=True)):
+        sns.heatmap(
+            cells.rename(index=short, columns=lambda name: str(name).replace("_", " ")).astype(
+                float
+            ),
+            ax=at,
+            vmin=0,
+            vmax=top,
+            cmap=AROUND_CHANCE if around else SEQUENTIAL,
+            annot=cells.size <= 240,
+            fmt=".2f" if around else ".1%",
+            annot_kws={"size": 7},
+            cbar=i == len(panels) - 1,
+            cbar_kws={"label": label},
+            yticklabels=i == 0,
+        )
+        at.set(ylabel="", xlabel="")
+        at.set_title(name.replace("_", " "), fontsize=8)
+        long = max(len(str(column)) for column in cells.columns) > 5
+        at.tick_params(axis="x", labelrotation=40 if long else 0, labelsize=8)
+        for tick in at.get_xticklabels() if long else ():
+            tick.set(ha="right", rotation_mode="anchor")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
+    """By step, the block that is best on val and every control beside it, a panel a stream.
+
+    Args:
+        rows: from `emergence.beside_controls`.
+        title: above the curves.
+    """
+    streams = list(dict.fromkeys(rows.stream))
+    figure = Figure(figsize=(2 + 3.9 * len(streams), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(streams), sharey=True, squeeze=False)[0]
+    for axes, stream in zip(panels, streams, strict=True):
+        here = rows[rows.stream == stream].sort_values("step")
+        for name, (colour, style) in _STYLES.items():
+            of = here[here.control == name]
+            width = 2.5 if name == "none" else 1.0
+            _band(axes, of, _said(name), colour, style, width, _MARKS[name])
+        axes.axhline(0.5, color="black", lw=0.6)
+        axes.set_title(f"{stream} stream, n = {_counted(here)} images", fontsize=9)
+        blocks = fill(f"blocks: {_blocks(here)}", _LABEL_CHARACTERS)
+        axes.set_xlabel(f"denoising step\n{blocks}", fontsize=8)
+        axes.set_ylim(0, 1.02)
+    panels[0].set_ylabel("AUC (95 % interval over images)")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def visible_curves(change: pd.DataFrame) -> Figure:
+    """The visible change by step, a panel a view.
+
+    Args:
+        change: from `emergence.visible_change`.
+    """
+    titles = {"latents": "decoded latents", "prediction": "one-step prediction, decoded"}
+    figure = Figure(figsize=(8.5, 3.3), layout="constrained")
+    panels = figure.subplots(1, len(titles), sharey=True)
+    for axes, (view, title) in zip(panels, titles.items(), strict=True):
+        for place, colour, mark in zip(
+            dict.fromkeys(change.place), KINDS.values(), "osD", strict=True
+        ):
+            of = change[(change["view"] == view) & (change.place == place)]
+            _band(axes, of, place, colour, "-", 1.6, mark)
+        axes.set_title(f"{title}, n = {_counted(of)} images", fontsize=9)
+        axes.set(xlabel="denoising step", ylim=(0, None))
+    panels[0].set_ylabel("mean difference to the reference\n(colours 0 to 1, 95 % interval)")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def effect_bars(effects: pd.DataFrame) -> Figure:
+    """What each patch of the text moves beyond its random control, a panel a measure.
+
+    Args:
+        effects: from `emergence.effects`.
+    """
+    rows = effects[effects.against != _NONE]
+    measures = {
+        "grounding": "AUC, last block, reference stream",
+        "edit": "change of the referent\nless that of other objects",
+    }
+    height = 1.3 + 0.34 * rows.intervention.nunique()
+    figure = Figure(figsize=(9.5, height), layout="constrained")
+    panels = figure.subplots(1, len(measures), sharey=True)
+    for axes, (measure, label) in zip(panels, measures.items(), strict=True):
+        of = rows[rows.measure == measure]
+        places = np.arange(len(of))[::-1]
+        for place, row in zip(places, of.itertuples(), strict=True):
+            colour, mark = (KINDS["target"], "o") if row.declared else ("0.45", "s")
+            axes.plot([row.low, row.high], [place, place], color=colour, lw=1.6)
+            axes.plot(row.difference, place, mark, color=colour, ms=5)
+        axes.axvline(0, color="black", lw=0.6)
+        axes.margins(y=0.15)
+        axes.set_title(f"{measure}, step 0, n = {_counted(of)} images", fontsize=9)
+        axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
+    panels[0].set_yticks(places, [_patched(name) for name in of.intervention], fontsize=8)
+    figure.suptitle(
+        "another object's expression in place of the expression's own · orange: declared, "
+        "grey: exploratory · 95 % intervals",
+        fontsize=9,
+    )
+    return figure
+
+
+def token_maps(
+    cells: Mapping[str, Float[np.ndarray, "tokens width"]],
+    kinds: Shaped[np.ndarray, " tokens"],
+    *,
+    title: str,
+    tokens: int = 300,
+    seed: int = 0,
+) -> Figure:
+    """UMAP of the tokens of each cell, coloured by what they show.
+
+    Args:
+        cells: hidden states by the panel's title; the rows are the same tokens in all.
+        kinds: of each token, one of `KINDS`.
+        title: above the panels.
+        tokens: of each kind at most, drawn at random.
+        seed: of the draw and of UMAP.
+    """
+    from umap import UMAP  # takes seconds to import
+
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate(
+        [rng.permutation(np.flatnonzero(kinds == kind))[:tokens] for kind in KINDS]
+    )
+    figure = Figure(figsize=(3 * len(cells), 3.5), layout="constrained")
+    panels = figure.subplots(1, len(cells), squeeze=False)[0]
+    for axes, (name, features) in zip(panels, cells.items(), strict=True):
+        chosen = features[drawn].astype(np.float32)
+        spread = chosen.std(0)
+        chosen = (chosen - chosen.mean(0)) / np.where(spread > 0, spread, 1)
+        at = UMAP(random_state=seed, n_jobs=1).fit_transform(chosen)
+        for kind, colour in KINDS.items():
+            axes.scatter(*at[kinds[drawn] == kind].T, s=5, color=colour, label=kind, linewidths=0)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, fontsize=8)
+    panels[0].legend(fontsize=8, markerscale=3, frameon=False)
+    figure.suptitle(f"{title} · {len(drawn)} tokens, features standardised", fontsize=9)
+    return figure
+
+
+def short(block: str) -> str:
+    """A block's name, short enough for an axis.
+
+    >>> short("single_transformer_blocks.3"), short("transformer_blocks.0")
+    ('single 3', 'double 0')
+    """
+    for long, brief in (
+        ("single_transformer_blocks.", "single "),
+        ("transformer_blocks.", "double "),
+    ):
+        if block.startswith(long):
+            return block.replace(long, brief)
+    return block
+
+
+def _counted(rows: pd.DataFrame) -> str:
+    """How many images, a range where it differs."""
+    few, many = rows.n_images.min(), rows.n_images.max()
+    return str(many) if few == many else f"{few} to {many}"
+
+
+def _blocks(rows: pd.DataFrame) -> str:
+    """The blocks of the editor's curve, each with its steps."""
+    own = rows[rows.control == _NONE]
+    by = own.groupby("block", sort=False)["step"]
+    return "; ".join(f"{short(block)} at {', '.join(map(str, of))}" for block, of in by)
+
+
+def _patched(name: str) -> str:
+    kind, _, at = name.partition(" at ")
+    way = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}[kind]
+    return f"{way}, {short(at)}"
+
+
+def _said(control: str) -> str:
+    return "the editor" if control == "none" else control.replace("_", " ")
+
+
+def _band(
+    axes: Axes, rows: pd.DataFrame, label: str, colour: Any, style: str, width: float, mark: str
+) -> None:
+    if len(rows):
+        steps = rows.step.to_numpy(float)
+        axes.plot(steps, rows.value, style, color=colour, lw=width, marker=mark, ms=4, label=label)
+        alpha = 0.08 * width  # the editor's band stands out among those of its controls
+        axes.fill_between(steps, rows.low, rows.high, color=colour, alpha=alpha, lw=0)

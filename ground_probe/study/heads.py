@@ -1,0 +1,80 @@
+"""Which heads ground: attention head by head, chosen on val, reported on test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ground_probe.errors import InputError
+from ground_probe.study.samples import Samples
+from ground_probe.study.stack import Scored, Stack
+from ground_probe.study.table import summarise
+
+METRICS = ("auc", "pointing")
+"""Of a head's map, beside "pointing", the share of images whose highest token is the referent's."""
+
+MEAN = "mean"
+_CHOICE = ["map", "metric", "labels"]
+
+
+def head_table(fit: Samples, test: Samples, step: int = 0) -> pd.DataFrame:
+    """What each head's attention scores, nothing fitted, beside the mean over the heads.
+
+    Args:
+        fit: of val, collected with `heads=True`.
+        test: of test, likewise.
+        step: denoising step, from 0.
+
+    Returns:
+        map ("attention" of image tokens to the phrase, or "attention_from_text"), metric, labels,
+        block, stream, step, sigma, head (a number, or "mean"), split, value, low, high, n_images.
+
+    Raises:
+        InputError: heads were not kept.
+    """
+    stack, scored = Stack.of([fit, test]), []
+    for cell in tqdm([c for c in fit.cells if c[2] == step], desc="heads", leave=False):
+        for kind in fit.maps:
+            maps = stack.read(lambda s, kind=kind, cell=cell: s.attention_heads(kind, cell))
+            if maps.shape[1] == 1:
+                raise InputError("the samples hold one map a block: collect with heads=True")
+            where = dict(zip(("block", "stream", "step"), cell, strict=True))
+            where["sigma"] = fit.sigmas[step]
+            for head, scores in [(MEAN, np.nanmean(maps, axis=1)), *enumerate(maps.T)]:
+                if np.isnan(scores).all():  # a block with fewer heads than another
+                    continue
+                scored += _scored(stack, scores, f"{kind}/{head}", where)
+    table = summarise(stack.table(scored))
+    table[["map", "head", "metric"]] = table.pop("probe").str.split("/", expand=True).to_numpy()
+    return table.drop(columns=["control", "seed"])
+
+
+def chosen_heads(table: pd.DataFrame) -> pd.DataFrame:
+    """The head that is best on val, and the best mean over heads, as they are on test.
+
+    Args:
+        table: from `head_table`.
+
+    Returns:
+        test rows of the table, two for each map, metric, label set and stream, with `chosen`
+        ("one head" or "mean of heads") and `val`, the value that they were chosen by.
+    """
+    parts = []
+    for chosen, rows in table.groupby(np.where(table["head"] == MEAN, "mean of heads", "one head")):
+        val = rows[(rows.split == "val") & rows.value.notna()]
+        best = val.loc[val.groupby([*_CHOICE, "stream"])["value"].idxmax()]
+        keys = [*_CHOICE, "stream", "block", "head"]
+        best = best[[*keys, "value"]].rename(columns={"value": "val"})
+        parts.append(best.merge(rows[rows.split == "test"], on=keys).assign(chosen=chosen))
+    return pd.concat(parts, ignore_index=True).sort_values([*_CHOICE, "stream", "chosen"])
+
+
+def _scored(stack: Stack, scores: np.ndarray, name: str, where: dict) -> list[Scored]:
+    return [
+        stack.per_image(
+            scores, stack.labels(labels)[0], labels, metric, probe=f"{name}/{metric}", **where
+        )
+        for labels in stack.questions
+        for metric in METRICS
+    ]

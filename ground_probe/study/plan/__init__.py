@@ -1,0 +1,7 @@
+"""The cost of an evaluation on paper: the real modules without weights, counted."""
+
+from ground_probe.study.plan.flops import Flops
+from ground_probe.study.plan.gpus import GPUS, Gpu
+from ground_probe.study.plan.plan import Memory, Plan, plan
+
+__all__ = ["GPUS", "Flops", "Gpu", "Memory", "Plan", "plan"]

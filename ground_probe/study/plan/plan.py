@@ -1,0 +1,308 @@
+"""What an evaluation costs before anything is downloaded: FLOPs, hours, memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from ground_probe.capture.sites import blocks_of
+from ground_probe.datasets import GENERATED, check_names, load_split, refcoco
+from ground_probe.datasets.scenes.draw import SIZE_PX
+from ground_probe.editors.loading import QUANTIZERS
+from ground_probe.errors import InputError, unknown
+from ground_probe.segmentation.recipe import default_recipe
+from ground_probe.segmentation.segment import needed
+from ground_probe.study.plan.flops import Flops, count, image_tokens, native_px
+from ground_probe.study.plan.gpus import Gpu, gpu
+from ground_probe.study.plan.parts import Parts, build
+
+COCO_PX = (480, 640)  # (height, width) of the most frequent photo
+FULL_STEPS = 28
+BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
+# Text tokens that the denoiser is given. Source: the pipelines' own padding; Qwen's do not pad:
+# its vision tokens (1 Mpx, and 384^2 px in Plus, of 28 px) and some words.
+TEXT_TOKENS = {
+    "InstructPix2Pix": 77,
+    "InstructPix2PixXL": 77,
+    "QwenImageEdit": 1400,
+    "QwenImageEditPlus": 250,
+    "LongCatImageEdit": 900,
+}
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GiB of weights: what is loaded, and what must be on the device at once.
+
+    Args:
+        parts: every module with its GiB.
+        dropped: of the denoiser, in blocks after the last one needed.
+        text: of the text encoders, which can go once the prompts are encoded.
+        peak: on the device, with the options that were given.
+        room: of the device.
+    """
+
+    parts: dict[str, float]
+    dropped: float
+    text: float
+    peak: float
+    room: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the weights leave a tenth of the device for what is computed with them."""
+        return self.peak <= 0.9 * self.room
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of one evaluation on one GPU.
+
+    Args:
+        model: hub id or folder.
+        source: of the configurations.
+        missing: modules that could not be counted.
+        dataset: see `load_split`.
+        split: of the data set.
+        sentences: of the split.
+        native_px: (height, width) of a photo for the model.
+        tokens: image tokens and text tokens of one forward.
+        blocks: of the denoiser: how many are needed, of how many.
+        looks: forwards that the recipe makes for a sentence, and complete steps before each.
+        recipe: its digest.
+        flops: of one sentence.
+        device: the GPU.
+        utilisation: share of its peak that is assumed.
+        memory: what goes where.
+    """
+
+    model: str
+    source: str
+    missing: tuple[str, ...]
+    dataset: str
+    split: str
+    sentences: int
+    native_px: tuple[int, int]
+    tokens: tuple[int, int]
+    blocks: tuple[int, int]
+    looks: tuple[int, int]
+    recipe: str
+    flops: Flops
+    device: Gpu = field(repr=False)
+    utilisation: float
+    memory: Memory
+
+    def per_sentence(self) -> dict[str, float]:
+        """FLOPs of a sentence by what is run: text and image are encoded each time."""
+        encoded = (self.flops.text or 0) + (self.flops.encode or 0)
+        looks, before = self.looks
+        one = encoded + before * self.flops.step + self.flops.fraction
+        full = FULL_STEPS * self.flops.step + (self.flops.decode or 0)
+        return {
+            "recipe": float(looks * one),
+            "one step": float(encoded + self.flops.step),
+            f"{FULL_STEPS} steps": float(encoded + full),
+        }
+
+    def hours(self) -> dict[str, float]:
+        """Of the device at the assumed utilisation, for the whole split."""
+        speed = self.device.tflops * 1e12 * self.utilisation
+        return {
+            name: self.sentences * flops / speed / 3600
+            for name, flops in self.per_sentence().items()
+        }
+
+    def data(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        derived = {"flops_per_sentence": self.per_sentence(), "hours": self.hours()}
+        return json.loads(json.dumps({**asdict(self), **derived, "fits": self.memory.fits}))
+
+    def __str__(self) -> str:
+        need, of = self.blocks
+        looks, before = self.looks
+        device, memory, flops = self.device, self.memory, self.flops
+        lines = [
+            f"{self.model}, structure from {self.source}",
+            f"{self.dataset} {self.split}: {self.sentences:,} sentences; a photo is "
+            f"{self.native_px[0]} x {self.native_px[1]} px to the model, {self.tokens[0]:,} image "
+            f"and {self.tokens[1]:,} text tokens",
+            f"recipe {self.recipe}: {looks} x ({before} steps + {need} of {of} blocks)",
+            "",
+            "TFLOP of one sentence",
+            *_rows(
+                {
+                    "  text encoders": flops.text,
+                    "  image to latents": flops.encode,
+                    "  one step": flops.step,
+                    f"  {need} of {of} blocks": flops.fraction,
+                    "  latents to image": flops.decode,
+                }
+            ),
+            "",
+            f"{'with encoding, for the split':<28}{'TFLOP':>10}{'hours':>10}",
+        ]
+        for name, hours in self.hours().items():
+            tflop = _short(self.per_sentence()[name] / 1e12)
+            lines.append(f"  {name:<26}{tflop:>10}{_short(hours):>10}")
+        lines += [
+            f"  on one {device.name}, {device.tflops:g} TFLOP/s dense bf16 at "
+            f"{self.utilisation:.0%}: {device.source}",
+            "",
+            "GiB of weights",
+            *(f"  {name:<26}{_short(gib):>10}" for name, gib in memory.parts.items()),
+            f"  {'blocks that can be dropped':<26}{_short(-memory.dropped):>10}",
+            f"  {'text, once it is encoded':<26}{_short(-memory.text):>10}",
+            f"  {'most at once':<26}{_short(memory.peak):>10}   {self._verdict()}",
+        ]
+        if self.missing:
+            lines.append(f"not counted, no configuration here: {', '.join(self.missing)}")
+        return "\n".join(lines)
+
+    def _verdict(self) -> str:
+        room = f"{self.memory.room:.0f} GiB of one {self.device.name}"
+        return f"fits {room}" if self.memory.fits else f"DOES NOT FIT {room}: {self.advice()}"
+
+    def advice(self) -> str:
+        """What makes a model smaller on its device."""
+        return "try --drop, --encode-ahead, --offload model or --quantize bnb4"
+
+
+def plan(
+    model: str,
+    dataset: str = "refcoco_unc",
+    split: str = "val",
+    *,
+    config: str | Path | None = None,
+    device: str = "H200",
+    utilisation: float = 0.4,
+    recipe: Any = None,
+    dtype: str | None = None,
+    offload: str | None = None,
+    quantize: str | None = None,
+    drop: bool = False,
+    encode_ahead: bool = False,
+) -> Plan:
+    """Plan an evaluation: nothing is downloaded and no weight is needed.
+
+    Args:
+        model: see `ground_probe.study.plan.parts.build`.
+        dataset: see `load_split`.
+        split: of the data set.
+        config: a folder of component configurations, where the model's own are not here.
+        device: a GPU of `GPUS`.
+        utilisation: share of the GPU's peak that is assumed, in (0, 1].
+        recipe: None for the default of the model's family.
+        dtype: of the weights, by default bfloat16.
+        offload: as `load_editor` takes it.
+        quantize: as `load_editor` takes it.
+        drop: whether the blocks after the last one needed are dropped.
+        encode_ahead: whether all prompts are encoded first and the text encoders then freed.
+
+    Raises:
+        InputError: unknown names, or no configuration of the model is here.
+    """
+    check_names(dataset, split)
+    if not 0 < utilisation <= 1:
+        raise InputError(f"utilisation {utilisation} is no share of a peak: give it in (0, 1]")
+    if quantize is not None and quantize not in QUANTIZERS:
+        raise unknown("quantizer", quantize, QUANTIZERS)
+    chosen = gpu(device)
+    parts = build(model, config)
+    recipe = recipe or default_recipe(parts.editor)
+    height, width = (SIZE_PX, SIZE_PX) if dataset in GENERATED else COCO_PX
+    geometry = parts.editor.geometry(SimpleNamespace(height=height, width=width))
+    names = tuple(blocks_of(parts.editor.denoiser))
+    last = needed(names, recipe)[-1]
+    text_tokens = _text_tokens(parts)
+    weight = BYTES[dtype or "bfloat16"]
+    return Plan(
+        model=parts.editor.name,
+        source=parts.source,
+        missing=parts.missing,
+        dataset=dataset,
+        split=split,
+        sentences=_sentences(dataset, split),
+        native_px=native_px(parts, geometry),
+        tokens=(image_tokens(parts, geometry), text_tokens),
+        blocks=(names.index(last) + 1, len(names)),
+        looks=(recipe.seeds * (2 if recipe.contrast else 1), recipe.step),
+        recipe=recipe.digest,
+        flops=count(parts, geometry, text_tokens, last),
+        device=chosen,
+        utilisation=utilisation,
+        memory=_memory(parts, last, chosen, weight, offload, quantize, drop, encode_ahead),
+    )
+
+
+def _memory(
+    parts: Parts,
+    last: str,
+    device: Gpu,
+    weight: float,
+    offload: str | None,
+    quantize: str | None,
+    drop: bool,
+    encode_ahead: bool,
+) -> Memory:
+    quantized = QUANTIZERS[quantize][2] if quantize else weight
+
+    def gib(name: str, module: nn.Module) -> float:
+        each = weight if name == "vae" else quantized
+        return sum(p.numel() for p in module.parameters()) * each / _GIB
+
+    sizes = {name: gib(name, module) for name, module in parts.modules().items()}
+    family, known = parts.editor.family, sum(sizes.values())
+    if parts.missing and family.memory_gb:  # the registry's total, in bfloat16
+        rest = family.memory_gb * 1e9 / _GIB * quantized / 2 - known
+        sizes[" + ".join(parts.missing) + " (registry)"] = max(rest, 0.0)
+    blocks = blocks_of(parts.editor.denoiser)
+    after = list(blocks)[list(blocks).index(last) + 1 :]
+    dropped = sum(gib("denoiser", blocks[name]) for name in after)
+    text = sum(size for name, size in sizes.items() if "text_encoder" in name)
+    steps = dict(sizes)
+    denoiser = next(name for name in ("transformer", "unet") if name in sizes)
+    steps[denoiser] -= dropped if drop else 0.0
+    rest = sum(steps.values()) - text
+    if offload == "sequential":
+        peak = max(gib("denoiser", each) for each in blocks.values())
+    elif offload == "model":
+        peak = max(steps.values())
+    else:
+        peak = max(text, rest) if encode_ahead else text + rest
+    return Memory(sizes, dropped, text, peak, device.memory_gib)
+
+
+def _sentences(dataset: str, split: str) -> int:
+    if dataset in GENERATED:
+        return len(load_split(dataset, split))
+    return refcoco.COLLECTIONS[dataset].splits[split].sentences
+
+
+def _text_tokens(parts: Parts) -> int:
+    """512, where no other number is known; a tokenizer of the folder may allow fewer."""
+    tokens = TEXT_TOKENS.get(parts.editor.family.name, 512)
+    if parts.folder is not None:
+        for name in ("tokenizer_2", "tokenizer"):
+            file = parts.folder / name / "tokenizer_config.json"
+            if file.is_file():
+                limit = json.loads(file.read_text()).get("model_max_length") or tokens
+                return min(tokens, int(limit))
+    return tokens
+
+
+def _rows(values: dict[str, int | None]) -> list[str]:
+    return [
+        f"{name:<28}{'not shown' if value is None else _short(value / 1e12):>10}"
+        for name, value in values.items()
+    ]
+
+
+def _short(number: float) -> str:
+    """Three digits or more, never an exponent for large numbers."""
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"

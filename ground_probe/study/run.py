@@ -1,0 +1,367 @@
+"""The study as a batch: notebooks run strictly, one folder of results, one page to read it by.
+
+A notebook says itself how it ended, through `gp.open_run` and `finish`; what papermill left in the
+executed notebook is never taken for success.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import papermill
+from jinja2 import DictLoader
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from traitlets import default
+
+from ground_probe.errors import GroundProbeError, InputError, unknown
+from ground_probe.run_record import (
+    RunRecord,
+    canonical_json,
+    read_record,
+    recording,
+    status_path,
+    whole_file,
+    writable_folder,
+)
+
+NOTEBOOKS = {
+    "00_quickstart": ("model", "loading", "dataset", "seed"),
+    "10_emergence": ("model", "loading", "dataset", "limit", "seed"),
+    "20_where_and_what": ("model", "loading", "dataset", "limit", "seed"),
+    "30_segmentation": ("model", "loading", "dataset", "limit", "seed"),
+    "90_report": (),
+}
+EXPLORER = "explorer.html"
+
+
+def notebook_path(name: str) -> Path:
+    """Where a notebook's source lies: in the installed package, or in the checkout.
+
+    Raises:
+        UnknownNameError: there is no such notebook.
+    """
+    package = Path(__file__).parents[1]
+    folders = (package / "notebooks", package.parent / "notebooks")
+    found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.ipynb"))}
+    if name not in found:
+        raise unknown("notebook", name, found or ["(none: the installation holds no notebooks)"])
+    return found[name]
+
+
+def resolve_parameters(source: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Every parameter of a notebook: its defaults, with the given values in their place.
+
+    Args:
+        source: a notebook with a cell tagged `parameters`, of lines `name: type = literal`.
+        given: plain Python values; an integer will do for a float, nothing else is converted.
+
+    Raises:
+        UnknownNameError: the notebook declares no such parameter.
+        InputError: a value is not of the declared type, or the cell holds anything else.
+    """
+    declared, values = {}, {}
+    for line in ast.parse(_parameters_cell(source)).body:
+        if not (
+            isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value
+        ):
+            raise InputError(f"{source.name}: {ast.unparse(line)!r} is not `name: type = literal`")
+        declared[line.target.id] = line.annotation
+        values[line.target.id] = ast.literal_eval(line.value)
+    for name, value in given.items():
+        if name not in declared:
+            raise unknown(f"parameter of {source.stem}", name, declared)
+        values[name] = value
+    for name, value in values.items():
+        annotation = declared[name]
+        if not _fits(value, annotation):
+            raise InputError(
+                f"parameter {name} of {source.stem} is {ast.unparse(annotation)}, got {value!r}"
+            )
+    return values
+
+
+def run_notebook(source: Path, folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Execute a notebook into `folder` as a notebook and as HTML; return its own record.
+
+    Args:
+        source: the notebook, with a `parameters` cell that declares `out`.
+        folder: exists; receives `NAME.ipynb`, `NAME.html` and `NAME.run.json`.
+        parameters: without `out`, which is the folder.
+
+    Raises:
+        InputError: a parameter is refused; nothing was run.
+        GroundProbeError: the notebook failed, or ended without saying that it succeeded.
+    """
+    values = resolve_parameters(source, {**parameters, "out": str(folder)})
+    status, executed = status_path(folder, source.stem), folder / source.name
+    status.unlink(missing_ok=True)
+    try:
+        _execute(source, executed, values)
+    except (KeyboardInterrupt, SystemExit):
+        _end(status, "interrupted")
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        _end(status, "error", error=reason)
+        raise GroundProbeError(f"{source.stem} failed: {reason} (see {executed})") from error
+    record = read_record(status) if status.exists() else {"status": "never started"}
+    if record["status"] != "success":
+        reason = f"it ended as {record['status']!r}, by a dead kernel or without `run.finish`"
+        _end(status, "error", error=reason)
+        raise GroundProbeError(f"{source.stem} failed: {reason} (see {executed})")
+    _write(executed.with_suffix(".html"), _as_html(executed))
+    return record
+
+
+def run_study(
+    out: Path | str,
+    *,
+    model: str = "tiny",
+    loading: Mapping[str, str] | None = None,
+    dataset: str = "scenes",
+    limit: int | None = None,
+    seed: int = 0,
+    notebooks: dict[str, tuple[str, ...]] = NOTEBOOKS,
+) -> Path:
+    """Run the notebooks one after the other; return the page that shows their results.
+
+    Args:
+        out: folder of results; a run of the same settings in it is run again in place.
+        model: what `load_editor` takes, as text.
+        loading: further arguments of `load_editor`.
+        dataset: what `load_split` takes.
+        limit: examples a split at most; by default what each notebook says.
+        seed: of all noise and sampling.
+        notebooks: which to run, each with the names of those of the above that it takes.
+
+    Raises:
+        InputError: a setting is refused, or the folder cannot be used; nothing was run.
+        GroundProbeError: a notebook failed.
+    """
+    settings = {"model": model, "dataset": dataset, "limit": limit, "seed": seed}
+    settings["loading"] = canonical_json(loading or {})
+    plan = {}
+    for name, takes in notebooks.items():
+        given = {key: settings[key] for key in takes if settings[key] is not None}
+        resolved = resolve_parameters(notebook_path(name), given)
+        plan[name] = {key: value for key, value in resolved.items() if key != "out"}
+    folder = writable_folder(out)
+    with recording(folder / "run.json", {"notebooks": plan}, seed=seed, parts={}) as run:
+        for name, parameters in plan.items():
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            begun = time.monotonic()
+            part = run_notebook(notebook_path(name), folder, parameters)
+            run.fields["parts"][name] = {
+                key: value
+                for key, value in part.items()
+                if key not in ("spec", "packages", "python", "machine", "commit", "dirty")
+            }
+            run.write("started")
+            print(f"{name} done in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+        _write(folder / "index.html", _index(folder, run))
+    return folder / "index.html"
+
+
+def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
+    """Per label set and stream, what the block chosen on val scores on test, at each step.
+
+    Args:
+        emergence: the rows of `emergence.csv`.
+    """
+    from ground_probe.study import (
+        best_blocks,
+    )  # late: it brings torch into a process that waits
+
+    chosen = {labels: best_blocks(emergence, labels) for labels in emergence["labels"].unique()}
+    rows = (
+        pd.concat(chosen, names=["labels"]).droplevel(1).set_index(["stream", "step"], append=True)
+    )
+    return rows["value"].unstack("step").rename(columns="step {}".format)
+
+
+def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
+    """Per dataset, split and method, each metric with its interval.
+
+    Args:
+        segmentation: the rows of `segmentation.csv`.
+    """
+    cells = segmentation.assign(
+        cell=[
+            f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in segmentation.itertuples()
+        ]
+    )
+    index = ["dataset", "split", "method", "n_ok", "n_error"]
+    return cells.pivot(index=index, columns="metric", values="cell")
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables of a study's folder, by title."""
+    found = {}
+    if (path := folder / "emergence.csv").exists():
+        title = "Separability by step (linear probe, AUC on test, block chosen on val)"
+        found[title] = separability_by_step(pd.read_csv(path, dtype={"step": "Int64"}))
+    if (path := folder / "segmentation.csv").exists():
+        found["Segmentation"] = segmentation_scores(pd.read_csv(path))
+    return found
+
+
+def _parameters_cell(source: Path) -> str:
+    cells = nbformat.read(source, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", ())]
+    if len(tagged) != 1:
+        raise InputError(f"{source.name} has {len(tagged)} cells tagged `parameters`, expected one")
+    return tagged[0].source
+
+
+def _fits(value: Any, annotation: ast.expr) -> bool:
+    match annotation:
+        case ast.Constant(value=None):
+            return value is None
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _fits(value, left) or _fits(value, right)
+        case ast.Subscript(value=ast.Name(id="list"), slice=item):
+            return type(value) is list and all(_fits(each, item) for each in value)
+        case ast.Name(id="float"):
+            return type(value) in (int, float) and math.isfinite(value)
+        case ast.Name(id="int" | "str" | "bool" as name):
+            return type(value).__name__ == name  # so that True is no int
+    raise InputError(f"a parameter cannot be {ast.unparse(annotation)}: use int, float, str, bool")
+
+
+class _OwnKernel(AsyncKernelManager):
+    """Runs `python3` as this interpreter's own ipykernel.
+
+    No folder of kernel specs is searched, so none can put another interpreter in its place.
+    """
+
+    @default("kernel_spec_manager")
+    def _own_specs(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
+def _execute(source: Path, executed: Path, values: dict[str, Any]) -> None:
+    # papermill's own look at parameters warns of types it cannot parse; ours are checked.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    papermill.execute_notebook(
+        source,
+        str(executed).replace("{", "{{").replace("}", "}}"),  # papermill formats the path
+        parameters=values,
+        kernel_name="python3",
+        language="python",
+        kernel_manager_class=_OwnKernel,
+        extra_arguments=["--log-level=50"],  # of the kernel itself: it warns of TCP, and of Ctrl-C
+        progress_bar=False,
+        stderr_file=sys.stderr,  # the notebook's own progress bars
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, papermill.PapermillExecutionError):
+        return f"{error.ename}: {error.evalue}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _end(status: Path, how: str, **fields: Any) -> None:
+    if status.exists():
+        RunRecord(status, read_record(status)).finish(how, **fields)
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+_OFFLINE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js_requirejs %}{% endblock %}
+"""
+
+
+def _as_html(executed: Path) -> str:
+    exporter = HTMLExporter(
+        extra_loaders=[DictLoader({"offline.html.j2": _OFFLINE})],
+        template_file="offline.html.j2",
+        mathjax_url="",
+        preprocessors=[CoalesceStreamsPreprocessor(enabled=True)],
+    )
+    text, _ = exporter.from_filename(str(executed))
+    return text
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>ground_probe study</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem }}
+iframe {{ border: 1px solid #ccc; height: 66rem; width: 100% }}
+figure {{ margin: 1rem 0 }} img {{ max-width: 100%; height: auto }}
+.table {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 14px }}
+th, td {{ border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: right }}
+th {{ font-weight: 600 }} td {{ white-space: nowrap }} p {{ overflow-wrap: anywhere }}
+</style>
+<h1>ground_probe study</h1>
+<p>{about}</p>
+<h2>Notebooks</h2>
+<ul>{notebooks}</ul>
+{explorer}
+{verdicts}
+{tables}
+<h2>Figures</h2>
+{figures}
+<h2>Files</h2>
+<ul>{files}</ul>
+</html>
+"""
+
+
+def _index(folder: Path, run: RunRecord) -> str:
+    def link(name: str, text: str = "") -> str:
+        return f'<a href="{html.escape(name)}">{html.escape(text or name)}</a>'
+
+    fields = run.fields
+    commit = f"{fields['commit'] or 'none'}{' with changes' if fields['dirty'] else ''}"
+    figures = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
+    return _PAGE.format(
+        about=html.escape(f"Run {fields['digest']}, {fields['started_utc']}, commit {commit}."),
+        notebooks="".join(
+            f"<li>{link(f'{name}.html', name)} ({link(f'{name}.ipynb', 'notebook')})</li>"
+            for name in fields["spec"]["notebooks"]
+        ),
+        explorer=f"<h2>{link(EXPLORER, 'Explorer')}</h2>"
+        f'<iframe src="{EXPLORER}" title="Explorer" loading="lazy"></iframe>'
+        if (folder / EXPLORER).exists()
+        else "",
+        verdicts="".join(
+            f"<h2>Verdict: {html.escape(question)}</h2><p>{html.escape(sentence)}</p>"
+            for part in fields["parts"].values()
+            for question, sentence in part.get("verdicts", {}).items()
+        ),
+        tables="".join(
+            f"<h2>{html.escape(title)}</h2>"
+            f'<div class="table">{table.to_html(float_format="{:.3f}".format, border=0)}</div>'
+            for title, table in tables(folder).items()
+        ),
+        figures="".join(
+            f'<figure><img src="{html.escape(name)}" alt="{html.escape(name)}">'
+            f"<figcaption>{link(name)}</figcaption></figure>"
+            for name in figures
+        ),
+        files="".join(
+            f"<li>{link(name)}</li>"
+            for name in (*sorted(path.name for path in folder.glob("*.csv")), "run.json")
+        ),
+    )

@@ -1,0 +1,162 @@
+"""Probes on every cell: fitted on val, scored on val in folds and on test in every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from tqdm import tqdm
+
+from ground_probe.errors import InputError
+from ground_probe.probes import control_labels, held_out_scores, probe_grid
+from ground_probe.study.samples import INPUTS, Cell, Samples
+from ground_probe.study.stack import Scored, Stack
+from ground_probe.study.visible import VIEWS
+
+FITTED = {
+    "linear": ("linear", "auc"),
+    "linear_precision": ("linear", "average_precision"),
+    "fisher": ("discriminant", "fisher"),
+    "prototype": ("prototype", "auc"),
+}
+"""Probes that are fitted: each a score of tokens and a metric of scores. Average precision is no
+AUC: where nothing is told it is about the object's share of the tokens."""
+
+LINEAR = tuple(name for name, (kind, _) in FITTED.items() if kind == "linear")
+
+FOLDS = 5
+
+
+def score(
+    fit: Samples,
+    tests: Sequence[Samples] = (),
+    *,
+    cells: Iterable[Cell] | None = None,
+    title: str = "probes",
+) -> pd.DataFrame:
+    """Every probe on every cell, one row an image.
+
+    Probes are fitted on `fit` alone. Its own images are scored in folds, which is what cells are
+    chosen by; the images of `tests` are scored in every condition that has the cell's step.
+
+    Args:
+        fit: of val.
+        tests: of test: the editor as it is meant, controls, other seeds.
+        cells: which to score; None for all.
+        title: of the progress bar.
+
+    Returns:
+        labels, control, split, seed, block, stream, step, sigma, probe, image_id, n_expressions and
+        value: of an image, NaN where it lacks one of the two classes.
+    """
+    wanted = set(fit.cells if cells is None else cells)
+    steps = [step for step in fit.steps if any(cell[2] == step for cell in wanted)]
+    found: list[pd.DataFrame] = []
+    for step in tqdm(steps, desc=title, unit="step", leave=False):
+        stack = Stack.of([fit, *(each for each in tests if step in each.steps)])
+        scored: list[Scored] = []
+        for cell in fit.cells:
+            if cell[2] != step or cell not in wanted:
+                continue
+            where = _where(fit, cell)
+            features = stack.read(lambda samples, cell=cell: samples.hidden(cell))
+            scored += _fitted(stack, features.astype(np.float32), **where)
+            for kind in fit.maps:
+                maps = stack.read(lambda s, kind=kind, cell=cell: s.attention(kind, cell))
+                scored += _unfitted(stack, maps, probe=kind, **where)
+        found.append(stack.table(scored))
+    return pd.concat(found, ignore_index=True)
+
+
+def score_inputs(fit: Samples, *tests: Samples) -> pd.DataFrame:
+    """The same probes on what the editor was given: colours, latents, position."""
+    stack, found = Stack.of([fit, *tests]), []
+    where = {"block": "input", "stream": "reference", "step": pd.NA, "sigma": np.nan}
+    for name in INPUTS:
+        if name == "position" or fit.has(name):
+            features = stack.read(lambda samples, name=name: samples.inputs(name))
+            parts = stack.table(_fitted(stack, features.astype(np.float32), **where))
+            found.append(parts.assign(control=name))
+    return pd.concat(found, ignore_index=True)
+
+
+def score_control_labels(
+    fit: Samples, *tests: Samples, steps: Iterable[int] | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """The linear probe on labels drawn by place: what its capacity alone would score.
+
+    Args:
+        fit: of val.
+        tests: of test.
+        steps: which to score; None for all.
+        seed: of the labels.
+
+    Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.
+    """
+    stack, scored = Stack.of([fit, *tests]), []
+    types = control_labels(np.arange(np.prod(fit.grid)), seed=seed)
+    drawn = types[stack.frame["place"].to_numpy()]
+    asked = set(fit.steps if steps is None else steps)
+    for cell in tqdm(fit.cells, desc="control labels", unit="cell", leave=False):
+        if cell[2] in asked:
+            features = stack.read(lambda samples, cell=cell: samples.hidden(cell))
+            features, where = features.astype(np.float32), _where(fit, cell)
+            scored += _fitted(stack, features, probes=LINEAR, truth=drawn, **where)
+    return stack.table(scored).assign(control="control_labels")
+
+
+def score_visible(test: Samples) -> pd.DataFrame:
+    """How well the visible change itself tells the referent: the same labels, no probe."""
+    if not test.has("change"):
+        raise InputError("the samples hold no visible change: collect with visible=True")
+    stack, scored = Stack.of([test]), []
+    for step in test.steps:
+        where = {"block": "output", "stream": "noise", "step": step, "sigma": test.sigmas[step]}
+        for view, name in enumerate(VIEWS):
+            change = test.change(view, step)
+            scored += _unfitted(stack, change, probe=f"visible_{name}", **where)
+    return stack.table(scored)
+
+
+def _where(samples: Samples, cell: Cell) -> dict[str, Any]:
+    return dict(zip(("block", "stream", "step"), cell, strict=True)) | {
+        "sigma": samples.sigmas[cell[2]]
+    }
+
+
+def _fitted(
+    stack: Stack,
+    features: Float[np.ndarray, "n width"],
+    *,
+    probes: Iterable[str] = FITTED,
+    truth: Bool[np.ndarray, " n"] | None = None,
+    **where: Any,
+) -> Iterator[Scored]:
+    for labels in stack.questions:
+        target, asked = stack.labels(labels)
+        told = target if truth is None else truth
+        scores: dict[str, np.ndarray] = {}
+        for probe in probes:
+            kind, metric = FITTED[probe]
+            if kind not in scores:
+                scores[kind] = np.full(len(asked), np.nan)
+                scores[kind][asked] = _scores(kind, stack, features[asked], told[asked], asked)
+            yield stack.per_image(scores[kind], told, labels, metric, probe=probe, **where)
+
+
+def _scores(kind: str, stack: Stack, features, truth, asked) -> Float[np.ndarray, " asked"]:
+    """Scores of the rows that are asked about: val in folds, all others from the whole of val."""
+    group, beyond = stack.group[asked], np.unique(stack.group[~stack.fitted]).tolist()
+    how = {"folds": FOLDS, "test_groups": beyond or None, "inside": bool(beyond)}
+    if kind == "linear":
+        return probe_grid([features], truth, group, **how).scores[0]
+    return held_out_scores(features, truth, group, probe=kind, **how)
+
+
+def _unfitted(stack: Stack, scores: Float[np.ndarray, " n"], **where: Any) -> Iterator[Scored]:
+    for labels in stack.questions:
+        target, _ = stack.labels(labels)
+        yield stack.per_image(scores, target, labels, "auc", **where)

@@ -1,0 +1,111 @@
+"""Rows of several collections under each other, and one value an image for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from ground_probe.probes import per_image
+from ground_probe.study.samples import Samples
+
+LABELS = ("separability", "grounding")
+"""The referent against everything else, and against the other objects of the image only."""
+
+Scored = tuple[dict[str, Any], Int[np.ndarray, " images"], Float[np.ndarray, " images"]]
+"""What was scored, the groups that it was asked of, and one value a group."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Rows of several collections, those of the fitted one first.
+
+    Args:
+        collections: what is stacked.
+        frame: their rows.
+        number: which collection a row is of.
+        group: (collection, image) of each row.
+        example: (collection, example) of each row.
+        images: one row a group, by which results are named.
+    """
+
+    collections: tuple[Samples, ...]
+    frame: pd.DataFrame
+    number: Int[np.ndarray, " n"]
+    group: Int[np.ndarray, " n"]
+    example: Int[np.ndarray, " n"]
+    images: pd.DataFrame
+
+    @classmethod
+    def of(cls, collections: Sequence[Samples]) -> Stack:
+        """Stack the rows of some collections."""
+        rows = [each.rows.assign(number=i) for i, each in enumerate(collections)]
+        frame = pd.concat(rows, ignore_index=True)
+        by_image = frame.groupby(["number", "image_id"], sort=False)
+        images = by_image["key"].nunique().rename("n_expressions").reset_index()
+        for name in ("control", "split", "seed"):
+            images[name] = [getattr(collections[i], name) for i in images["number"]]
+        return cls(
+            tuple(collections),
+            frame,
+            frame["number"].to_numpy(),
+            by_image.ngroup().to_numpy(),
+            frame.groupby(["number", "key"], sort=False).ngroup().to_numpy(),
+            images.drop(columns="number"),
+        )
+
+    @property
+    def fitted(self) -> Bool[np.ndarray, " n"]:
+        """The rows of the collection that probes are fitted on."""
+        return self.number == 0
+
+    def read(self, what: Callable[[Samples], np.ndarray]) -> np.ndarray:
+        """An array of every collection, under each other."""
+        return np.concatenate([what(each) for each in self.collections])
+
+    @property
+    def questions(self) -> list[str]:
+        """The label sets that there is anything to ask of."""
+        target = self.frame["target"]
+        against = dict(zip(LABELS, ("rest", "distractor"), strict=True))
+        return [name for name in LABELS if target.any() and self.frame[against[name]].any()]
+
+    def labels(self, name: str) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        """Labels, and which rows the question is about."""
+        target = self.frame["target"].to_numpy()
+        against = self.frame["rest" if name == "separability" else "distractor"].to_numpy()
+        return target, target | against
+
+    def per_image(
+        self,
+        scores: Float[np.ndarray, " n"],
+        truth: Bool[np.ndarray, " n"],
+        labels: str,
+        metric: str,
+        **about: Any,
+    ) -> Scored:
+        """One value for each collection and image."""
+        _, asked = self.labels(labels)
+        group = self.group[asked]
+        values = per_image(
+            scores[asked], truth[asked], group, metric=metric, examples=self.example[asked]
+        )
+        return {"labels": labels, **about}, np.unique(group), values
+
+    def table(self, scored: Iterable[Scored]) -> pd.DataFrame:
+        """One row for each collection, image and thing that was scored."""
+        abouts, groups, values = zip(*scored, strict=True)
+        times = [len(each) for each in groups]
+        return pd.concat(
+            [
+                self.images.iloc[np.concatenate(groups)].reset_index(drop=True),
+                pd.DataFrame(abouts)
+                .loc[np.repeat(range(len(abouts)), times)]
+                .reset_index(drop=True),
+            ],
+            axis=1,
+        ).assign(value=np.concatenate(values))

@@ -1,0 +1,141 @@
+"""The tidy table: a row for each cell, probe, label set, control, split and seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from ground_probe.metrics import percentiles, resample_weights
+from ground_probe.run_record import whole_file
+from ground_probe.study.samples import INPUTS
+
+COLUMNS = (
+    "block",
+    "stream",
+    "step",
+    "sigma",
+    "probe",
+    "value",
+    "low",
+    "high",
+    "n_images",
+    "n_expressions",
+    "labels",
+    "control",
+    "split",
+    "seed",
+)
+"""Of `emergence.csv`. `step` and `sigma` are empty for what precedes the first step."""
+
+_SET = ["split", "labels", "control", "seed"]
+_CELL = ["probe", "stream", "block", "step", "sigma"]
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over images with cluster intervals.
+
+    Args:
+        scores: one row an image, from `score` and its companions.
+    """
+    parts = []
+    for names, of in scores.groupby(_SET, sort=False):
+        cells = of.groupby(_CELL, sort=False, dropna=False)
+        rows = of[_CELL].iloc[np.unique(cells.ngroup(), return_index=True)[1]]
+        images = pd.factorize(of["image_id"])
+        values = np.full((len(rows), len(images[1])), np.nan)
+        values[cells.ngroup(), images[0]] = of["value"]
+        expressions = np.zeros(len(images[1]), dtype=int)
+        expressions[images[0]] = of["n_expressions"]
+        rows = rows.assign(**dict(zip(_SET, names, strict=True)))
+        parts.append(rows.assign(**_intervals(values, expressions)))
+    table = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return table.astype({"step": "Int64"})
+
+
+def _intervals(
+    values: Float[np.ndarray, "cells images"], expressions: Int[np.ndarray, " images"]
+) -> dict[str, np.ndarray]:
+    """What `probes.estimate` gives for each row, for all rows that miss the same images at once."""
+    known = ~np.isnan(values)
+    n_images = known.sum(axis=1)
+    mean, low, high = np.full((3, len(values)), np.nan)
+    for pattern in np.unique(known, axis=0):
+        rows, n = (known == pattern).all(axis=1), pattern.sum()
+        if n == 0:
+            continue
+        of = values[np.ix_(rows, pattern)]
+        mean[rows] = of.mean(axis=1)
+        if n > 1:
+            low[rows], high[rows] = percentiles(resample_weights(n) @ of.T / n)
+    return {
+        "value": mean,
+        "low": low,
+        "high": high,
+        "n_images": n_images,
+        "n_expressions": known @ expressions,
+    }
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write `emergence.csv`, whole or not at all."""
+    with whole_file(path) as part:
+        table.to_csv(part, index=False)
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """`emergence.csv` with its integers."""
+    return pd.read_csv(path, dtype={"step": "Int64"})
+
+
+def best_blocks(
+    table: pd.DataFrame, labels: str, probe: str = "linear", control: str = "none"
+) -> pd.DataFrame:
+    """The block of each stream and step that is best on val, and what it scores on test.
+
+    Args:
+        table: from `summarise`.
+        labels: "separability" or "grounding".
+        probe: as in the table.
+        control: "none" for the editor as it is meant.
+
+    Returns:
+        the table's test rows of the chosen cells, ordered by stream and step.
+    """
+    rows = table[(table.labels == labels) & (table.probe == probe) & (table.control == control)]
+    rows = rows[rows.seed == rows.seed.min()]
+    val = rows[(rows.split == "val") & rows.value.notna()]
+    chosen = val.loc[val.groupby(["stream", "step"])["value"].idxmax(), ["stream", "step", "block"]]
+    return chosen.merge(rows[rows.split == "test"], on=["stream", "step", "block"])
+
+
+def beside_controls(table: pd.DataFrame, labels: str, probe: str = "linear") -> pd.DataFrame:
+    """What is chosen on val, on test, with every control at the same stream and step.
+
+    The block of each stream and step is the best on val. Random weights are given their own best
+    one; the inputs, which know no step, are repeated at every step; they and the control labels
+    are always scored by the linear probe.
+
+    Args:
+        table: from `summarise`.
+        labels: "separability" or "grounding".
+        probe: as in the table.
+    """
+    chosen = best_blocks(table, labels, probe)
+    test = table[(table.split == "test") & (table.labels == labels)]
+    linear = test.control.isin(["control_labels", *INPUTS])
+    by_linear = probe if probe.startswith("linear") else "linear"
+    test = test[test.probe == np.where(linear, by_linear, probe)]
+    here = test[~test.control.isin(["none", "random_weights", *INPUTS])]
+    at = ["stream", "step", "sigma"]
+    return pd.concat(
+        [
+            chosen,
+            here.merge(chosen[["block", "stream", "step"]]),
+            best_blocks(table, labels, probe, "random_weights"),
+            test[test.control.isin(INPUTS)].drop(columns=at).merge(chosen[at], how="cross"),
+        ],
+        ignore_index=True,
+    )[list(COLUMNS)]

@@ -1,0 +1,46 @@
+"""What the words around the expression change: the same scores for several instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from ground_probe.datasets.example import RefExample
+from ground_probe.editors import Editor
+from ground_probe.study.collect import collect
+from ground_probe.study.score import score
+from ground_probe.study.spec import Spec
+from ground_probe.study.table import best_blocks, summarise
+
+PROBES = ("linear", "linear_precision", "prototype", "attention", "attention_from_text")
+
+
+def compare_templates(
+    editor: Editor,
+    splits: tuple[Sequence[RefExample], Sequence[RefExample]],
+    spec: Spec,
+    folder: Path | str,
+    templates: Sequence[str],
+) -> pd.DataFrame:
+    """By template, label set, probe and stream: the block best on val, on test.
+
+    Args:
+        editor: from `load_editor`.
+        splits: val, to fit and choose on, and test.
+        spec: of the study; its template is replaced.
+        folder: where samples lie.
+        templates: instructions with `{expression}`.
+    """
+    parts = []
+    for template in templates:
+        one = replace(spec, template=template)
+        fit, test = (collect(editor, split, one, folder) for split in splits)
+        table = summarise(score(fit, [test], title=template))
+        for labels in table.labels.unique():
+            for probe in PROBES:
+                rows = best_blocks(table, labels, probe)
+                parts.append(rows.assign(template=template))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,1 @@
+"""What made parts of the package; not shipped with it."""

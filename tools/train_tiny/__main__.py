@@ -1,0 +1,48 @@
+"""Train the embedded editor on edits of generated scenes.
+
+    python -m tools.train_tiny --minutes 60 --out runs/tiny
+
+An interrupted run goes on with `--resume`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ground_probe.errors import GroundProbeError
+from tools.train_tiny.train import train
+
+
+def main() -> int:
+    """Train; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=_minutes, default=60.0, help="of training, default: 60")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--out", default="runs/tiny", metavar="DIR", help="default: runs/tiny")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    arguments = parser.parse_args()
+    try:
+        print(f"Results: {train(**vars(arguments))}")
+    except GroundProbeError as error:
+        print(f"train_tiny: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train_tiny: interrupted; repeat the command with --resume to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return minutes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

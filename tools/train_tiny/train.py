@@ -1,0 +1,240 @@
+"""Train the embedded editor from scratch, on edits of generated scenes only (never on a mask).
+
+Two parts: an autoencoder, then everything that understands the instruction. Both live in one
+checkpoint that is replaced once a minute, so that a killed run continues where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ground_probe.errors import InputError
+from tools.train_tiny.build import build_pipeline
+from tools.train_tiny.curriculum import (
+    AUTOENCODER_UNTIL,
+    STAGES,
+    EditBatches,
+    ImageBatches,
+)
+from tools.train_tiny.losses import autoencoder_loss, editor_loss, encode
+from tools.train_tiny.optimizers import optimizers
+
+CHECKPOINT = "training.pt"
+CURVE = "curve.csv"
+AUTOENCODER_RATE = 4e-3
+CHECKPOINT_SECONDS = 55
+_LOG_EVERY = 10
+
+
+class Run:
+    """One training run: its parts, its clock and its checkpoint."""
+
+    def __init__(self, minutes: float, device: str, out: Path, resume: bool, seed: int) -> None:
+        self.seconds, self.device, self.out, self.seed = 60 * minutes, device, out, seed
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        self.pipeline = build_pipeline().to(device)
+        self.vae_optimizer = torch.optim.AdamW(
+            self.pipeline.vae.parameters(), lr=AUTOENCODER_RATE, betas=(0.9, 0.99), weight_decay=0.0
+        )
+        self.optimizers = optimizers(self.pipeline)
+        self.rates = [o.param_groups[0]["lr"] for o in self.optimizers]
+        self.step, self.elapsed = 0, 0.0
+        self.editor_from: int | None = None  # the step at which the autoencoder was done
+        self.curve: list[dict[str, float | str]] = []
+        if resume:
+            self._restore()
+        elif (out / CHECKPOINT).exists():
+            raise InputError(f"{out} holds a training run: continue it with --resume, or remove it")
+        self._tick = self._saved = time.monotonic()
+        self.bar = tqdm(total=round(self.seconds), initial=round(self.elapsed), unit="s")
+
+    @property
+    def progress(self) -> float:
+        """Share of the time that is spent."""
+        return self.elapsed / max(self.seconds, 1e-9)
+
+    def _state(self) -> dict:
+        modules = ("vae", "transformer", "text_encoder", "text_encoder_2")
+        return {
+            "modules": {name: getattr(self.pipeline, name).state_dict() for name in modules},
+            "optimizers": [o.state_dict() for o in (self.vae_optimizer, *self.optimizers)],
+            "scaling": dict(self.pipeline.vae.config),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "editor_from": self.editor_from,
+            "curve": self.curve,
+        }
+
+    def _restore(self) -> None:
+        path = self.out / CHECKPOINT
+        if not path.exists():
+            raise InputError(f"{path} does not exist: there is no training run to resume")
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        for name, weights in state["modules"].items():
+            getattr(self.pipeline, name).load_state_dict(weights)
+        restored = zip((self.vae_optimizer, *self.optimizers), state["optimizers"], strict=True)
+        for optimizer, values in restored:
+            optimizer.load_state_dict(values)
+        self._scale(state["scaling"]["shift_factor"], state["scaling"]["scaling_factor"])
+        for name in ("step", "elapsed", "editor_from", "curve"):
+            setattr(self, name, state[name])
+
+    def _scale(self, shift: float, scale: float) -> None:
+        self.pipeline.vae.register_to_config(shift_factor=shift, scaling_factor=scale)
+
+    def save(self) -> None:
+        """Replace the checkpoint; a kill leaves the old one or the new one, never half of one."""
+        part = self.out / f"{CHECKPOINT}.part"
+        with part.open("wb") as file:
+            torch.save(self._state(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.out / CHECKPOINT)
+        self._saved = time.monotonic()
+
+    def advance(self, stage: str, **losses: float) -> None:
+        """Count one step, its time and its losses; save where a minute has passed."""
+        now = time.monotonic()
+        self.bar.update(round(self.elapsed + now - self._tick) - round(self.elapsed))
+        self.elapsed += now - self._tick
+        self._tick = now
+        self.step += 1
+        if self.step % _LOG_EVERY == 0:
+            row = {"step": self.step, "seconds": round(self.elapsed, 1), "stage": stage}
+            self.curve.append(row | {name: round(value, 5) for name, value in losses.items()})
+            self.bar.set_postfix_str(f"{stage} {losses}")
+        if now - self._saved > CHECKPOINT_SECONDS:
+            self.save()
+
+    def batches(self, dataset: Dataset) -> Iterator[tuple[Tensor, ...]]:
+        """A dataset's batches from the current step on, made beside the training."""
+        workers = 1 if self.device == "cpu" else max(1, (os.cpu_count() or 2) - 1)
+        steps = itertools.count(self.step)
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            multiprocessing_context="fork",
+        )
+        for batch in loader:
+            yield tuple(tensor.to(self.device) for tensor in batch)
+
+    def train_autoencoder(self) -> None:
+        """Fit the autoencoder and fix the latent's one global shift and scale."""
+        vae = self.pipeline.vae
+        if self.editor_from is not None:
+            return
+        latents = []
+        for (images,) in self.batches(ImageBatches(self.seed)):
+            share = min(1.0, self.progress / AUTOENCODER_UNTIL)
+            warm = min(1.0, (self.step + 1) / 30)
+            self.vae_optimizer.param_groups[0]["lr"] = (
+                AUTOENCODER_RATE * warm * max(0.02, 1 - share)
+            )
+            loss = autoencoder_loss(vae, images)
+            self.vae_optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+            self.vae_optimizer.step()
+            with torch.no_grad():
+                latents = [*latents[-99:], vae.encode(images).latent_dist.mode()]
+            self.advance("autoencoder", loss=loss.item())
+            if self.progress >= AUTOENCODER_UNTIL:
+                break
+        last = torch.cat(latents)
+        self._scale(last.mean().item(), 1 / last.std().item())
+        self.editor_from = self.step
+        self.save()
+
+    def train_editor(self) -> None:
+        """Walk through the curriculum."""
+        vae = self.pipeline.vae.requires_grad_(False)
+        parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
+        for stage in STAGES:
+            if self.progress >= stage.until:
+                continue
+            for before, after, ids, owner in self.batches(EditBatches(stage, self.seed)):
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+                pure_noise = torch.rand((), generator=generator).item() < stage.pure_noise
+                steps = self.step - self.editor_from
+                ramp = min(1.0, steps / 300)  # copying is learned first
+                self._set_rate(steps)
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
+                references, edited = encode(vae, before), encode(vae, after)
+                total = torch.zeros(2)
+                for scene, reference in enumerate(references):
+                    own = owner == scene
+                    losses = editor_loss(
+                        self.pipeline,
+                        reference,
+                        edited[own],
+                        ids[own],
+                        stage,
+                        pure_noise,
+                        generator,
+                    )
+                    losses = torch.stack(losses) * own.sum() / len(own)
+                    (ramp * losses[0] + losses[1]).backward()
+                    total += losses.detach().cpu()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                changed, kept = total.tolist()
+                self.advance(stage.name, changed=changed, kept=kept)
+                if self.progress >= stage.until:
+                    break
+        self.save()
+
+    def _set_rate(self, steps: int) -> None:
+        decay = min(1.0, max(0.02, (1 - self.progress) / 0.4))
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * min(1.0, (steps + 1) / 50) * decay
+
+    def export(self) -> None:
+        """Write the pipeline's folder and the loss curve."""
+        self.bar.close()
+        self.pipeline.save_pretrained(self.out, safe_serialization=True)
+        with (self.out / CURVE).open("w", newline="") as file:
+            fields = ["step", "seconds", "stage", "loss", "changed", "kept"]
+            writer = csv.DictWriter(file, fields)
+            writer.writeheader()
+            writer.writerows(self.curve)
+
+
+def train(
+    minutes: float,
+    device: str = "cpu",
+    out: str | Path = "tiny",
+    resume: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Train the embedded editor and save it as a `FluxKontextPipeline` folder.
+
+    Args:
+        minutes: Time to train, that of earlier interrupted runs included.
+        device: "cpu" or "cuda".
+        out: Folder of the pipeline, the checkpoint and the curve.
+        resume: Continue the run in `out`; at most a minute is lost by a kill.
+        seed: Seed of weights, scenes and noise.
+
+    Raises:
+        InputError: `out` holds a run and `resume` is not set, or holds none and it is.
+    """
+    run = Run(minutes, device, Path(out), resume, seed)
+    run.train_autoencoder()
+    run.train_editor()
+    run.export()
+    return Path(out)
