@@ -86,6 +86,32 @@ class Attention:
         logits = self._logits(rows, head)
         return torch.softmax(logits, dim=-1).nan_to_num_(0.0)
 
+    def among(self, rows: slice) -> Attention:
+        """The same call for the queries and keys of some rows alone: softmax over those keys."""
+        mask = self.attn_mask
+        if mask is not None:
+            mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
+            mask = mask[..., rows] if mask.shape[-1] > 1 else mask
+        parts = {name: getattr(self, name)[:, :, rows] for name in ("query", "key", "value")}
+        return Attention(**{**vars(self), **parts, "attn_mask": mask})
+
+    def carry(
+        self, maps: Float[Tensor, "batch heads keys columns"]
+    ) -> Float[Tensor, "batch heads rows columns"]:
+        """softmax(Q K^T) times maps, in float32: the kernel's own output for maps as the values.
+
+        Maps are filled up to the head's width, for narrower values leave the fused kernels, and
+        each column is scaled to 1 at its largest, for probabilities underflow in half precision.
+        """
+        width, columns = self.query.shape[-1], maps.shape[-1]
+        largest = maps.amax(2, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        values = F.pad(maps / largest, (0, -columns % width)).to(self.query.dtype)
+        whole = {**vars(self), "key": self._repeated(self.key), "enable_gqa": False}
+        parts = [
+            Attention(**{**whole, "value": part}).output() for part in values.split(width, dim=-1)
+        ]
+        return torch.cat(parts, dim=-1)[..., :columns].float() * largest
+
     def one(self, row: int) -> Attention:
         """One row of the batch."""
         if len(self.query) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial, wraps
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ground_probe.capture.attention import Attention, Listening
 from ground_probe.capture.layout import Layout, arguments_of, layout_of
 from ground_probe.capture.maps import maps_of, places_of
+from ground_probe.capture.propagation import Carrier
 from ground_probe.capture.sites import (
     Captured,
     attentions_of,
@@ -46,6 +47,8 @@ class Capture:
         hidden: (tokens, dim) by (block, step, stream).
         attention: (heads, image tokens, phrase tokens) by (block, step).
         attention_from_text: (heads, phrase tokens, image tokens) by (block, step).
+        attention_output: (tokens, dim) by (block, step, stream).
+        propagated: (heads, tokens, phrase tokens) by (block, step, stream).
         affinity: (heads, chosen, image tokens) by (block, step).
         key_mass: (heads, keys) by (block, step).
         prediction: clean latents by step.
@@ -61,6 +64,7 @@ class Capture:
         self.wanted = wanted
         self.family = family_of(pipeline)
         self.hidden, self.attention, self.attention_from_text = Captured(), Captured(), Captured()
+        self.attention_output, self.propagated = Captured(), Captured()
         self.affinity, self.key_mass, self.prediction = Captured(), Captured(), {}
         self.sigmas: dict[int, float] = {}
         self.timesteps: dict[int, float] = {}
@@ -88,6 +92,9 @@ class Capture:
         self._step, self._call, self._roles = 0, -1, ()
         self._ran: set[tuple] = set()
         self._modes: list[Listening] = []
+        unet = any(name.startswith("down_blocks.") for name in self._blocks)
+        streams = tuple(s for s in wanted.streams or () if s != "text")
+        self._carrier = Carrier(self.blocks, wanted.propagate, streams, unet)
 
     def __enter__(self) -> Capture:
         if self._pipeline is None:
@@ -108,6 +115,10 @@ class Capture:
                 if name in self._chosen or any(name in blocks for _, blocks in self._changes):
                     handles.append(block.register_forward_hook(partial(self._block_done, name)))
                     handles += self._listen(name, block) if self.wanted.listens else []
+                if name in self._chosen and self.wanted.attention_output:
+                    for inside in self._chosen[name]:
+                        hook = partial(self._attended, name)
+                        handles.append(block.get_submodule(inside).register_forward_hook(hook))
             for handle in handles:
                 stack.callback(handle.remove)
             self._undo = stack.pop_all()
@@ -199,12 +210,21 @@ class Capture:
     def _expected(self) -> list[tuple]:
         wanted = self.wanted
         streams = self._layout.grids if wanted.streams is None else wanted.streams
+        image_streams = [s for s in streams if s != "text"] or self._layout.grids
         found = []
         for step in wanted.steps:
             found += [("prediction", step)] * wanted.prediction
             for name in self._chosen:
                 found += [("hidden", site(name, step, s, r)) for s in streams for r in wanted.roles]
                 found += [("attention", site(name, step))] * bool(wanted.attention)
+                if wanted.attention_output:
+                    found += [
+                        ("attention_output", site(name, step, s, r))
+                        for s in streams
+                        for r in wanted.roles
+                    ]
+                if wanted.propagate:
+                    found += [("propagated", site(name, step, s)) for s in image_streams]
                 for kind, asked in (("affinity", len(wanted.affinity)), ("key_mass", wanted.mass)):
                     found += [(kind, site(name, step, r)) for r in wanted.roles if asked]
         return found
@@ -213,6 +233,16 @@ class Capture:
         getattr(self, kind)[key] = value
         self._awaited.discard((kind, key))
 
+    def _attended(self, name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        self._put_states("attention_output", name, self._layout.split_attention(output))
+
+    def _put_states(self, kind: str, name: str, streams: Mapping[str, Tensor]) -> None:
+        for stream, states in streams.items():
+            for row, role in enumerate(self._roles):
+                key = site(name, self._step, stream, role)
+                if (kind, key) in self._awaited:
+                    self._put(kind, key, self._reduced(states[row].detach()))
+
     def _block_done(self, name: str, block: nn.Module, args: tuple, output: Any) -> Any:
         changed = None
         for change, blocks in self._changes:
@@ -220,11 +250,15 @@ class Capture:
                 changed = change.on_block(
                     self._roles, self._layout, output if changed is None else changed
                 )
-        for stream, states in self._layout.split(output if changed is None else changed).items():
-            for row, role in enumerate(self._roles):
-                key = site(name, self._step, stream, role)
-                if ("hidden", key) in self._awaited:
-                    self._put("hidden", key, self._reduced(states[row].detach()))
+        streams = self._layout.split(output if changed is None else changed)
+        self._put_states("hidden", name, streams)
+        if (
+            self.wanted.propagate
+            and ("propagated", site(name, self._step, "noise")) in self._awaited
+        ):
+            maps = {block: self.attention.get((block, self._step)) for block in self.blocks}
+            for block, carried in self._carrier.by_finest(name, self._layout, maps):
+                self._put("propagated", site(block, self._step, "noise"), carried.to("cpu"))
         if self._capturing and not self._awaited:
             raise _Stop
         return changed
@@ -247,16 +281,20 @@ class Capture:
             meant = keys is not None and inside in blocks.get(name, ())
             if meant and hasattr(change, "on_attention") and self._now(change):
                 call = change.on_attention(self._roles, keys, call)
-        if self._step not in self.wanted.steps or inside not in self._chosen.get(name, ()):
+        if self._step not in self.wanted.steps or name not in self._chosen:
+            return call.output()
+        if self.wanted.propagate and at.text is None and "cond" in self._roles:
+            self._carrier.hold(name, call.one(self._roles.index("cond")))
+        if inside not in self._chosen[name]:
             return call.output()
         if self.wanted.attention and keys is not None and "cond" in self._roles:
             output, lse = call.output_and_lse()
         else:
             output, lse = call.output(), None
-        for kind, role, maps in maps_of(
-            call, at, self.wanted, self._roles, self._layout, keys, lse
+        for kind, rest, maps in maps_of(
+            call, at, self.wanted, self._roles, self._layout, keys, lse, self._carrier.of(name)
         ):
-            self._put(kind, site(name, self._step, role), maps)
+            self._put(kind, site(name, self._step, *rest), maps)
         return output
 
     def _counting(self, step: Callable) -> Callable:

@@ -81,6 +81,15 @@ class Layout:
         )
         return streams if text is None else {"text": text, **streams}
 
+    def split_attention(self, output: Any) -> dict[str, Tensor]:
+        """The streams in what a block's attention module returns.
+
+        Where it returns them apart, the image comes first in every family; an adapter's own output
+        may follow.
+        """
+        parts = list(_leaves(output))[:2]
+        return self.split(parts[::-1] if self.text_first else parts)
+
 
 def arguments_of(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
     """What a module is called with, by the names of its own forward."""

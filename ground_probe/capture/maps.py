@@ -59,8 +59,9 @@ def maps_of(
     layout: Layout,
     phrase: Tensor | None,
     lse: Tensor | None,
-) -> Iterator[tuple[str, str, Tensor]]:
-    """(kind, role, map) of each map that is asked for and that this attention has.
+    carry: Callable[..., Iterator[tuple[str, Tensor]]],
+) -> Iterator[tuple[str, tuple[str, ...], Tensor]]:
+    """(kind, rest of the site, map) of each map that is asked for and that this attention has.
 
     Args:
         call: the attention.
@@ -70,26 +71,30 @@ def maps_of(
         layout: of the denoiser's call.
         phrase: the phrase's keys, in the attention's own count.
         lse: every row's log-sum-exp, if the phrase's keys are asked for.
+        carry: carries the block's map on, if that is asked for.
     """
     mean = wanted.attention == "mean"
     for row, role in enumerate(roles):
         one = call.one(row)
         if lse is not None and role == "cond":
             probabilities = one.to_keys(lse[row, None], at.rows, phrase)[0]
-            yield "attention", role, _kept(probabilities, mean)
+            yield "attention", (role,), _kept(probabilities, mean)
+            if wanted.propagate:
+                for stream, maps in carry(one, at.rows, layout, probabilities):
+                    yield "propagated", (stream,), _kept(maps, mean)
             if at.image is not None:
                 rows = one.from_rows(phrase)[0, ..., at.image]
-                yield "attention_from_text", role, _kept(rows, mean)
+                yield "attention_from_text", (role,), _kept(rows, mean)
         if role not in wanted.roles:
             continue
         if len(wanted.affinity) and at.image is not None:
             chosen = _affinity_rows(wanted.affinity, at.rows, layout)
-            yield "affinity", role, _by_head(one, chosen, mean, lambda p: p[..., at.image])
+            yield "affinity", (role,), _by_head(one, chosen, mean, lambda p: p[..., at.image])
         if wanted.mass and at.text is not None:
             count = min(_MASS_ROWS, at.rows.stop - at.rows.start)
             sample = torch.linspace(at.rows.start, at.rows.stop - 1, count).long()
             sample = sample.to(call.query.device)
-            yield "key_mass", role, _by_head(one, sample, mean, lambda p: p.mean(2))
+            yield "key_mass", (role,), _by_head(one, sample, mean, lambda p: p.mean(2))
 
 
 def _affinity_rows(chosen: str | Sequence[int], rows: slice, layout: Layout) -> slice | Tensor:

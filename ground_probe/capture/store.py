@@ -19,7 +19,10 @@ from ground_probe.capture.trace import Trace
 from ground_probe.errors import IncompleteError, unknown
 from ground_probe.geometry import Geometry
 
-_TENSORS = ("hidden", "attention", "attention_from_text", "affinity", "key_mass", "prediction")
+_TENSORS = (
+    "hidden", "attention", "attention_from_text", "attention_output", "propagated", "affinity",
+    "key_mass", "prediction",
+)  # fmt: skip
 
 
 class TraceStore:

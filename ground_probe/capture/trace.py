@@ -50,6 +50,14 @@ class Trace:
             tokens gives to every key.
         prediction: the one-step prediction of the clean latents, by step.
         reference: (tokens, channels), the reference's latents; kept with a prediction.
+        attention_output: (tokens, dim) by (block, step, stream): what the block's attention module
+            returns. That is after its output projection, or the joined heads where it has none of
+            its own (single blocks of FLUX.1); single blocks of FLUX.2 project their heads together
+            with their MLP. Of a block with self- and cross-attention, the first of those chosen.
+        propagated: (heads, tokens, phrase tokens) by (block, step, stream): the block's map to the
+            phrase, carried on by each head's attention among the stream's tokens. In a UNet, the
+            mean map of the block's heads on the grid of the finest chosen blocks, carried on by
+            the mean of those blocks' self-attention; (1, tokens of that grid, phrase tokens).
         device: where the denoiser ran.
         blocks: names of the blocks, in the order in which they run.
         steps: denoising steps, from 0.
@@ -77,6 +85,8 @@ class Trace:
     layout: Layout = field(repr=False)
     geometry: Geometry | None
     reference: Tensor | None = None
+    attention_output: Captured = field(default_factory=Captured)
+    propagated: Captured = field(default_factory=Captured)
     device: str | torch.device = "cpu"
 
     def change(self, step: int) -> Float[Tensor, "rows cols"]:
@@ -171,6 +181,8 @@ def trace(
     blocks: str | Sequence[str] = "all",
     streams: Sequence[str] | None = None,
     attention: bool | Literal["mean"] = True,
+    attention_output: bool = False,
+    propagate: int = 0,
     keep: Any = None,
     seed: int = 0,
     affinity: str | Sequence[int] = (),
@@ -192,7 +204,11 @@ def trace(
         blocks: "all" or globs.
         streams: "noise", "reference", "text"; None for the image streams that there are.
         attention: whether to keep attention to and from the phrase; "mean" averages the heads.
-        keep: reduces each hidden state on its device, e.g. `keep_tokens(256)`.
+        attention_output: whether to keep what the blocks' attention modules return, of the streams
+            that `streams` says.
+        propagate: how often to carry the maps to the phrase on by attention within each image
+            stream that `streams` names, or within each that there is.
+        keep: reduces each hidden state and attention output on its device: `keep_tokens(256)`.
         seed: of the noise.
         affinity: image tokens, or a stream, whose attention to all image tokens is kept.
         mass: whether to keep how image tokens spread their attention over all keys.
@@ -223,6 +239,8 @@ def trace(
         instruction=instruction,
         phrase=phrase,
         attention=attention,
+        attention_output=attention_output,
+        propagate=propagate,
         affinity=affinity,
         mass=mass,
         prediction=prediction,

@@ -26,6 +26,8 @@ class Wanted:
         instruction: what the prompt says; needed for attention to a phrase.
         phrase: words of the instruction or their span; None for all of it.
         attention: whether to keep attention to and from the phrase; "mean" averages the heads.
+        attention_output: whether to keep what the blocks' attention modules return.
+        propagate: how often a map is carried on by attention within its stream.
         affinity: image tokens, or a stream, whose attention to all image tokens is kept.
         mass: whether to keep how much a sample of image tokens attends to every key.
         prediction: whether to keep the one-step prediction of the clean latents.
@@ -40,6 +42,8 @@ class Wanted:
     instruction: str | None = None
     phrase: str | Span | None = None
     attention: bool | Literal["mean"] = False
+    attention_output: bool = False
+    propagate: int = 0
     affinity: str | Sequence[int] = ()
     mass: bool = False
     prediction: bool = False
@@ -64,6 +68,10 @@ class Wanted:
             raise InputError(f"steps={self.steps}: give denoising steps counted from 0, as (0, 9)")
         if self.keep is not None and not callable(self.keep):
             raise InputError(f"keep={self.keep!r}: give a function of a tensor: keep_tokens(256)")
+        if isinstance(self.propagate, bool) or self.propagate < 0:
+            raise InputError(f"propagate={self.propagate!r}: give a number of rounds, as 1")
+        if self.propagate and not self.attention:
+            raise InputError("propagate carries attention to the phrase: give `attention` as well")
         if self.needs_phrase and self.instruction is None:
             raise InputError("a phrase needs the `instruction` that holds it")
 

@@ -1,0 +1,120 @@
+"""Maps to the phrase, carried on by attention among image tokens: never an S x S matrix.
+
+softmax(Q K^T) over the keys of one stream, times a head's map, is one more call of the fused kernel
+with the map as its values, so that rows are renormalised within the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ground_probe.capture.attention import Attention
+from ground_probe.capture.layout import Layout
+
+Maps = Float[Tensor, "heads tokens phrase"]
+
+
+def carried(attention: Attention, maps: Maps, rounds: int = 1) -> Maps:
+    """A row's maps after some rounds of its attention, head by head, in float32.
+
+    Args:
+        attention: one row of a batch, of the maps' tokens to one another.
+        maps: one a head.
+        rounds: how often.
+    """
+    for _ in range(rounds):
+        maps = attention.carry(maps[None])[0]
+    return maps
+
+
+class Carrier:
+    """Carries the maps of one run on.
+
+    Text and image in one sequence: each map by its own head, within each stream. Image tokens that
+    meet the text in cross-attention: by the same head of the block's self-attention, which runs
+    before. A UNet has maps on several grids: once all are there, the mean of each block's heads is
+    brought to the grid of the finest blocks and carried on by the mean of their self-attention.
+
+    Source of the last: DiffSegmenter (arXiv 2309.02773) and iSeg (arXiv 2409.03209).
+    """
+
+    def __init__(
+        self, blocks: tuple[str, ...], rounds: int, streams: tuple[str, ...], unet: bool
+    ) -> None:
+        self._blocks, self._rounds, self._streams, self._unet = blocks, rounds, streams, unet
+        self._held: dict[str, Attention] = {}
+
+    def hold(self, block: str, call: Attention) -> None:
+        """Keep a self-attention, its values aside, until the maps that it carries are there."""
+        rows = call.query.shape[2]
+        finest = max((held.query.shape[2] for held in self._held.values()), default=0)
+        if self._unet and rows < finest:
+            return
+        if self._unet and rows > finest:
+            self._held.clear()
+        self._held[block] = replace(call, value=call.key)
+
+    def of(self, block: str) -> Callable[..., Iterator[tuple[str, Maps]]]:
+        """`by_own_heads` of a block."""
+        return partial(self.by_own_heads, block)
+
+    def by_own_heads(
+        self, block: str, call: Attention, rows: slice, layout: Layout, maps: Maps
+    ) -> Iterator[tuple[str, Maps]]:
+        """(stream, its maps) of a block; none yet in a UNet.
+
+        Args:
+            block: its name.
+            call: a row of the attention that has the phrase's keys.
+            rows: of its image tokens.
+            layout: of the denoiser's call.
+            maps: of its image tokens to the phrase.
+        """
+        if layout.joint:
+            for stream in self._streams or layout.grids:
+                at = layout.within_image(stream)
+                among = call.among(slice(rows.start + at.start, rows.start + at.stop))
+                yield stream, carried(among, maps[:, at], self._rounds)
+        elif not self._unet and block in self._held:
+            yield "noise", carried(self._held.pop(block), maps, self._rounds)
+
+    def by_finest(
+        self, block: str, layout: Layout, maps: Mapping[str, Maps]
+    ) -> Iterator[tuple[str, Maps]]:
+        """(block, its map) of every block of a UNet, once the last has run.
+
+        Args:
+            block: the one that has run.
+            layout: of the denoiser's call.
+            maps: to the phrase, by block.
+        """
+        if not self._unet or block != self._blocks[-1] or not self._held:
+            return
+        held, self._held = list(self._held.values()), {}
+        grid = layout.grid_of(held[0].query.shape[2])
+        means = [on_grid(maps[name].mean(0), layout, grid) for name in self._blocks]
+        carry = torch.cat(means, dim=-1).to(held[0].query.device)
+        for _ in range(self._rounds):
+            by_head = (h.carry(carry.expand(1, h.query.shape[1], -1, -1))[0] for h in held)
+            carry = sum(maps.mean(0) for maps in by_head) / len(held)
+        widths = [mean.shape[-1] for mean in means]
+        for name, part in zip(self._blocks, carry.split(widths, dim=-1), strict=True):
+            yield name, part[None]
+
+
+def on_grid(
+    maps: Float[Tensor, "tokens phrase"], layout: Layout, grid: tuple[int, int]
+) -> Float[Tensor, "finer phrase"]:
+    """A UNet level's maps on the grid of another level, bilinearly."""
+    rows_cols = layout.grid_of(len(maps))
+    if rows_cols == grid:
+        return maps
+    channels_first = maps.T.reshape(1, -1, *rows_cols)
+    return F.interpolate(channels_first, grid, mode="bilinear")[0].flatten(1).T
