@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from ground_probe.editors.families import Family, family_of
+from ground_probe.editors.identity import identity
 from ground_probe.editors.loading import check_quantizer, load_pipeline, repository
 from ground_probe.errors import InputError, UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
@@ -27,13 +28,20 @@ class Editor:
         pipeline: the diffusers pipeline itself.
         family: facts about its class.
         name: what was loaded.
-        revision: the hub's commit, or a digest of the weights.
+        commit: of the hub's snapshot, if it is one.
+        whole: the revision before blocks or encoders were freed, which cannot be told any more.
     """
 
     pipeline: Any = field(repr=False)
     family: Family = field(repr=False)
     name: str
-    revision: str = ""
+    commit: str = ""
+    whole: str = field(default="", repr=False)
+
+    @property
+    def revision(self) -> str:
+        """A digest of all in memory that determines the output, taken anew whenever it is asked."""
+        return self.whole or identity(self.pipeline)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -157,19 +165,19 @@ def load_editor(
     named = isinstance(model, str | Path)
     if named:
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        pipeline, revision = load_pipeline(str(model), dtype, quantize, download)
+        pipeline, commit = load_pipeline(str(model), dtype, quantize, download)
         name = repository(str(model))
-        revision += f"/{quantize}" if quantize else ""
     else:
         if quantize is not None:
             raise InputError("a pipeline object is already loaded: quantize it when it is loaded")
-        pipeline, name, revision = model, type(model).__name__, ""
+        pipeline, name, commit = model, type(model).__name__, ""
         if dtype is not None:
             pipeline.to(dtype)
     family = family_of(pipeline)
     family.prepare(pipeline)
-    editor = Editor(pipeline, family, name, revision)
+    editor = Editor(pipeline, family, name, commit)
     if prepare is not None:
+        editor = replace(editor, whole=editor.revision)
         prepare(editor, device)
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -18,7 +17,6 @@ from ground_probe.errors import InputError, MissingWeightsError, unknown
 
 TINY = Path(__file__).parent / "tiny" / "weights"
 PREFLIGHT_SECONDS = 5
-_LARGE = 2**30
 # By name: the package, diffusers' name of the backend, and about how many bytes a weight takes.
 QUANTIZERS = {
     "bnb4": ("bitsandbytes", "bitsandbytes_4bit", 0.57),
@@ -42,7 +40,7 @@ def repository(model: str) -> str:
 def load_pipeline(
     model: str, dtype: torch.dtype, quantize: str | None = None, download: bool = False
 ) -> tuple[Any, str]:
-    """Load a pipeline; return it with a digest of its weights or the hub's commit.
+    """Load a pipeline; return it with the hub's commit, if it is from there.
 
     Args:
         model: see `load_editor`.
@@ -62,7 +60,7 @@ def load_pipeline(
                 f"{folder} has no model_index.json: give a folder that `save_pretrained` left"
             )
         options |= _quantization(quantize, folder)
-        return _from_pretrained(str(folder), **options), weights_digest(folder)
+        return _from_pretrained(str(folder), **options), ""
     if model == "tiny":
         raise MissingWeightsError(
             f"the embedded editor's weights are not in {folder}: reinstall ground-probe"
@@ -240,21 +238,3 @@ def _from_pretrained(source: str, **options: Any) -> Any:
         from diffusers import DiffusionPipeline
 
         return DiffusionPipeline.from_pretrained(source, **options)
-
-
-def weights_digest(folder: Path) -> str:
-    """12 hex digits over a pipeline folder's index and weights: files above 1 GB by their ends."""
-    index = json.loads((folder / "model_index.json").read_text())
-    digest = hashlib.sha256(json.dumps(index, sort_keys=True).encode())
-    for path in sorted(folder.rglob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)} {size}".encode())
-        with path.open("rb") as file:
-            if size <= _LARGE:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-                continue
-            # Hashing tens of gigabytes would take longer than loading them.
-            digest.update(file.read(_LARGE // 64))
-            file.seek(-(_LARGE // 64), 2)
-            digest.update(file.read())
-    return digest.hexdigest()[:12]

@@ -22,8 +22,4 @@ def random_weights(editor: Editor, seed: int = 0) -> Editor:
     name = next(name for name, part in pipeline.components.items() if part is denoiser)
     fresh = nn.Module.to(fresh, denoiser.device, denoiser.dtype)
     untrained = load_editor(type(pipeline)(**pipeline.components | {name: fresh}))
-    return replace(
-        untrained,
-        name=f"{editor.name}, random weights",
-        revision=f"{editor.revision}/random-{seed}",
-    )
+    return replace(untrained, name=f"{editor.name}, random weights")

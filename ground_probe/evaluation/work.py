@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -52,16 +53,15 @@ class Job:
             from ground_probe.segmentation import default_recipe
 
             recipe = default_recipe(editor)
-        revision = getattr(editor, "revision", None) or getattr(editor, "name", None)
         return {
-            "model": _text(revision),
+            "model": _revision(editor),
             "dtype": _text(getattr(editor, "dtype", None)),
             "recipe": getattr(recipe, "choices", recipe),
         }
 
     def where(self, editor: Any) -> dict[str, Any]:
         """What of the editor is worth recording, though no number should depend on it."""
-        return {name: _text(getattr(editor, name, None)) for name in ("name", "device")}
+        return {name: _text(getattr(editor, name, None)) for name in ("name", "commit", "device")}
 
     def run(self, editor: Any, chunk: Chunk) -> Iterator[Rows]:
         """Yield the rows of each item; an item that raises becomes error rows.
@@ -181,6 +181,13 @@ def _device_failed(error: BaseException) -> bool:
     if torch is None or isinstance(error, torch.OutOfMemoryError):
         return False
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+
+
+def _revision(editor: Any) -> str | None:
+    """What tells an editor from every other; one that cannot say it is like no other."""
+    if editor is None:
+        return None
+    return getattr(editor, "revision", "") or f"unidentified-{uuid4().hex}"
 
 
 def _text(value: Any) -> str | None:
