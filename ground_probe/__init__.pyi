@@ -6,7 +6,7 @@ from .evaluation import evaluate
 from .geometry import Geometry
 from .probes import Estimate, fisher_ratio, linear_probe_auc
 from .run_record import open_run
-from .segmentation import Recipe, Segmentation, segment, segment_each
+from .segmentation import Recipe, Segmentation, segment, segment_each, to_mask
 from .study import probe_table
 
 __version__: str
@@ -36,5 +36,6 @@ __all__ = [
     "segment",
     "segment_each",
     "study",
+    "to_mask",
     "trace",
 ]

@@ -77,11 +77,11 @@ def test_it_writes_the_recipe_with_where_it_is_from_and_the_curve(editor, train,
 def test_it_begins_at_the_plain_recipe_for_the_packaged_one_has_seen_every_fold(
     editor, train, monkeypatch
 ):
-    packaged = Recipe(threshold="half", spatial=0.5)
+    packaged = Recipe(temperature=0.4, spatial=0.5)
     monkeypatch.setattr("ground_probe.segmentation.recipe._packaged", lambda name: packaged)
     assert default_recipe(editor) == packaged
     found = calibrate(editor, train, **GRIDS).recipe
-    assert (found.threshold, found.spatial) == (Recipe().threshold, Recipe().spatial)
+    assert (found.temperature, found.spatial) == (Recipe().temperature, Recipe().spatial)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from skimage.filters import threshold_otsu
 
 import ground_probe as gp
 from ground_probe import testing
@@ -33,8 +32,7 @@ from ground_probe.segmentation.prior import (
     unit,
 )
 from ground_probe.segmentation.recipe import OF_ATTENTION, Recipe, default_recipe
-from ground_probe.segmentation.refine import GuidedFilter, otsu, threshold
-from ground_probe.segmentation.segment import decide, segment, segment_each, to_mask
+from ground_probe.segmentation.segment import decide, masks_of, segment, segment_each
 from ground_probe.testing import kontext
 
 PHOTOS = Path(__file__).parents[2] / "shared/data/refer-sample/images"
@@ -56,8 +54,6 @@ VARIANTS = [
     {"prototypes": 3},
     {"direction": "both"},
     {"edges": 1.0},
-    {"threshold": "half"},
-    {"peak": 0.5},
     {"rounds": 5, "focus": 1.0},
 ]
 
@@ -267,32 +263,6 @@ def test_the_discriminant_from_cosines_alone_is_fisher_s_with_a_shrunk_covarianc
     torch.testing.assert_close(found.double(), expected, atol=2e-3, rtol=0)
 
 
-@given(st.lists(st.integers(0, 40), min_size=2, max_size=60).filter(lambda v: len(set(v)) > 1))
-def test_otsu_is_the_cut_of_most_variance_between_classes(values):
-    score = np.array([values], float)
-    mask = threshold(score, "otsu", np.ones(score.shape, bool))
-
-    def between(above: np.ndarray) -> float:
-        share = above.mean()
-        return share * (1 - share) * (score[above].mean() - score[~above].mean()) ** 2
-
-    best = max(between(score > cut) for cut in np.unique(score)[:-1])
-    assert between(mask) == pytest.approx(best)
-
-
-@given(st.integers(0, 2**16))
-def test_otsu_divides_as_scikit_image_does(seed):
-    rng = np.random.default_rng(seed)
-    values = np.concatenate([rng.normal(0, 1, 900), rng.normal(rng.uniform(4, 8), 1, 300)])
-    assert np.mean((values > otsu(values)) != (values > threshold_otsu(values))) < 0.01
-
-
-def test_pixels_outside_the_grid_neither_count_nor_belong():
-    score = np.array([[9.0, 0.0, 1.0, 1.0]])
-    mask = threshold(score, "otsu", np.array([[False, True, True, True]]))
-    assert mask.tolist() == [[False, False, True, True]]
-
-
 def test_unit_of_a_constant_is_zero():
     assert unit(torch.full((2, 2), 3.0)).tolist() == [[0, 0], [0, 0]]
 
@@ -301,56 +271,6 @@ def test_the_spatial_factor_lies_between_one_minus_weight_and_one():
     factor = spatial_factor("the left circle", (4, 8), 0.5)
     assert 0.5 <= factor.min() < factor.max() <= 1
     assert (spatial_factor("the red circle", (4, 8), 1.0) == 1).all()
-
-
-def test_a_region_that_is_not_high_enough_is_dropped_whole():
-    score = np.array([[0.0, 0.6, 0.6, 0.0, 0.6, 1.0, 0.6, 0.0]])
-    inside = np.ones(score.shape, bool)
-    assert threshold(score, "half", inside).sum() == 5
-    assert threshold(score, "half", inside, peak=0.5).tolist() == [
-        [False] * 4 + [True] * 3 + [False]
-    ]
-
-
-def test_refinement_moves_an_edge_to_the_image_s():
-    image = np.full((40, 40, 3), 60, np.uint8)
-    image[:, 20:] = 200
-    blurred = np.clip((np.arange(40) - 12) / 12, 0, 1) * np.ones((40, 1))  # crosses 0.5 at 18
-    sharp = GuidedFilter(image, 8)(blurred)
-    assert sharp[:, 16:20].mean() < blurred[:, 16:20].mean() < 0.6
-    assert sharp[:, 20:24].mean() > blurred[:, 20:24].mean()
-
-
-@given(st.integers(0, 2**16))
-def test_the_guided_filter_is_the_least_squares_line_of_every_window(seed):
-    """At the middle of a 3x3 image a window is the image: a, b by ordinary ridge regression."""
-    rng = np.random.default_rng(seed)
-    image, score = rng.integers(0, 256, (3, 3, 3), np.uint8), rng.random((3, 3))
-    padded = np.pad(image / 255, ((2, 2), (2, 2), (0, 0)), mode="edge")
-    target = np.pad(score, 2, mode="edge")
-    lines = []
-    for y in range(3):
-        for x in range(3):
-            colors = padded[y + 1 : y + 4, x + 1 : x + 4].reshape(9, 3)
-            values = target[y + 1 : y + 4, x + 1 : x + 4].ravel()
-            covariance = np.cov(colors.T, bias=True) + 1e-3 * np.eye(3)
-            shared = ((colors - colors.mean(0)) * (values - values.mean())[:, None]).mean(0)
-            slope = np.linalg.solve(covariance, shared)
-            lines.append((*slope, values.mean() - slope @ colors.mean(0)))
-    mean = np.mean(lines, axis=0)
-    expected = image[1, 1] / 255 @ mean[:3] + mean[3]
-    assert GuidedFilter(image, 1)(score)[1, 1] == pytest.approx(expected, abs=1e-3)
-
-
-@given(st.integers(0, 2**16))
-def test_a_guided_filter_over_a_flat_image_is_two_box_means(seed):
-    score = np.random.default_rng(seed).random((12, 10))
-    flat = np.full((12, 10, 3), 77, np.uint8)
-    padded = np.pad(score, 1, mode="edge")
-    once = sum(padded[y : y + 12, x : x + 10] for y in range(3) for x in range(3)) / 9
-    padded = np.pad(once, 1, mode="edge")
-    twice = sum(padded[y : y + 12, x : x + 10] for y in range(3) for x in range(3)) / 9
-    np.testing.assert_allclose(GuidedFilter(flat, 1)(score), twice, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (201, 83), (37, 150), (5, 300)])
@@ -481,7 +401,8 @@ def test_without_a_classifier_the_mask_is_the_prior_s_and_no_features_are_kept(e
     assert len(seen.traces[0].blocks) == 1
     found = decide(seen, recipe)
     np.testing.assert_array_equal(found.score, found.prior)
-    np.testing.assert_array_equal(found.mask, to_mask(seen, found.prior, recipe))
+    maps = torch.as_tensor(found.prior)[None]
+    np.testing.assert_array_equal(found.mask, masks_of(seen, maps, recipe)[0])
     masks = methods.compare(editor, image, EXPRESSION, recipe)
     np.testing.assert_array_equal(masks["full"], masks["attention"])
     compared = replace(recipe, classifier="lda", prior_power=0.0)

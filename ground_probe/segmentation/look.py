@@ -17,7 +17,6 @@ from ground_probe.editors import Editor, encoded_once, fill
 from ground_probe.geometry import Geometry
 from ground_probe.segmentation.prior import affinity_stream, attention_blocks
 from ground_probe.segmentation.recipe import Recipe, in_depth
-from ground_probe.segmentation.refine import GuidedFilter
 
 Map = Float[np.ndarray, "rows cols"]
 Mask = Bool[np.ndarray, "height width"]
@@ -61,26 +60,6 @@ class Look:
         if found is None or found[0] != key:
             found = self._kept[stage] = key, compute()
         return found[1]
-
-    def to_pixels(self, score: Map, edges: float) -> Float[np.ndarray, "height width"]:
-        """A map on the token grid at the image's size, its edges moved to the image's.
-
-        Args:
-            score: any numbers.
-            edges: radius, in tokens, of the filter that moves them; 0 for none.
-        """
-        pixels = self.geometry.to_pixels(score).astype(np.float32)
-        if not edges:
-            return pixels
-        radius_px = max(1, round(edges * float(np.mean(self.geometry.token_size_px))))
-        image = np.asarray(self.image)
-        return self.once("filter", radius_px, lambda: GuidedFilter(image, radius_px))(pixels)
-
-    @property
-    def inside(self) -> Mask:
-        """The pixels that the token grid covers."""
-        ones = np.ones(self.geometry.grid)
-        return self.once("inside", None, lambda: self.geometry.to_pixels(ones) > 0)
 
 
 def needed(blocks: Sequence[str], recipe: Recipe) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from skimage.color import rgb2lab
+from skimage.filters import threshold_otsu
 from skimage.measure import label
 from torch import Tensor, nn
 
@@ -19,10 +20,10 @@ from ground_probe.capture import Trace
 from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.editors import Editor, fill
 from ground_probe.segmentation.look import Look, Mask, look, needed
+from ground_probe.segmentation.mask import to_mask
 from ground_probe.segmentation.prior import unit
 from ground_probe.segmentation.recipe import Recipe, default_recipe
-from ground_probe.segmentation.refine import threshold
-from ground_probe.segmentation.segment import decide, features_of, to_mask
+from ground_probe.segmentation.segment import decide, features_of, masks_of
 from ground_probe.segmentation.words import token_weights
 
 METHODS = (
@@ -66,7 +67,8 @@ def compare(
         "one_step_difference": last.change(recipe.step),
         "concepts": _concepts(outputs, last),
     }
-    masks = {name: to_mask(seen, unit(each).numpy(), recipe) for name, each in maps.items()}
+    stacked = torch.stack([each.float().cpu() for each in maps.values()])
+    masks = dict(zip(maps, masks_of(seen, stacked, recipe), strict=True))
     masks |= {"full": found.mask, "discriminant": decide(seen, compares).mask}
     masks["largest_region"] = largest_region(seen.image)
     return {name: masks[name] for name in METHODS}
@@ -86,14 +88,14 @@ def edit_difference(
     image = image.convert("RGB")
     edited = editor.edit(image, instruction, seed, steps)
     change = np.abs(np.asarray(edited, float) - np.asarray(image, float)).mean(-1)
-    return threshold(change, recipe.threshold, np.ones(change.shape, bool), recipe.peak)
+    return to_mask(change, image)
 
 
 def largest_region(image: Image.Image) -> Mask:
     """The largest connected region unlike the image's median color: a guess without language."""
     colors = rgb2lab(np.asarray(image.convert("RGB")))
     distance = np.linalg.norm(colors - np.median(colors, axis=(0, 1)), axis=-1)
-    regions = label(threshold(distance, "otsu", np.ones(distance.shape, bool)))
+    regions = label(distance > threshold_otsu(distance))
     sizes = np.bincount(regions.ravel())[1:]
     return regions == sizes.argmax() + 1 if len(sizes) else np.ones(distance.shape, bool)
 
@@ -122,7 +124,7 @@ def _smaller_side(seen: Look, recipe: Recipe) -> Tensor:
     for _ in range(_POWER_ROUNDS):
         axis = F.normalize((features @ axis) @ features, dim=0)
     along = features @ axis
-    side = torch.as_tensor(threshold(along.numpy(), "otsu", np.ones(len(along), bool)))
+    side = along > threshold_otsu(along.numpy())
     return (along if side.float().mean() < 0.5 else -along).view(seen.geometry.grid)
 
 

@@ -21,7 +21,6 @@ Streams = tuple[str, ...]
 Direction = Literal["from_image", "from_text", "both"]
 Words = Literal["all", "content", "instruction"]
 Classifier = Literal["none", "cosine", "lda"]
-Threshold = Literal["otsu", "half"]
 Affinity = Literal["features", "attention"]
 Contrasted = Literal["features", "prior", "both"]
 Prior = Literal["attention", "change"]
@@ -68,8 +67,6 @@ class Recipe:
         rounds: how often the scores make new prototypes, at least 1.
         prior_power: power of the prior in its product with the score; 0 leaves it out.
         edges: radius, in tokens, of the filter that lets edges follow the image's; 0 for none.
-        threshold: of the product at the image's size.
-        peak: how far above the threshold a region must reach, as a share of the highest; in [0, 1).
         provenance: how this came about; no part of the digest.
 
     Raises:
@@ -102,9 +99,7 @@ class Recipe:
     focus: float = 2.0
     rounds: int = 2
     prior_power: float = 1.0
-    edges: float = 1.0
-    threshold: Threshold = "otsu"
-    peak: float = 0.0
+    edges: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -127,7 +122,6 @@ class Recipe:
         for name in ("focus", "temperature"):
             self._require(getattr(self, name) > 0, name, "above 0")
         self._require(0 <= self.spatial <= 1, "spatial", "in [0, 1]")
-        self._require(0 <= self.peak < 1, "peak", "in [0, 1)")
         self._require(self.template.count("{expression}") == 1, "template", "one {expression}")
 
     def _require(self, holds: bool, name: str, what: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from ground_probe.editors import Editor
 from ground_probe.segmentation.discriminate import discriminate, token_features
 from ground_probe.segmentation.look import Look, Map, Mask, look, look_each
 from ground_probe.segmentation.look import needed as needed
+from ground_probe.segmentation.mask import Masks, to_masks
 from ground_probe.segmentation.prior import (
     attention_prior,
     by_attention,
@@ -21,10 +24,8 @@ from ground_probe.segmentation.prior import (
     change_prior,
     propagate,
     spatial_factor,
-    unit,
 )
 from ground_probe.segmentation.recipe import Recipe, default_recipe, in_depth
-from ground_probe.segmentation.refine import threshold
 from ground_probe.segmentation.words import counted, place_of
 
 # The choices that each stage depends on, besides those of the stage before.
@@ -35,7 +36,6 @@ _PRIOR = (
 )  # fmt: skip
 _SPREAD = ("propagation", "affinity", "temperature")
 _SCORE = ("spatial", "classifier", "prototypes", "focus", "rounds")
-_PIXELS = ("prior_power", "edges")
 
 
 @dataclass(frozen=True)
@@ -114,29 +114,33 @@ def segment_each(
     recipe = recipe or default_recipe(editor)
     seeds = [seeds] * len(expressions) if isinstance(seeds, int) else seeds
     looks = look_each(editor, image, expressions, recipe, seeds, **arguments)
-    return [decide(each, recipe) for each in looks]
+    return decide_each(looks, recipe)
 
 
 def decide(seen: Look, recipe: Recipe) -> Segmentation:
     """Turn a look into a mask: no model is run. Stages whose choices stay the same are kept."""
-    chosen = {name: _choices(recipe, name) for name in ("spread", "score", "pixels")}
-    prior, score = seen.once("score", chosen["score"], lambda: _prior_and_score(seen, recipe))
-
-    def pixels() -> Map:
-        where = prior**recipe.prior_power if recipe.classifier != "none" else 1
-        return seen.to_pixels(unit(score * where).numpy(), recipe.edges)
-
-    shown = seen.once("pixels", chosen["pixels"], pixels)
-    mask = threshold(shown, recipe.threshold, seen.inside, recipe.peak)
-    if recipe.spatial:
-        mask = counted(mask, place_of(seen.expression))
-    return Segmentation(mask, prior.numpy(), score.numpy(), seen.expression)
+    return decide_each([seen], recipe)[0]
 
 
-def to_mask(seen: Look, score: Map, recipe: Recipe) -> Mask:
-    """Any map on the token grid as a mask of the image: upsampled first, then thresholded."""
-    pixels = seen.to_pixels(score, recipe.edges)
-    return threshold(pixels, recipe.threshold, seen.inside, recipe.peak)
+def decide_each(looks: Sequence[Look], recipe: Recipe) -> list[Segmentation]:
+    """`decide` for looks at one image, whose masks are made together."""
+    key = _choices(recipe, "score")
+    pairs = [each.once("score", key, partial(_prior_and_score, each, recipe)) for each in looks]
+    compares = recipe.classifier != "none"
+    maps = [score * prior**recipe.prior_power if compares else score for prior, score in pairs]
+    masks = masks_of(looks[0], torch.stack(maps), recipe)
+    found = []
+    for seen, (prior, score), mask in zip(looks, pairs, masks, strict=True):
+        if recipe.spatial:
+            mask = counted(mask, place_of(seen.expression))
+        found.append(Segmentation(mask, prior.numpy(), score.numpy(), seen.expression))
+    return found
+
+
+def masks_of(seen: Look, maps: Float[Tensor, "maps rows cols"], recipe: Recipe) -> Masks:
+    """Any maps on the token grid as masks of the image, made where the editor ran."""
+    maps = maps.to(seen.device)
+    return to_masks(maps, seen.geometry, seen.image, edges=recipe.edges)
 
 
 def features_of(seen: Look, recipe: Recipe) -> tuple[Tensor, ...]:
@@ -222,7 +226,6 @@ def _choices(recipe: Recipe, stage: str) -> tuple:
     names = {
         "spread": (*_FEATURES, *_PRIOR, *_SPREAD),
         "score": (*_FEATURES, *_PRIOR, *_SPREAD, *_SCORE),
-        "pixels": (*_FEATURES, *_PRIOR, *_SPREAD, *_SCORE, *_PIXELS),
     }[stage]
     return _of(recipe, names)
 

@@ -31,7 +31,6 @@ _REMOVED: Mapping[str, Mapping[str, Any]] = {
     "features": {"classifier": "none"},
     "focus": {"focus": 1.0},
     "edges of the image": {"edges": 0.0},
-    "peak": {"peak": 0.0},
     "magnets": {"magnets": ""},
     "contrast": {"contrast": ""},
 }
@@ -40,7 +39,6 @@ _CHANGED: Mapping[str, Sequence[Any]] = {
     "feature_streams": STREAMS,
     "direction": ("from_image", "from_text", "both"),
     "classifier": ("cosine", "lda"),
-    "threshold": ("otsu", "half"),
     "prototypes": (1, 2, 4),
     "words": ("all", "content", "instruction"),
     "affinity": ("features", "attention"),

@@ -54,8 +54,7 @@ GRID: Grid = (
     FEATURES,
     {"classifier": ("none", "cosine", "lda"), "focus": (1.0, 2.0, 4.0), "rounds": (1, 2, 3)},
     {"prior_power": (0.0, 0.5, 1.0, 2.0)},
-    {"edges": (0.0, 1.0, 1.5, 2.0), "threshold": ("otsu", "half")},
-    {"peak": (0.0, 0.25, 0.5, 0.75)},
+    {"edges": (0.0, 1.0, 1.5, 2.0)},
     {"prototypes": (1, 2, 4)},
     {"spatial": (0.0, 0.5, 1.0)},
 )

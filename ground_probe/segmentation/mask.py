@@ -1,0 +1,240 @@
+"""From maps on the token grid to masks of the image: the last stage of every method.
+
+1. `clean`: tokens that stand alone, such as attention sinks, are brought back into the range of
+   their neighbors; noise is smoothed as far as there is any; a map without one sharp edge is
+   sharpened.
+2. `cut`: half of the range, or zero where the score has one; regions that stay far below the
+   highest are left out.
+3. `enlarge`: bicubic interpolation, and what is above the cut is the mask. With `edges`, a guided
+   filter moves the map's edges to the image's first: it pays on flat drawings, not on photos.
+
+What the steps are worth on photos, with intervals: `benchmarks/mask.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from PIL import Image
+from skimage.filters import apply_hysteresis_threshold
+from torch import Tensor
+
+from ground_probe import metrics
+from ground_probe.errors import InputError
+from ground_probe.geometry import Geometry
+from ground_probe.segmentation.edges import GuidedFilter
+from ground_probe.segmentation.recipe import Recipe
+
+Maps = Float[Tensor, "maps rows cols"]
+Cut = Literal["half", "zero"]
+Masks = Bool[np.ndarray, "maps height width"]
+
+_PEAK = 0.4  # of the way from the cut to the highest, for a region to stay
+_SHARP, _BLURRED = 0.6, 0.4  # largest step between neighbors, of the range
+_LONE = 1.7  # a point blurred by a token is 1.65 times as high as its neighbors
+_STANDS = 6  # times the noise
+_SLOPE = -0.75  # of the bicubic kernel at one token
+_STRIP_PX = 2**20
+_WORK_PX = 2**20
+_FLAT = 1e-6  # range of a map whose highest is 1, below which it is rounding
+
+
+def to_mask(
+    score: Float[np.ndarray, "rows cols"], image: Image.Image, recipe: Recipe | None = None
+) -> Bool[np.ndarray, "height width"]:
+    """Turn any map of where something is in an image into a mask, as the segmenter does.
+
+    ```python
+    mask = gp.to_mask(trace.attention[site].mean(0)[reference].sum(-1).view(64, 64), image)
+    ```
+
+    The object is where the map is above half of its range. Lone tokens far above all of their
+    neighbors, such as attention sinks, do not set that range; noise, blur and lower regions
+    elsewhere are reckoned with. A map that is the same everywhere gives an empty mask.
+
+    Args:
+        score: on any grid of tokens over the whole image, higher where the object is; any scale.
+            An array or a tensor of any device, where it is then computed.
+        image: of any size and mode; only its size counts where the recipe follows no edges.
+        recipe: its `edges` count; None for none.
+
+    Raises:
+        InputError: the score is no map of rows and columns, or holds values that are not finite.
+
+    >>> corner = np.zeros((4, 4))
+    >>> corner[:2, :2] = 1
+    >>> mask = to_mask(corner, Image.new("RGB", (80, 40)))
+    >>> mask.shape, round(float(mask.mean()), 2)
+    ((40, 80), 0.25)
+    """
+    if not isinstance(image, Image.Image):
+        raise InputError(f"image is {type(image).__name__}, expected a PIL image: Image.open(path)")
+    maps = score if isinstance(score, Tensor) else torch.as_tensor(metrics.as_array(score))
+    if maps.ndim != 2 or not maps.numel():
+        raise InputError(
+            f"score has shape {tuple(maps.shape)}, expected (rows, cols) of the token grid: for "
+            "tokens in a row, score.reshape(rows, cols)"
+        )
+    if maps.is_complex() or not maps.isfinite().all():
+        raise InputError("score holds values that are not finite numbers: a mask would be a guess")
+    geometry = Geometry((image.height, image.width), tuple(maps.shape))
+    return to_masks(maps[None], geometry, image, edges=recipe.edges if recipe else 0.0)[0]
+
+
+def to_masks(
+    scores: Maps,
+    geometry: Geometry,
+    image: Image.Image | None = None,
+    *,
+    cut: Cut = "half",
+    edges: float = 0.0,
+) -> Masks:
+    """Masks of several maps over one image, computed where the maps lie.
+
+    Args:
+        scores: on the token grid, higher where the object is; any scale, finite.
+        geometry: how the image lies on the grid; pixels outside of it are in no mask.
+        image: needed for its edges only.
+        cut: "half" of each map's range, or its "zero".
+        edges: radius, in tokens, of the filter that moves edges to the image's; 0 for none.
+    """
+    scores = scores if scores.is_floating_point() else scores.float()
+    scores = scores - scores.amin((1, 2), keepdim=True) if cut == "half" else scores
+    scores = (scores / scores.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)).float()
+    maps = above_cut(clean(scores), cut)
+    if edges:
+        return _along_edges(maps, geometry, image, edges, cut)
+    masks = np.empty((len(maps), *geometry.image_size_px), bool)
+    for strip, pixels in enlarge(maps, geometry):
+        masks[:, strip] = (pixels > 0).cpu().numpy()
+    return masks
+
+
+def clean(maps: Maps) -> Maps:
+    """Maps without lone tokens, noise and blur, as far as they have any; others stay as they are.
+
+    - A token further from the median than all of its eight neighbors, by more than blur can make
+      it, is brought back to the nearest of them, unless nothing else then stands above half and
+      above the noise: an object may be as small as a token.
+    - Wiener's filter in windows of three tokens; the noise is the median second difference both
+      ways, which is 0 where most of a map is flat.
+    - Unsharp masking where no two neighbors differ by as much as an edge makes them: blur makes a
+      small object both lower and wider than it is.
+    """
+    middle, noise = _median(maps), _median(_filtered(maps, _SECOND).abs()) / 0.6745
+
+    nearest = maps.clamp(-_highest_neighbor(-maps), _highest_neighbor(maps))
+    lone = (maps - middle).abs() > _LONE * (nearest - middle).abs()
+    tamed = torch.where(lone, nearest, maps)
+    top = F.one_hot(maps.flatten(1).argmax(1), maps[0].numel()).view_as(maps).float()
+    top = F.max_pool2d(top[:, None], 3, 1, 1)[:, 0] > 0
+    stands = tamed > torch.maximum(sum(_range(tamed)) / 2, middle + _STANDS * noise)
+    maps = torch.where(top & ~(stands & ~top).any(2, True).any(1, True), maps, tamed)
+
+    mean = _filtered(maps, _MEAN)
+    variance = (_filtered(maps.square(), _MEAN) - mean.square()).clamp_min(1e-12)
+    maps = mean + (1 - noise.square() / variance).clamp_min(0) * (maps - mean)
+
+    low, high = _range(maps)
+    steps = [maps.diff(dim=axis).abs().flatten(1) for axis in (1, 2)]
+    steepest = F.pad(torch.cat(steps, 1), (0, 1)).amax(1)[:, None, None] / (high - low)
+    amount = ((_SHARP - steepest.nan_to_num(1)) / (_SHARP - _BLURRED)).clamp(0, 1)
+    return (maps + amount * (maps - _filtered(maps, _BLUR))).maximum(low)
+
+
+def above_cut(maps: Maps, cut: Cut = "half") -> Maps:
+    """Maps shifted and scaled so that the cut is 0 and the highest 1, without low regions."""
+    low, high = _range(maps)
+    level = (low + high) / 2 if cut == "half" else torch.zeros_like(high)
+    maps = (maps - level) / (high - level).abs().clamp_min(1e-12)
+    maps = maps.masked_fill(high - low < _FLAT, -1)
+    return torch.stack([_without_low_regions(each) for each in maps])
+
+
+def enlarge(maps: Maps, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:
+    """Maps at the image's size, bicubic, strip by strip; 0 outside the box."""
+    x0, y0, x1, y1 = geometry.box
+    height, width = geometry.image_size_px
+    rows = _cubic(y0, y1, maps.shape[1], height).to(maps.device)
+    wide = maps @ _cubic(x0, x1, maps.shape[2], width).to(maps.device).T
+    step = max(1, _STRIP_PX // (width * len(maps)))
+    for top in range(0, height, step):
+        strip = slice(top, min(top + step, height))
+        yield strip, rows[strip] @ wide
+
+
+def _along_edges(
+    maps: Maps, geometry: Geometry, image: Image.Image, edges: float, cut: Cut
+) -> Masks:
+    """Filtered at no more than about a megapixel, which is then brought to the image's size.
+
+    The filter lowers small objects: half is taken again.
+    """
+    height, width = geometry.image_size_px
+    shrink = min(1.0, (_WORK_PX / (height * width)) ** 0.5)
+    size = max(1, round(height * shrink)), max(1, round(width * shrink))
+    y, x = size[0] / height, size[1] / width
+    x0, y0, x1, y1 = geometry.box
+    work = Geometry(size, geometry.grid, box=(x0 * x, y0 * y, x1 * x, y1 * y))
+    small = image.convert("RGB").resize(size[::-1], Image.Resampling.BOX)
+    radius_px = max(1, round(edges * float(np.mean(work.token_size_px))))
+    follow = GuidedFilter(np.asarray(small), radius_px, maps.device)
+    inside = work.to_pixels(np.ones(work.grid)) > 0
+    masks = np.empty((len(maps), height, width), bool)
+    for mask, each in zip(masks, maps, strict=True):
+        large = torch.cat([strip for _, strip in enlarge(each[None], work)], 1)
+        soft = follow(large)[0].cpu().numpy()
+        soft -= (soft[inside].min() + soft[inside].max()) / 2 if cut == "half" else 0
+        soft = Image.fromarray(np.where(inside, soft, -1))
+        mask[:] = np.asarray(soft.resize((width, height), Image.Resampling.BILINEAR)) > 0
+    return masks
+
+
+def _without_low_regions(above: Float[Tensor, "rows cols"]) -> Float[Tensor, "rows cols"]:
+    values = above.cpu().numpy()
+    kept = apply_hysteresis_threshold(values, 0, _PEAK)
+    low = torch.from_numpy((values > 0) & ~kept).to(above.device)
+    return above.masked_fill(low, -0.5)
+
+
+_SECOND = torch.outer(torch.tensor([1.0, -2, 1]), torch.tensor([1.0, -2, 1])) / 6
+_MEAN = torch.full((3, 3), 1 / 9)
+_BLUR = torch.outer(torch.tensor([1.0, 4, 6, 4, 1]), torch.tensor([1.0, 4, 6, 4, 1])) / 256
+
+
+def _filtered(maps: Maps, kernel: Tensor) -> Maps:
+    padded = F.pad(maps[:, None], (len(kernel) // 2,) * 4, mode="replicate")
+    return F.conv2d(padded, kernel.to(maps)[None, None])[:, 0]
+
+
+def _highest_neighbor(maps: Maps) -> Maps:
+    padded = F.pad(maps[:, None], (1,) * 4, value=-torch.inf)
+    around = F.unfold(padded, 3).unflatten(1, (9, 1))
+    around[:, 4] = -torch.inf
+    return around.amax(1).view_as(maps)
+
+
+def _median(maps: Maps) -> Tensor:
+    return maps.flatten(1).median(1).values[:, None, None]
+
+
+def _range(maps: Maps) -> tuple[Tensor, Tensor]:
+    return maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+
+
+def _cubic(low: float, high: float, tokens: int, pixels: int) -> Float[Tensor, "pixels tokens"]:
+    """Weights of tokens at pixels' centers, as in torch; the border is repeated."""
+    center = torch.arange(pixels, dtype=torch.float64)[:, None] + 0.5
+    position = ((center - low) * (tokens / (high - low)) - 0.5).clamp(-0.5, tokens - 0.5)
+    away = (position - torch.arange(-2, tokens + 2)).abs()
+    near = (_SLOPE + 2) * away**3 - (_SLOPE + 3) * away**2 + 1
+    far = _SLOPE * (away**3 - 5 * away**2 + 8 * away - 4)
+    weight = torch.where(away < 1, near, torch.where(away < 2, far, 0))
+    weight[:, 2] += weight[:, :2].sum(1)
+    weight[:, -3] += weight[:, -2:].sum(1)
+    return (weight[:, 2:-2] * ((low <= center) & (center < high))).float()
