@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import platform
 import signal
 import subprocess
@@ -20,53 +18,9 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from ground_probe.errors import InputError
+from ground_probe.io import canonical_json, digest, whole_file, writable_folder  # noqa: F401
 
 DISTRIBUTION = "ground-probe"
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with one spelling for one value, the text that digests are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any, length: int = 12) -> str:
-    """Hexadecimal SHA-256 of the canonical JSON of `value`, shortened to `length` digits.
-
-    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
-    True
-    """
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields a `.part` path, then flushes and renames it."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def writable_folder(path: Path | str) -> Path:
-    """Make a folder of results and return its absolute path.
-
-    Raises:
-        InputError: it cannot be made or written into.
-    """
-    folder = Path(path).expanduser().absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the output folder {folder}: {error.strerror}; choose another"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write into the output folder {folder}: choose another")
-    return folder
 
 
 @dataclass

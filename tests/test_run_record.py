@@ -1,23 +1,17 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 from importlib.metadata import version
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ground_probe import run_record
 from ground_probe.errors import InputError
-from ground_probe.run_record import RunRecord, digest, read_record, recording, whole_file
+from ground_probe.io import digest
+from ground_probe.run_record import RunRecord, read_record, recording
 
 SPEC = {"model": "tiny", "steps": [0, 9], "limit": 4}
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-)
 
 
 def test_a_record_says_what_when_with_what_and_how_it_ended(tmp_path):
@@ -76,48 +70,6 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"run.json is not a run record"):
         RunRecord.begin(path, SPEC)
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), whole_file(path) as part:
-        part.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-    with whole_file(path) as part:
-        part.write_text("new")
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    file = tmp_path / "file"
-    file.touch()
-    with pytest.raises(InputError, match=r"cannot make the output folder .*/file/out: Not a dir"):
-        run_record.writable_folder(file / "out")
-    with pytest.raises(InputError, match="cannot make the output folder"):
-        run_record.writable_folder(file)
-
-
-@given(st.dictionaries(st.text(), JSON, max_size=4))
-def test_the_digest_ignores_order_and_survives_a_file(spec):
-    shuffled = dict(reversed(spec.items()))
-    assert digest(shuffled) == digest(spec) == digest(json.loads(json.dumps(spec)))
-
-
-@given(JSON, JSON)
-def test_another_spec_has_another_digest(one, other):
-    same = run_record.canonical_json(one) == run_record.canonical_json(other)
-    assert (digest(one) == digest(other)) == same
-
-
-def test_a_spec_that_json_cannot_say_is_no_spec():
-    with pytest.raises(ValueError):
-        digest({"share": float("nan")})
-    with pytest.raises(TypeError):
-        digest({"out": os})
 
 
 def test_an_open_run_has_a_folder_of_its_own_unless_told(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
-from ground_probe.run_record import digest
+from ground_probe.io import digest
 
 _VARYING = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version"})
 _TOKENIZER = ("model_max_length", "padding_side", "truncation_side", "chat_template")

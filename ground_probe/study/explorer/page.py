@@ -49,11 +49,8 @@ class Explorer:
         path = writable_folder(Path(path).parent) / Path(path).name
         if path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder; give a file such as seen.html")
-        try:
-            with whole_file(path) as part:
-                part.write_text(self.html, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}; choose another") from error
+        with whole_file(path) as part:
+            part.write_text(self.html, encoding="utf-8")
         return path
 
     def _repr_html_(self) -> str:

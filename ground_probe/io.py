@@ -1,0 +1,112 @@
+"""Digests of values, and files that are whole whenever they are there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ground_probe.errors import InputError
+
+_ABANDONED_SECONDS = 3600
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling for one value, the text that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """Hexadecimal SHA-256 of the canonical JSON of `value`, shortened to `length` digits.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+@contextmanager
+def whole_file(path: Path | str) -> Iterator[Path]:
+    """Write a file whole or not at all: `with whole_file(path) as part: part.write_text(...)`.
+
+    What is written to `part`, a hidden name in the same folder, is flushed to the disk and then
+    renamed. However the process ends, `path` is the old file or the new one. A part that a killed
+    process left behind is removed when the same file is next written.
+
+    Args:
+        path: what to write; a link is replaced, not followed.
+
+    Raises:
+        InputError: it cannot be written; the old file is as it was.
+    """
+    path = _spellable(Path(path))
+    name = path.name[:40]  # the whole name may be as long as the file system allows
+    part = path.with_name(f".{name}.{secrets.token_hex(4)}.part")
+    try:
+        _remove_abandoned(path.parent, name)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write {path}: {reason}; choose another place") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def writable_folder(path: Path | str) -> Path:
+    """Make a folder of results and return its absolute path.
+
+    Raises:
+        InputError: it cannot be made or written into.
+    """
+    folder = _spellable(Path(path).expanduser().absolute())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the output folder {folder}: {error.strerror}; choose another"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write into the output folder {folder}: choose another")
+    return folder
+
+
+def _spellable(path: Path) -> Path:
+    """The path itself, if a file system can spell it."""
+    try:
+        if b"\0" not in os.fsencode(path):
+            return path
+    except UnicodeEncodeError:
+        pass
+    raise InputError(
+        f"cannot write {str(path)!r}: no file can have this name; choose another place"
+    )
+
+
+def _remove_abandoned(folder: Path, name: str) -> None:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(f".{name}.") and entry.name.endswith(".part"):
+                with suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                        os.unlink(entry.path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the renaming itself on the disk, where a system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
