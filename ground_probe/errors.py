@@ -19,7 +19,7 @@ class UnknownNameError(InputError):
 
 
 class MissingWeightsError(InputError):
-    """Model weights that are neither in the given folder nor in the local cache."""
+    """Model weights that are neither in the given folder nor in the local cache, or not whole."""
 
 
 class UnsupportedEditorError(GroundProbeError):

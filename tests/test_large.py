@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.server
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import diffusers
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 import ground_probe as gp
 from ground_probe import testing
 from ground_probe.capture.sites import blocks_of
 from ground_probe.cli import main
-from ground_probe.editors import loading
+from ground_probe.editors import hub, weights
 from ground_probe.errors import GroundProbeError, InputError, MissingWeightsError
 from ground_probe.evaluation import evaluate
 from ground_probe.evaluation.large import Load, drop_blocks, encode_ahead
@@ -93,7 +95,7 @@ def test_without_network_the_hub_is_tried_once(monkeypatch, capsys, tmp_path):
     options = ("--model", KONTEXT, "--out", str(tmp_path / "out"), "--download")
     line = said_by(capsys, "evaluate", *options)
     assert "the hub cannot be reached (Name or service not known); about 34 GB" in line
-    assert calls == [loading.PREFLIGHT_SECONDS] and calls[0] <= 5
+    assert calls == [hub.PREFLIGHT_SECONDS] and calls[0] <= 5
 
 
 @pytest.mark.parametrize(
@@ -107,33 +109,37 @@ def test_without_network_the_hub_is_tried_once(monkeypatch, capsys, tmp_path):
     ],
 )
 def test_options_that_cannot_be_are_named_before_anything_is_loaded(options, message, monkeypatch):
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(weights, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=message):
         gp.load_editor("no/such-model", **options)
 
 
-def test_options_reach_the_loader_of_diffusers(monkeypatch):
-    seen = {}
+def test_options_reach_the_loaders_of_both_libraries(monkeypatch):
+    import transformers
 
-    def from_pretrained(source, **options):
-        seen.update(options)
-        raise OSError("enough")
+    asked = {}
 
     class Config:
         def __init__(self, **options):
             vars(self).update(options)
 
-    monkeypatch.setattr(loading, "find_spec", lambda name: object())
-    monkeypatch.setattr(diffusers, "PipelineQuantizationConfig", Config)
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", from_pretrained)
-    with pytest.raises(OSError, match="enough"):
-        gp.load_editor("tiny", dtype="bfloat16", quantize="bnb4")
-    asked = vars(seen["quantization_config"])
-    assert asked["quant_backend"] == "bitsandbytes_4bit" and seen["torch_dtype"] == torch.bfloat16
-    assert asked["quant_kwargs"] == {"load_in_4bit": True}
-    assert set(asked["components_to_quantize"]) == {
-        "transformer", "text_encoder", "text_encoder_2"
-    }  # fmt: skip
+    def heard(load):
+        def from_pretrained(kind, path, *, quantization_config=None, **options):
+            asked[Path(path).name] = quantization_config, options
+            return load(kind, path, **options)
+
+        return classmethod(from_pretrained)
+
+    monkeypatch.setattr(weights, "find_spec", lambda name: object())
+    for library, base in ((diffusers, diffusers.ModelMixin), (transformers, PreTrainedModel)):
+        monkeypatch.setattr(library, "BitsAndBytesConfig", Config)
+        monkeypatch.setattr(base, "from_pretrained", heard(base.from_pretrained.__func__))
+    gp.load_editor("tiny", dtype="bfloat16", quantize="bnb4", device="cpu")
+    quantized = {"transformer", "text_encoder", "text_encoder_2"}
+    assert set(asked) == quantized | {"vae"} and asked["vae"][0] is None
+    assert all(vars(asked[name][0]) == {"load_in_4bit": True} for name in quantized)
+    assert asked["transformer"][1]["torch_dtype"] == torch.bfloat16
+    assert asked["text_encoder"][1]["dtype"] == torch.bfloat16
 
 
 def test_a_dtype_by_name():
@@ -197,12 +203,12 @@ def test_quantized_blocks_are_not_dropped():
 
 
 def test_short_names_stand_for_the_registry_s_weights():
-    assert loading.repository("flux.1-kontext-dev") == KONTEXT
-    assert loading.repository("tiny") == "tiny"
+    assert hub.repository("flux.1-kontext-dev") == KONTEXT
+    assert hub.repository("tiny") == "tiny"
 
 
 def test_the_command_line_offers_what_the_loader_takes():
     from ground_probe.cli import loading as options
     from ground_probe.editors.editor import DTYPES
 
-    assert options.DTYPES == DTYPES and tuple(loading.QUANTIZERS) == options.QUANTIZERS
+    assert options.DTYPES == DTYPES and tuple(weights.QUANTIZERS) == options.QUANTIZERS

@@ -87,7 +87,7 @@ def _notebooks() -> tuple[list[str], list[str]]:
 
 
 def _weights(model: str | None) -> tuple[list[str], list[str]]:
-    from ground_probe.editors.loading import absent
+    from ground_probe.editors.hub import absent
     from ground_probe.errors import MissingWeightsError
 
     if model is None:

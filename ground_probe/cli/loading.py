@@ -59,7 +59,7 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
         MissingWeightsError: they are not here, or the hub does not give them.
         InputError: the device is too small.
     """
-    from ground_probe.editors.loading import absent, fetch
+    from ground_probe.editors.hub import absent, fetch
 
     name = absent(arguments.model, arguments.download)
     if name is None:

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 
 from ground_probe.editors.families import Family, family_of
+from ground_probe.editors.hub import repository
 from ground_probe.editors.identity import identity
-from ground_probe.editors.loading import check_quantizer, load_pipeline, repository
+from ground_probe.editors.weights import check_quantizer, load_pipeline
 from ground_probe.errors import InputError, UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
 
@@ -154,7 +155,8 @@ def load_editor(
             smaller: see `ground_probe.evaluation.large`.
 
     Raises:
-        MissingWeightsError: no such folder, and nothing in the cache or on the hub.
+        MissingWeightsError: no such folder, nothing in the cache or on the hub, or files that are
+            damaged or do not hold every weight.
         UnsupportedEditorError: a pipeline that is no known editor.
         InputError: an option that does not exist, or whose package is missing.
     """

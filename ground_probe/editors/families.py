@@ -207,6 +207,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 REFUSED = {
+    "ModularPipeline": "a modular pipeline's blocks are put together anew for each call, so what "
+    "is called and with what cannot be known; load the same weights with DiffusionPipeline",
     "GlmImagePipeline": "its instruction is read by an autoregressive model and never enters the "
     "denoiser, so there is no attention from image tokens to it",
     "Flux2KleinKVPipeline": "its reference tokens are cached after the first step and its blocks "
@@ -237,21 +239,17 @@ REFUSED = {
 def family_of(pipeline: Any) -> Family:
     """The facts about a pipeline; for one that is not known, what can be assumed, with a warning.
 
+    A subclass has the facts of what it extends.
+
     Raises:
         UnsupportedEditorError: the pipeline cannot work.
     """
+    check_supported(type(pipeline))
+    known = {family.pipeline: family for family in FAMILIES}
+    for kind in type(pipeline).__mro__:
+        if kind.__name__ in known:
+            return known[kind.__name__]
     name = type(pipeline).__name__
-    if name in REFUSED:
-        raise UnsupportedEditorError(f"{name} cannot be captured: {REFUSED[name]}")
-    for family in FAMILIES:
-        if family.pipeline == name:
-            return family
-    parameters = inspect.signature(type(pipeline).__call__).parameters
-    if not {"image", "prompt"} <= set(parameters):
-        raise UnsupportedEditorError(
-            f"{name} takes no `image` and `prompt`, so it is no editor that follows an "
-            f"instruction; known are {', '.join(family.pipeline for family in FAMILIES)}"
-        )
     warnings.warn(
         f"{name} is not in the registry. Blocks, streams and the phrase's keys are found at run "
         "time; not known are how the image is brought to the model's size (no geometry), the "
@@ -259,6 +257,21 @@ def family_of(pipeline: Any) -> Family:
         stacklevel=2,
     )
     return Family(name=name, pipeline=name, sized=False)
+
+
+def check_supported(kind: type) -> None:
+    """Raise UnsupportedEditorError, with the reason, for a class of pipelines that cannot work."""
+    known = {family.pipeline for family in FAMILIES}
+    for base in (base.__name__ for base in kind.__mro__):
+        if base in known:
+            return
+        if base in REFUSED:
+            raise UnsupportedEditorError(f"{kind.__name__} cannot be captured: {REFUSED[base]}")
+    if not {"image", "prompt"} <= set(inspect.signature(kind.__call__).parameters):
+        raise UnsupportedEditorError(
+            f"{kind.__name__} takes no `image` and `prompt`, so it is no editor that follows an "
+            f"instruction; known are {', '.join(family.pipeline for family in FAMILIES)}"
+        )
 
 
 _SOURCES = (

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ground_probe.editors import FAMILIES, Editor, Family
-from ground_probe.editors.loading import TINY, repository
+from ground_probe.editors.hub import repository
+from ground_probe.editors.weights import TINY
 from ground_probe.errors import InputError
 from ground_probe.study.plan.facts import FACTS
 

@@ -13,7 +13,7 @@ from torch import nn
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets import GENERATED, check_names, load_split, refcoco
 from ground_probe.datasets.scenes.draw import SIZE_PX
-from ground_probe.editors.loading import QUANTIZERS
+from ground_probe.editors.weights import QUANTIZERS
 from ground_probe.errors import InputError, unknown
 from ground_probe.segmentation.recipe import default_recipe
 from ground_probe.segmentation.segment import needed

@@ -1,28 +1,15 @@
-"""Where weights come from: a folder, the hub's local cache, and the hub itself only when asked."""
+"""The hub's models: their names, what is in the local cache, and a download only when asked."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import warnings
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from ground_probe.editors.families import FAMILIES, Family
-from ground_probe.errors import InputError, MissingWeightsError, unknown
+from ground_probe.errors import MissingWeightsError
 
-TINY = Path(__file__).parent / "tiny" / "weights"
 PREFLIGHT_SECONDS = 5
-# By name: the package, diffusers' name of the backend, and about how many bytes a weight takes.
-QUANTIZERS = {
-    "bnb4": ("bitsandbytes", "bitsandbytes_4bit", 0.57),
-    "bnb8": ("bitsandbytes", "bitsandbytes_8bit", 1.0),
-    "torchao8": ("torchao", "torchao", 1.0),
-}
 
 
 def repository(model: str) -> str:
@@ -35,58 +22,6 @@ def repository(model: str) -> str:
         if model.lower() == family.weights.split("/")[-1].lower() and not Path(model).is_dir():
             return family.weights
     return model
-
-
-def load_pipeline(
-    model: str, dtype: torch.dtype, quantize: str | None = None, download: bool = False
-) -> tuple[Any, str]:
-    """Load a pipeline; return it with the hub's commit, if it is from there.
-
-    Args:
-        model: see `load_editor`.
-        dtype: of the weights.
-        quantize: a name of `QUANTIZERS`.
-        download: whether the hub may be asked for what is not here.
-
-    Raises:
-        MissingWeightsError: the weights are not here, or cannot be had.
-        InputError: the quantizer is unknown or not installed.
-    """
-    options = {"torch_dtype": dtype}
-    folder = TINY if model == "tiny" else Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise MissingWeightsError(
-                f"{folder} has no model_index.json: give a folder that `save_pretrained` left"
-            )
-        options |= _quantization(quantize, folder)
-        return _from_pretrained(str(folder), **options), ""
-    if model == "tiny":
-        raise MissingWeightsError(
-            f"the embedded editor's weights are not in {folder}: reinstall ground-probe"
-        )
-    name = repository(model)
-    if absent(model, download):
-        fetch(name)
-    try:
-        return _cached(name, quantize, options)
-    except MissingWeightsError:
-        if not download:
-            raise
-    fetch(name)
-    return _cached(name, quantize, options)
-
-
-def _cached(name: str, quantize: str | None, options: dict[str, Any]) -> tuple[Any, str]:
-    index = cached_index(name)
-    options = options | _quantization(quantize, index.parent)
-    try:
-        return _from_pretrained(name, local_files_only=True, **options), index.parent.name
-    except (OSError, ValueError) as error:
-        raise MissingWeightsError(
-            f"{name} is not whole in the local cache ({str(error).splitlines()[0]}); "
-            f"{how_to_get(name)}"
-        ) from error
 
 
 def absent(model: str, download: bool = False) -> str | None:
@@ -197,44 +132,3 @@ def preflight(name: str) -> None:
             f"{name} is not in the local cache and the hub cannot be reached ({reason}); "
             f"{how_to_get(name)}"
         ) from error
-
-
-def check_quantizer(quantize: str | None) -> None:
-    """Raise InputError unless the quantizer is known and its package installed."""
-    if quantize is None:
-        return
-    if quantize not in QUANTIZERS:
-        raise unknown("quantizer", quantize, QUANTIZERS)
-    package, *_ = QUANTIZERS[quantize]
-    if find_spec(package) is None:
-        raise InputError(f"quantize={quantize!r} needs {package}: pip install {package}")
-
-
-def _quantization(quantize: str | None, folder: Path) -> dict[str, Any]:
-    """The loader's argument: the denoiser and the text encoders are quantized."""
-    check_quantizer(quantize)
-    if quantize is None:
-        return {}
-    from diffusers import PipelineQuantizationConfig
-
-    _, backend, _ = QUANTIZERS[quantize]
-    if backend == "torchao":
-        from torchao.quantization import Int8WeightOnlyConfig
-
-        kwargs = {"quant_type": Int8WeightOnlyConfig()}
-    else:
-        kwargs = {f"load_in_{backend[-4]}bit": True}
-    index = json.loads((folder / "model_index.json").read_text())
-    large = [part for part in index if part.startswith(("transformer", "unet", "text_encoder"))]
-    config = PipelineQuantizationConfig(
-        quant_backend=backend, quant_kwargs=kwargs, components_to_quantize=large
-    )
-    return {"quantization_config": config}
-
-
-def _from_pretrained(source: str, **options: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm's too, of widgets that a notebook does not have
-        from diffusers import DiffusionPipeline
-
-        return DiffusionPipeline.from_pretrained(source, **options)

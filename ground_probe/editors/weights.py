@@ -1,0 +1,252 @@
+"""Load a pipeline from its folder: every weight from its file, and nothing that is not one's own.
+
+A part is loaded by itself, for only so does its library say which weights it did not find and
+which it did not use; diffusers' loader of pipelines keeps that to the log.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ground_probe.editors.families import check_supported
+from ground_probe.editors.hub import absent, cached_index, fetch, how_to_get, repository
+from ground_probe.errors import InputError, MissingWeightsError, UnsupportedEditorError, unknown
+
+TINY = Path(__file__).parent / "tiny" / "weights"
+# By name: the package, the configuration's class in either library, about the bytes of a weight.
+QUANTIZERS = {
+    "bnb4": ("bitsandbytes", "BitsAndBytesConfig", 0.57),
+    "bnb8": ("bitsandbytes", "BitsAndBytesConfig", 1.0),
+    "torchao8": ("torchao", "TorchAoConfig", 1.0),
+}
+_QUANTIZED = ("transformer", "unet", "text_encoder")
+
+
+def load_pipeline(
+    model: str, dtype: torch.dtype, quantize: str | None = None, download: bool = False
+) -> tuple[Any, str]:
+    """Load a pipeline; return it with the hub's commit, if it is from there.
+
+    Args:
+        model: see `load_editor`.
+        dtype: of the weights.
+        quantize: a name of `QUANTIZERS`.
+        download: whether the hub may be asked for what is not here.
+
+    Raises:
+        MissingWeightsError: the weights are not here, cannot be had, or are not whole.
+        UnsupportedEditorError: the folder holds another pipeline than an editor.
+        InputError: the quantizer is unknown or not installed.
+    """
+    folder = TINY if model == "tiny" else Path(model).expanduser()
+    if model == "tiny" or folder.is_dir():
+        return load_folder(folder, dtype, quantize), ""
+    name = repository(model)
+    if absent(model, download):
+        fetch(name)
+    try:
+        return _cached(name, dtype, quantize)
+    except MissingWeightsError:
+        if not download:
+            raise
+    fetch(name)
+    return _cached(name, dtype, quantize)
+
+
+def _cached(name: str, dtype: torch.dtype, quantize: str | None) -> tuple[Any, str]:
+    folder = cached_index(name).parent
+    try:
+        return load_folder(folder, dtype, quantize), folder.name
+    except MissingWeightsError as error:
+        raise MissingWeightsError(
+            f"{name} is not whole in the local cache ({error}); {how_to_get(name)}"
+        ) from error
+
+
+def load_folder(folder: Path, dtype: torch.dtype, quantize: str | None = None) -> Any:
+    """Load what `save_pretrained` left in a folder, on the CPU.
+
+    Raises:
+        MissingWeightsError: a file is missing or damaged, or weights and configuration differ.
+        UnsupportedEditorError: a pipeline that is no editor, or parts of a foreign library.
+        InputError: a package that the pipeline needs is missing.
+    """
+    import diffusers
+
+    kind, parts = _index(folder)
+    check_supported(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm's too, of widgets that a notebook does not have
+        models = {
+            name: _model(folder, name, part, dtype, quantize)
+            for name, part in parts.items()
+            if issubclass(part, _bases())
+        }
+        try:
+            return diffusers.DiffusionPipeline.from_pretrained(
+                str(folder), torch_dtype=dtype, local_files_only=True, **models
+            )
+        except Exception as error:
+            raise _told(folder, error) from error
+
+
+def _index(folder: Path) -> tuple[type, dict[str, type]]:
+    """The class of a folder's pipeline, and those of its parts."""
+    import diffusers
+
+    path = folder / "model_index.json"
+    if (folder / "modular_model_index.json").is_file() and not path.is_file():
+        raise UnsupportedEditorError(
+            f"{folder} holds a modular pipeline, whose blocks are put together anew for each call, "
+            "so what is called and with what cannot be known: save it as a DiffusionPipeline"
+        )
+    if not path.is_file():
+        what = "no model_index.json" if folder.is_dir() else "no files: it does not exist"
+        raise MissingWeightsError(f"{folder} has {what}: give a folder that `save_pretrained` left")
+    try:
+        index = json.loads(path.read_bytes())
+        name = index["_class_name"]
+        parts = {
+            part: tuple(value)
+            for part, value in index.items()
+            if isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+        }
+    except Exception as error:
+        raise _told(path, error) from error
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
+        raise UnsupportedEditorError(
+            f"{path} names the pipeline {name!r}, which diffusers {diffusers.__version__} does not "
+            "have: code that comes with weights is not run"
+        )
+    return kind, {part: _class_of(path, part, *value) for part, value in parts.items()}
+
+
+def _class_of(path: Path, part: str, library: Any = None, name: Any = None, *more: Any) -> type:
+    """The class of a part, looked up in diffusers and transformers alone."""
+    import diffusers
+
+    if library in ("diffusers", "transformers"):
+        module = importlib.import_module(library)
+    else:  # a pipeline's own parts, as "stable_diffusion"
+        known = isinstance(library, str) and library.isidentifier() and library[0] != "_"
+        module = getattr(diffusers.pipelines, library, None) if known else None
+    kind = getattr(module, name, None) if isinstance(name, str) and not more else None
+    if not isinstance(kind, type):
+        raise UnsupportedEditorError(
+            f"{path} takes {part} from {library!r} ({name!r}): only parts of diffusers and "
+            "transformers, as installed here, are loaded"
+        )
+    return kind
+
+
+def _bases() -> tuple[type, ...]:
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
+
+    return ModelMixin, PreTrainedModel
+
+
+def _model(
+    folder: Path, name: str, kind: type, dtype: torch.dtype, quantize: str | None
+) -> torch.nn.Module:
+    """A part with weights; every one of them from its file."""
+    path, dtype_name = folder / name, "dtype"
+    if issubclass(kind, _bases()[0]):
+        dtype_name = "torch_dtype"
+    options = {dtype_name: dtype} | _quantization(quantize, name, kind)
+    try:
+        model, info = kind.from_pretrained(
+            str(path), local_files_only=True, output_loading_info=True, **options
+        )
+    except Exception as error:
+        raise _told(path, error) from error
+    unfilled = {key for key, weight in model.named_parameters() if weight.is_meta}
+    missing = sorted({*info["missing_keys"], *unfilled})
+    unused = [] if hasattr(model, "hf_quantizer") else sorted(info["unexpected_keys"])
+    if missing or unused:
+        said = [
+            f"{len(keys)} weights {what}, as {keys[0]!r}"
+            for keys, what in ((missing, "are not in its files"), (unused, "have no place in it"))
+            if keys
+        ]
+        raise MissingWeightsError(
+            f"{path} does not hold the weights of its {kind.__name__}: {' and '.join(said)}; "
+            "download or save it again"
+        )
+    return model
+
+
+def check_quantizer(quantize: str | None) -> None:
+    """Raise InputError unless the quantizer is known and its package installed."""
+    if quantize is None:
+        return
+    if quantize not in QUANTIZERS:
+        raise unknown("quantizer", quantize, QUANTIZERS)
+    package, *_ = QUANTIZERS[quantize]
+    if find_spec(package) is None:
+        raise InputError(f"quantize={quantize!r} needs {package}: pip install {package}")
+
+
+def _quantization(quantize: str | None, part: str, kind: type) -> dict[str, Any]:
+    """The loader's argument: the denoiser and the text encoders are quantized."""
+    check_quantizer(quantize)
+    if quantize is None or not part.startswith(_QUANTIZED):
+        return {}
+    _, config, _ = QUANTIZERS[quantize]
+    if config == "TorchAoConfig":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        options: Mapping[str, Any] = {"quant_type": Int8WeightOnlyConfig()}
+    else:
+        options = {f"load_in_{quantize[-1]}bit": True}
+    library = importlib.import_module(kind.__module__.partition(".")[0])
+    return {"quantization_config": getattr(library, config)(**options)}
+
+
+def _told(path: Path, error: Exception) -> Exception:
+    """What is wrong with a file or a folder that could not be loaded, as one sentence."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return error
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, ImportError):
+        return InputError(f"{path} needs a package that is not here or does not work: {said}")
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    damaged = [(file, what) for file in files if file.is_file() and (what := _damage(file))]
+    if damaged:
+        file, what = damaged[0]
+        return MissingWeightsError(f"{file} {what}: download or save it again")
+    return MissingWeightsError(
+        f"{path} cannot be loaded ({type(error).__name__}: {said}): download or save it again"
+    )
+
+
+def _damage(file: Path) -> str:
+    """What a file is instead of what its name says; nothing if it is that."""
+    with file.open("rb") as opened:
+        head = opened.read(256).lstrip()
+    if not head:
+        return "is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself (`git lfs pull` gets it)"
+    if head.startswith(b"<"):
+        return "is a web page"
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_bytes())
+        elif file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, framework="pt"):
+                pass
+    except Exception as error:
+        return f"is cut short or damaged ({' '.join(str(error).split())[:200]})"
+    return ""
