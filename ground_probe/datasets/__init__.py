@@ -11,7 +11,7 @@ from ground_probe.errors import GroundProbeError, InputError, unknown
 
 __all__ = ["DATASETS", "DataCheck", "RefExample", "Split", "check_data", "load_split"]
 
-GENERATED = ("scenes", "scenes+", "scenesg")
+GENERATED = ("scenes", "scenes+", "scenesg", "cartoons", "cartoons+", "cartoonsg")
 DATASETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GENERATED, ("train", "val", "test")),
     **{name: tuple(each.splits) for name, each in refcoco.COLLECTIONS.items()},
@@ -57,11 +57,12 @@ def load_split(
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} keeps nothing: give at least 1")
     if dataset in GENERATED:
-        from ground_probe.datasets import scenes
+        from ground_probe.datasets import cartoons, scenes
 
         if root is not None:
             raise InputError(f"{dataset} is generated and has no data folder: leave out {root}")
-        return scenes.load(dataset, split, limit, seed)
+        world = cartoons if dataset in cartoons.STYLES else scenes
+        return world.load(dataset, split, limit, seed)
     refs = _read(dataset, split, root, download)
     if refs is None:
         raise InputError(f"{_absence(dataset, split, root)}; {how_to_get(dataset, split)}")

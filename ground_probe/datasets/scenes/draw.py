@@ -103,13 +103,13 @@ class Scene:
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """Draw the scene, anti-aliased, in sRGB."""
-        basis, light = _cosines(self.size_px), _light(self.size_px)
+        basis = _cosines(self.size_px)
         canvas = np.moveaxis(basis @ self.background @ basis.T, 0, -1)
         for thing in self.objects:
             window, share = thing.coverage(self.size_px)
             share = share[..., None]
             canvas[window] += share * (np.asarray(COLORS[thing.color], float) - canvas[window])
-        return np.clip(canvas * light + 0.5, 0, 255).astype(np.uint8)
+        return np.clip(canvas * light(self.size_px) + 0.5, 0, 255).astype(np.uint8)
 
     def mask(self, index: int) -> Bool[np.ndarray, "height width"]:
         """The pixels that are at least half covered by one object."""
@@ -126,7 +126,8 @@ def _cosines(size_px: int) -> Float[np.ndarray, "size order"]:
 
 
 @cache
-def _light(size_px: int) -> Float[np.ndarray, "size size 3"]:
+def light(size_px: int) -> Float[np.ndarray, "size size 3"]:
+    """The light over every scene, which colors are multiplied by."""
     share = (np.arange(size_px) + 0.5) / size_px
     brightness = 1.15 - 0.35 * share[:, None, None]
     cool, warm = np.array([0.90, 1.0, 1.14]), np.array([1.06, 1.0, 0.80])
