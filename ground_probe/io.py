@@ -1,4 +1,4 @@
-"""Digests of values, and files that are whole whenever they are there."""
+"""Digests of values; files read within bounds, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,6 +64,30 @@ def whole_file(path: Path | str) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def read_file(path: Path | str, max_bytes: int) -> bytes:
+    """The contents of a regular file; a FIFO, a device and a folder are refused unopened.
+
+    Raises:
+        InputError: there is no such file, it is not regular or larger than that, or cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} is no regular file: {_kind(status.st_mode)}")
+        if status.st_size > max_bytes:
+            raise InputError(f"{path} is of {status.st_size:,} bytes, at most {max_bytes:,}")
+        with open(path, "rb") as file:
+            return file.read(max_bytes)
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"no such file: {str(path)!r}, a name that none can have") from error
+
+
 def writable_folder(path: Path | str) -> Path:
     """Make a folder of results and return its absolute path.
 
@@ -79,6 +104,11 @@ def writable_folder(path: Path | str) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write into the output folder {folder}: choose another")
     return folder
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket"}
+    return next((kind for is_kind, kind in kinds.items() if is_kind(mode)), "a device")
 
 
 def _spellable(path: Path) -> Path:

@@ -44,7 +44,6 @@ GROUND_PROBE = (
     "-c",
     "import sys; from ground_probe import cli; sys.exit(cli.main())",
 )
-FULL = Path("/dev/full")
 
 
 @pytest.fixture(scope="module")
@@ -210,12 +209,20 @@ def test_results_cannot_be_written(command, photo, capsys):
     assert re.search("cannot make the output folder .* choose another|there is no folder", line)
 
 
-@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
-def test_the_disk_is_full(photo, tmp_path, capsys):
-    target = tmp_path / "mask.png"
-    target.symlink_to(FULL)
-    assert cli.main(["segment", photo, "circle", "-o", str(target)]) == 2
-    assert f"cannot write {target}: No space left on device" in capsys.readouterr().err
+def test_the_disk_is_full(photo, tmp_path):
+    with Image.open(photo) as image:
+        before = image.copy()
+    limited = (
+        "import resource, sys; from ground_probe import cli; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); sys.exit(cli.main())"
+    )
+    command = sys.executable, "-c", limited, "segment", photo, "circle", "-o", photo
+    result = ran(tmp_path, *command)
+    assert result.returncode == 2
+    said = f"ground-probe: cannot write {photo}: File too large; choose another place"
+    assert result.stderr.splitlines()[-1] == said
+    with Image.open(photo) as image:
+        assert image.tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize("name", ["diffusers", "torch", "transformers"])

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ground_probe.datasets import check_data, hub, load_split, refcoco
-from ground_probe.datasets.images import FileImage, decode, to_rgb
 from ground_probe.datasets.masks import to_mask
+from ground_probe.datasets.sources import FileImage, decode
 from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.evaluation import evaluate
 
@@ -277,7 +277,7 @@ def test_bad_photos_are_errors_of_their_sentences_only(refs, instances, tmp_path
     rows = result.rows
     failed = rows[rows["status"] == "error"].groupby("image_id")["error"].first()
     assert set(failed.index) == {missing, cut, small}
-    assert "No such file" in failed[missing]
+    assert "no such file" in failed[missing]
     assert "no sound image" in failed[cut]
     assert "not the photo that was annotated" in failed[small]
     assert result.counts.ok == sum(i not in failed.index for i in split.image_ids)
@@ -359,18 +359,6 @@ def test_names_and_absent_data_say_what_to_do(tmp_path, monkeypatch):
     check = check_data("refcoco_unc", "testB")
     assert not check.ok and check.fix.startswith("about 0.1 GB")
     assert check_data("scenes", "val").ok
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "CMYK", "RGBA", "I;16"])
-def test_every_mode_becomes_rgb(mode, tmp_path):
-    image = Image.new("RGB", (4, 3), (200, 200, 200)).convert(mode if mode != "I;16" else "I")
-    assert to_rgb(image).mode == "RGB" and to_rgb(image).size == (4, 3)
-
-
-def test_transparency_lies_over_white():
-    image = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
-    image.putpixel((1, 0), (255, 0, 0, 255))
-    np.testing.assert_array_equal(to_rgb(image), [[[255, 255, 255], [255, 0, 0]]])
 
 
 def test_orientation_in_exif_is_left_alone(tmp_path):

@@ -41,9 +41,9 @@ def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
         MissingWeightsError: the editor's weights are not here.
     """
     import ground_probe as gp
-    from ground_probe.photos import read_photo
+    from ground_probe.images import read_image
 
-    image = read_photo(arguments.image)
+    image = read_image(arguments.image)
     if not arguments.expression.strip():
         raise InputError('the expression is empty: say what refers, such as "left man"')
     _warn_of_photos(arguments.model, image.size)

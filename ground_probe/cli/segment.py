@@ -24,14 +24,14 @@ def run(arguments: argparse.Namespace) -> Answer:
     from PIL import Image
 
     import ground_probe as gp
-    from ground_probe import photos
+    from ground_probe import images
 
-    targets = [photos.check_target(path) for path in (arguments.out, arguments.overlay) if path]
+    targets = [images.check_target(path) for path in (arguments.out, arguments.overlay) if path]
     editor, photo = options.editor_and_image(arguments)
     mask = gp.segment(editor, photo, arguments.expression, seed=arguments.seed).mask
-    photos.save_image(Image.fromarray(mask.astype("uint8") * 255), targets[0])
+    images.write_image(Image.fromarray(mask.astype("uint8") * 255), targets[0])
     if arguments.overlay:
-        photos.save_image(photos.overlay(photo, mask), targets[1])
+        images.write_image(images.overlay(photo, mask), targets[1])
     files = [str(target) for target in targets]
     share = float(mask.mean())
     return Answer(f"{' '.join(files)}: {share:.1%} of the image", {"files": files, "share": share})

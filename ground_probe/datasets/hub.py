@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ground_probe.datasets.images import ParquetImage
 from ground_probe.datasets.refcoco import COLLECTIONS, Ref, Sentence
+from ground_probe.datasets.sources import ParquetImage
 from ground_probe.errors import InputError
 
 REPO = "jxu124/refcoco-benchmark"

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from ground_probe.datasets.example import RefExample, Split
-from ground_probe.datasets.images import ImageSource, decode
 from ground_probe.datasets.masks import Overlap, to_mask
+from ground_probe.datasets.sources import ImageSource, decode
 from ground_probe.errors import InputError, unknown
 
 Text = Literal["sent", "raw"]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ground_probe.datasets.images import FileImage
 from ground_probe.datasets.refcoco import COLLECTIONS, Ref, Sentence
+from ground_probe.datasets.sources import FileImage
 from ground_probe.errors import InputError
 
 IMAGE_FOLDERS = ("train2014", "images/train2014", "images/mscoco/images/train2014", "images")

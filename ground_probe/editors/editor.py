@@ -17,6 +17,7 @@ from ground_probe.editors.identity import identity
 from ground_probe.editors.weights import check_quantizer, load_pipeline
 from ground_probe.errors import InputError, UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
+from ground_probe.images import to_rgb
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -78,7 +79,7 @@ class Editor:
         Raises:
             InputError: no image, or an empty instruction.
         """
-        image = _rgb(image)
+        image = to_rgb(image)
         if not isinstance(instruction, str) or not instruction.strip():
             raise InputError(f"instruction {instruction!r} is empty: say what to change")
         family, given = self.family, {}
@@ -201,9 +202,3 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 def _accelerator() -> str:
     found = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if found is None else found.type
-
-
-def _rgb(image: Any) -> Image.Image:
-    if not isinstance(image, Image.Image):
-        raise InputError(f"image is a {type(image).__name__}: give a PIL image")
-    return image if image.mode == "RGB" else image.convert("RGB")

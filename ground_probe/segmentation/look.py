@@ -15,6 +15,7 @@ from ground_probe.capture import Told, Trace, trace, trace_batch
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, encoded_once, fill
 from ground_probe.geometry import Geometry
+from ground_probe.images import to_rgb
 from ground_probe.segmentation.prior import affinity_stream, attention_blocks
 from ground_probe.segmentation.recipe import Recipe, in_depth
 
@@ -139,7 +140,7 @@ def look_each(
             if each not in seen:
                 given = {**chosen, "seed": each.seed, **more}
                 seen[each] = trace(editor, image, each.instruction, each.phrase, **given)
-    picture = image.convert("RGB")
+    picture = to_rgb(image)
     return [
         Look(tuple(map(seen.get, a)), tuple(map(seen.get, b)), every, words, picture)
         for a, b, words in zip(own, nulls, expressions, strict=True)

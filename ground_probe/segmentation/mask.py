@@ -27,6 +27,7 @@ from torch import Tensor
 from ground_probe import metrics
 from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
+from ground_probe.images import to_rgb
 from ground_probe.segmentation.edges import GuidedFilter
 from ground_probe.segmentation.recipe import Recipe
 
@@ -181,7 +182,7 @@ def _along_edges(
     y, x = size[0] / height, size[1] / width
     x0, y0, x1, y1 = geometry.box
     work = Geometry(size, geometry.grid, box=(x0 * x, y0 * y, x1 * x, y1 * y))
-    small = image.convert("RGB").resize(size[::-1], Image.Resampling.BOX)
+    small = to_rgb(image).resize(size[::-1], Image.Resampling.BOX)
     radius_px = max(1, round(edges * float(np.mean(work.token_size_px))))
     follow = GuidedFilter(np.asarray(small), radius_px, maps.device)
     inside = work.to_pixels(np.ones(work.grid)) > 0

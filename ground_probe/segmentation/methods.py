@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ground_probe.capture import Trace
 from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.editors import Editor, fill
+from ground_probe.images import to_rgb
 from ground_probe.segmentation.look import Look, Mask, look, needed
 from ground_probe.segmentation.mask import to_mask
 from ground_probe.segmentation.prior import unit
@@ -85,7 +86,7 @@ def edit_difference(
     """Where the finished edit differs from the image: the mean absolute difference, thresholded."""
     recipe = recipe or default_recipe(editor)
     instruction, _ = fill(recipe.template, expression)
-    image = image.convert("RGB")
+    image = to_rgb(image)
     edited = editor.edit(image, instruction, seed, steps)
     change = np.abs(np.asarray(edited, float) - np.asarray(image, float)).mean(-1)
     return to_mask(change, image)
@@ -93,7 +94,7 @@ def edit_difference(
 
 def largest_region(image: Image.Image) -> Mask:
     """The largest connected region unlike the image's median color: a guess without language."""
-    colors = rgb2lab(np.asarray(image.convert("RGB")))
+    colors = rgb2lab(np.asarray(to_rgb(image)))
     distance = np.linalg.norm(colors - np.median(colors, axis=(0, 1)), axis=-1)
     regions = label(distance > threshold_otsu(distance))
     sizes = np.bincount(regions.ravel())[1:]

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from ground_probe import metrics
+from ground_probe.images import to_rgb
 from ground_probe.segmentation.look import Mask
 from ground_probe.segmentation.segment import Segmentation
 
@@ -34,7 +35,7 @@ def snap(result: Segmentation, image: Image.Image, model: Any, processor: Any) -
     if not len(ys):
         return result.mask
     box = [float(edge) for edge in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)]
-    inputs = processor(image.convert("RGB"), input_boxes=[[box]], return_tensors="pt")
+    inputs = processor(to_rgb(image), input_boxes=[[box]], return_tensors="pt")
     with torch.no_grad():
         proposed = model(**inputs.to(model.device), multimask_output=True).pred_masks
     sizes = inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
+from ground_probe.images import to_rgb
 from ground_probe.run_record import whole_file, writable_folder
 from ground_probe.study import figures
 from ground_probe.study.explorer.gather import View, gather
@@ -214,7 +215,7 @@ def _still(view: View, about: str) -> Image.Image:
     )
     buffer = BytesIO()
     figure.savefig(buffer, dpi=150)
-    return Image.open(buffer).convert("RGB")
+    return to_rgb(Image.open(buffer))
 
 
 def _uri(image: Image.Image, quality: int) -> str:

@@ -1,0 +1,110 @@
+"""Where photos of a data set lie, and their pixels as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ground_probe import images
+from ground_probe.errors import InputError
+from ground_probe.io import read_file
+
+_MAX_ROW_GROUP_BYTES = 2**31
+
+
+class ImageSource(Hashable, Protocol):
+    """Where a photo lies; hashable, so that its sentences decode it once."""
+
+    @property
+    def path(self) -> str:
+        """The file that holds it."""
+
+    def read(self) -> bytes:
+        """The encoded photo."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileImage:
+    """A photo in a file of its own."""
+
+    path: str
+
+    def read(self) -> bytes:
+        """The encoded photo."""
+        return read_file(self.path, images.MAX_BYTES)
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetImage:
+    """A photo in the column `image.bytes` of a Parquet file."""
+
+    path: str
+    row_group: int
+    row: int
+
+    def read(self) -> bytes:
+        """The encoded photo."""
+        try:
+            encoded = _row_group(self.path, self.row_group)[self.row]["bytes"].as_py()
+        except (OSError, pa.ArrowException, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"the image of {self} cannot be read: {error}") from error
+        if encoded is None:
+            raise InputError(f"{self} holds no image")
+        return encoded
+
+    def __str__(self) -> str:
+        return f"{self.path}, row {self.row} of group {self.row_group}"
+
+
+@lru_cache(maxsize=1)
+def _row_group(path: str, number: int) -> pa.ChunkedArray:
+    with pq.ParquetFile(path) as file:
+        check_room(file.metadata, number, "image", images.MAX_BYTES)
+        return file.read_row_group(number, columns=["image"])["image"]
+
+
+def check_room(metadata: pq.FileMetaData, number: int, column: str, row_bytes: int) -> None:
+    """Refuse a row group before it is unpacked if a column of it would be too large.
+
+    Args:
+        metadata: of the Parquet file.
+        number: of the row group.
+        column: a column with all that is nested in it.
+        row_bytes: how large the column may be in one row.
+
+    Raises:
+        InputError: it is larger than all its rows together may be, or than 2 GiB.
+    """
+    group = metadata.row_group(number)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    parts = [part for part in columns if part.path_in_schema.split(".")[0] == column]
+    size = sum(part.total_uncompressed_size for part in parts)
+    most = min(row_bytes * group.num_rows, _MAX_ROW_GROUP_BYTES)
+    if size > most:
+        raise InputError(
+            f"row group {number} has {size:,} bytes of {column!r} in {group.num_rows:,} rows, at "
+            f"most {most:,}: not data of this kind"
+        )
+
+
+@lru_cache(maxsize=1)
+def decode(source: ImageSource) -> Image.Image:
+    """The stored pixels in RGB.
+
+    An orientation in the EXIF data is *not* applied. COCO's masks, widths and heights are those of
+    the stored pixels, and pycocotools and the REFER loaders read them so; turning the photo would
+    take it away from its mask.
+
+    Raises:
+        InputError: the photo is missing, cut off or no image.
+    """
+    return images.decode(source.read(), f"image {source}", upright=False)

@@ -1,0 +1,163 @@
+"""Any image to the RGB that an editor reads; masks and overlays back to files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image, ImageOps
+from scipy.ndimage import binary_erosion
+
+from ground_probe.errors import InputError
+from ground_probe.io import read_file, whole_file
+
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 178_956_970
+"""Of an image that is decoded: what Pillow takes for an attack beyond that."""
+MAX_BYTES = 2**28
+"""Of an encoded image."""
+
+_ORIENTATION = 0x0112
+
+
+def to_rgb(image: Any) -> Image.Image:
+    """Any image as RGB, without metadata: the only conversion in the package.
+
+    What is transparent lies on white, grey of 16 bits is scaled to 8, CMYK and palettes are
+    converted. Pixels stay where they are: an orientation in the EXIF data is not applied, for the
+    masks that come back are of this image's size; `read_image` applies it.
+
+    Raises:
+        InputError: no PIL image, or one whose values have no agreed range (32-bit floats).
+
+    >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    >>> to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    if not isinstance(image, Image.Image):
+        raise InputError(f"the image is a {type(image).__name__}: give a PIL image")
+    if image.mode == "RGB" and not image.info:
+        return image
+    turned = image.getexif().get(_ORIENTATION, 1)
+    if turned != 1:
+        warnings.warn(
+            f"the image's EXIF orientation {turned} is not applied: its pixels are used as they "
+            "are stored; ground_probe.images.read_image(path) turns a photo upright",
+            stacklevel=2,
+        )
+    return _pixels(image)
+
+
+def read_image(path: Path | str) -> Image.Image:
+    """Read a photo upright, as RGB: `to_rgb` after its EXIF orientation was applied.
+
+    Raises:
+        InputError: no regular file, too large, or no image that Pillow can read.
+    """
+    return decode(read_file(path, MAX_BYTES), str(path))
+
+
+def decode(encoded: bytes, name: str, upright: bool = True) -> Image.Image:
+    """The RGB image in the bytes of a PNG, JPEG or whatever else Pillow reads.
+
+    Args:
+        encoded: the file's contents.
+        name: what a message calls it.
+        upright: apply an orientation in the EXIF data. Not where masks belong to the stored pixels.
+
+    Raises:
+        InputError: cut off, no image, or of more than `MAX_PIXELS`, which is not decoded.
+    """
+    if len(encoded) > MAX_BYTES:
+        raise InputError(f"{name} is no sound image: {len(encoded):,} bytes, at most {MAX_BYTES:,}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(encoded)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} px, at most {MAX_PIXELS:,}")
+                image.load()
+                return _pixels(ImageOps.exif_transpose(image) if upright else image)
+    except Exception as error:  # damaged files raise nearly anything
+        reason = "none of the formats that Pillow reads"
+        if not isinstance(error, Image.UnidentifiedImageError):
+            reason = str(error)
+        raise InputError(f"{name} is no sound image: {reason}") from error
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise InputError("the image has no pixels")
+    if image.mode.startswith("I"):  # grey of 16 bits, whatever its byte order; convert() clips it
+        grey = np.array(image, dtype=np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise InputError("the image's grey is not of 16 bits: scale it to 0..65535")
+        grey[grey == image.info.get("transparency")] = 65535
+        image = Image.fromarray((grey / 65535 * 255).round().astype(np.uint8))
+    elif image.mode == "F":
+        raise InputError("the image is of floats, of no agreed range: give 8 or 16 bits")
+    elif image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    try:
+        rgb = image.convert("RGB")
+    except ValueError as error:
+        raise InputError(f"an image of mode {image.mode} cannot be used: convert it") from error
+    return Image.frombytes("RGB", rgb.size, rgb.tobytes())
+
+
+def overlay(image: Image.Image, mask: Bool[np.ndarray, "height width"]) -> Image.Image:
+    """The photo, dimmed outside the mask, which a white line surrounds.
+
+    Args:
+        image: of any mode.
+        mask: of the image's size.
+
+    Raises:
+        InputError: the mask is of another size.
+    """
+    if mask.shape != (image.height, image.width):
+        raise InputError(
+            f"the mask is of {mask.shape} (height, width), the image of "
+            f"{(image.height, image.width)}"
+        )
+    line_px = max(1, min(mask.shape) // 250)
+    pixels = np.array(to_rgb(image))
+    pixels[~mask] = pixels[~mask] * 0.4
+    pixels[mask & ~binary_erosion(mask, iterations=line_px)] = 255
+    return Image.fromarray(pixels)
+
+
+def check_target(path: Path | str) -> Path:
+    """A path that an image can be written to, checked before the work is done.
+
+    Raises:
+        InputError: the folder is absent, or the name does not end as an image's does.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITABLE:
+        raise InputError(f"cannot write {path}: the name must end in {', '.join(WRITABLE)}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    return path
+
+
+def write_image(image: Image.Image, path: Path | str) -> None:
+    """Write an image, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = check_target(path)
+    with whole_file(path) as part:
+        image.save(part, Image.registered_extensions()[path.suffix.lower()])
