@@ -45,6 +45,7 @@ def unknown(kind: str, name: object, choices: Iterable[str]) -> UnknownNameError
     "unknown split 'tset': choose one of train, val, test (did you mean 'test'?)"
     """
     names = [str(choice) for choice in choices]
-    close = get_close_matches(str(name), names, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    lowered = {choice.lower(): choice for choice in names}
+    close = get_close_matches(str(name).lower(), lowered, n=1)
+    hint = f" (did you mean {lowered[close[0]]!r}?)" if close else ""
     return UnknownNameError(f"unknown {kind} {name!r}: choose one of {', '.join(names)}{hint}")

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,11 @@ from PIL import Image
 import ground_probe as gp
 from ground_probe import cli, testing
 from ground_probe.run_record import read_record
+from ground_probe.study import run
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "refer-sample"
 
-COMMANDS = tuple(command.__name__.rpartition(".")[2].replace("_", "-") for command in cli.COMMANDS)
+COMMANDS = tuple(map(cli.command_name, cli.COMMANDS))
 
 
 def refusal(capsys, *argv: str) -> str:
@@ -65,19 +69,29 @@ def test_help_imports_nothing_heavy(tmp_path):
     ("argv", "message"),
     [
         ((), "required: COMMAND"),
-        (("stdy",), "invalid choice: 'stdy'"),
+        (("stdy",), "unknown command 'stdy'"),
+        (("stdy",), "did you mean 'study'?"),
         (("study", "--limt", "3"), "unrecognized arguments: --limt"),
         (("study", "--limit", "0"), "'0' is no whole number above 0"),
         (("study", "--limit", "many"), "'many' is no whole number above 0"),
         (("study", "--seed", "x"), "invalid int value: 'x'"),
         (("study", "--dataset", "scene"), "unknown dataset 'scene': choose one of scenes"),
-        (("study", "--limit", "4"), "fitted in 5 folds of images, so give 5 or more"),
+        (("study", "--limit", "4"), "limit is 4: give at least 5, the folds of images"),
         (("study", "--model", "tny"), "no model 'tny' (did you mean 'tiny'?)"),
         (("evaluate",), "required: --out"),
         (("evaluate", "--out", "x", "--shard", "4/4"), "'4/4' is not I/N with 0 <= I < N"),
         (("evaluate", "--out", "x", "--workers", "few"), "give a number or ray"),
         (("evaluate", "--out", "x", "--dataset", "coco"), "unknown dataset 'coco'"),
         (("evaluate", "--out", "x", "--split", "tset"), "did you mean 'test'?"),
+        (
+            ("evaluate", "--out", "x", "--dataset", "refcoco_unc", "--split", "testa"),
+            "did you mean 'testA'?",
+        ),
+        (("evaluate", "--out", "x", "--dtype", "float31"), "did you mean 'float32'?"),
+        (("evaluate", "--out", "x", "--device", "foo"), "device 'foo' cannot be used here"),
+        (("study", "--device", "cuda:99"), "device 'cuda:99' cannot be used here"),
+        (("calibrate", "--out", "x", "--device", "meta"), "device 'meta' cannot be used here"),
+        (("study", "--recipe", "none.json"), "none.json"),
     ],
 )
 def test_a_mistake_gets_one_line_and_code_2(argv, message, capsys):
@@ -87,7 +101,8 @@ def test_a_mistake_gets_one_line_and_code_2(argv, message, capsys):
 def test_a_photo_s_mistakes_are_named_before_a_model_is_loaded(photo, tmp_path, capsys):
     assert "no such file: none.jpg" in refusal(capsys, "segment", "none.jpg", "left man")
     assert "the expression is empty" in refusal(capsys, "segment", photo, " ")
-    assert "is no image" in refusal(capsys, "segment", __file__, "left man")
+    assert "is no sound image" in refusal(capsys, "segment", __file__, "left man")
+    assert "folder" in refusal(capsys, "segment", str(tmp_path), "left man")
     away = str(tmp_path / "none" / "mask.png")
     assert "there is no folder" in refusal(capsys, "segment", photo, "man", "-o", away)
     assert "there is no folder" in refusal(capsys, "segment", photo, "man", "--overlay", away)
@@ -101,7 +116,9 @@ def test_an_unknown_model_is_named(photo, tmp_path, capsys):
 
 
 def test_a_folder_that_cannot_be_written_is_named(photo, capsys):
-    assert "cannot make the output folder" in refusal(capsys, "calibrate", "--out", photo)
+    assert "cannot make the output folder" in refusal(
+        capsys, "calibrate", "--out", f"{photo}/recipe.json"
+    )
 
 
 def test_ctrl_c_ends_with_130(monkeypatch, capsys):
@@ -111,6 +128,142 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     monkeypatch.setattr("ground_probe.editors.models", interrupted, raising=False)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "ground-probe: interrupted; repeat the command to go on\n"
+
+
+PROGRAM = (sys.executable, "-c", "import sys; from ground_probe import cli; sys.exit(cli.main())")
+
+
+@pytest.mark.parametrize("command", [["models"], ["plan", "--model", "tiny", "--json"]])
+def test_a_reader_that_goes_away_is_no_error(command):
+    with subprocess.Popen([*PROGRAM, *command], stdout=subprocess.PIPE, stderr=-1) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_standard_output_is_said():
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([*PROGRAM, "models"], stdout=full, stderr=-1, text=True)
+    said = "ground-probe: the answer cannot be printed: No space left on device\n"
+    assert (result.returncode, result.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3, 6])
+def test_a_study_that_is_terminated_says_so_whenever(seconds, tmp_path):
+    command = [*PROGRAM, "study", "--limit", "5", "--out", str(tmp_path / "study"), "--quiet"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    if seconds > 1:  # before, Python itself may not have begun
+        assert process.returncode == 143
+        assert said == "ground-probe: terminated; repeat the command to go on\n"
+    assert "Traceback" not in said
+
+
+def test_no_escape_of_a_file_s_name_reaches_the_terminal(capsys):
+    said = refusal(capsys, "segment", "no\x1b[31m\udce9.png", "man")
+    assert said.endswith(r"no such file: no\x1b[31m\udce9.png")
+
+
+def test_quiet_is_quiet(photo, tmp_path):
+    command = ["segment", photo, "circle", "-o", str(tmp_path / "mask.png"), "--quiet"]
+    result = subprocess.run([*PROGRAM, *command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_plan_knows_no_negative_sizes(capsys):
+    assert cli.main(["plan", "--model", "tiny"]) == 0
+    assert not re.search(r" -\d", capsys.readouterr().out)
+
+
+FOREIGN = {"--repo-type", "--revision", "--include", "--verify", "--porcelain", "--log-level"}
+"""Of the hub's command, git and Jupyter."""
+LOADS = {"segment", "explore", "evaluate", "calibrate", "study"}
+REACHED_FROM = {  # which commands may say what a module says; the longest prefix counts
+    "cli.loading": LOADS,
+    "cli.options": {"segment", "explore"},
+    "datasets": {"evaluate", "calibrate", "study", "doctor"},
+    "editors": LOADS,
+    "evaluation": {"evaluate"},
+    "study": {"study"},
+    "study.calibrate": {"calibrate"},
+    "study.plan": LOADS | {"plan"},
+    "study.explorer": {"explore"},
+}
+PACKAGE = Path(cli.__file__).parents[1]
+
+
+def options() -> dict[str, set[str]]:
+    """The options of every command."""
+    (commands,) = (a for a in cli.parser()._actions if isinstance(a.choices, dict))
+    return {
+        name: {option for action in sub._actions for option in action.option_strings}
+        for name, sub in commands.choices.items()
+    }
+
+
+def said_by(module: str) -> set[str]:
+    """The commands that may say what a module says."""
+    if module.startswith("cli.") and module not in REACHED_FROM:
+        return {module.removeprefix("cli.").replace("_", "-")} & set(COMMANDS)
+    prefixes = [name for name in REACHED_FROM if f"{module}.".startswith(f"{name}.")]
+    return REACHED_FROM[max(prefixes, key=len)] if prefixes else set(COMMANDS)
+
+
+def strange_options(module: str, text: str) -> list[str]:
+    """`--words` of a module's messages that a command which may say them does not have."""
+    strange, known = [], options()
+    tree = ast.parse(text)
+    docstrings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.JoinedStr | ast.Constant) or node in docstrings:
+            continue
+        message = ast.unparse(node)
+        if re.fullmatch(r"'--[a-z-]+'", message) and module.startswith("cli."):
+            continue  # where it is declared
+        for match in re.finditer(r"(?<![\w-])--[a-z][a-z-]+", message):
+            named = re.findall(
+                rf"(?:`|ground-probe )({'|'.join(COMMANDS)})\b", message[: match.start()]
+            )
+            for command in named[-1:] or said_by(module):
+                if match[0] not in known[command] | FOREIGN:
+                    strange.append(f"{module}: {match[0]} is no option of {command}")
+    return strange
+
+
+def test_options_that_messages_name_exist():
+    paths = sorted(PACKAGE.rglob("*.py"))
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in paths]
+    lines = [strange_options(n, p.read_text()) for n, p in zip(names, paths, strict=True)]
+    assert sorted({line for found in lines for line in found}) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("datasets.hub", "'give --dir'"),
+        ("study.plan.plan", "f'{1}: try --drop'"),
+        ("cli.study", "'try --gpu'"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_found(module, message):
+    assert strange_options(module, f"print({message})")
+
+
+def test_every_command_that_takes_data_takes_a_root_and_every_one_that_segments_a_recipe():
+    known = options()
+    assert {name for name, has in known.items() if "--dataset" in has and "--root" not in has} == {
+        "plan"  # which reads no data
+    }
+    assert {n for n, has in known.items() if "--recipe" in has} >= {
+        "segment", "explore", "evaluate", "study",
+    }  # fmt: skip
+    for name in run.NOTEBOOKS:
+        takes = run.resolve_parameters(run.notebook_path(name), {})
+        assert ("dataset" in takes) == ("root" in takes)
+        assert ("recipe" in takes) == (name[:2] in ("00", "30", "40"))
 
 
 def test_doctor_names_what_is_missing_and_the_command_that_gets_it(tmp_path, capsys):

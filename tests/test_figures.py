@@ -37,6 +37,31 @@ def text_of(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in figure.findobj(Text))
 
 
+def shown(figure: Figure) -> str:
+    """What matplotlib really draws of the texts, mathematics as such."""
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    return "\n".join(t._preprocess_math(t.get_text())[0] for t in texts if t.get_parse_math())
+
+
+def test_a_dollar_is_a_dollar():
+    name = "$x^2$ of $5 and {a}_b $\\frac"  # mathematics that does not even parse
+    sheet = figures.contact_sheet([photo()] * 2, about=name, titles=[name, name])
+    bars = figures.method_bars(segmentation().assign(method=name), title=name)
+    lay = figures.overlay(photo(), mask(), about=name, title=name)
+    for figure in (sheet, bars, lay):
+        assert name in text_of(figure) and "$" not in shown(figure)
+
+
+def test_a_sheet_of_large_photos_is_drawn_from_small_ones():
+    large, half = Image.new("RGB", (2000, 1500)), np.zeros((1500, 2000), dtype=bool)
+    half[:, 1000:] = True
+    (axes,) = figures.contact_sheet([large], about="", maps=[half], golds=[half]).axes
+    picture, shade = (layer.get_array() for layer in axes.images)
+    assert max(picture.shape) <= 640 and picture.shape[:2] == shade.shape[:2]
+    np.testing.assert_array_equal(shade[0, :, 3] == 0, np.arange(500) >= 250)
+
+
 def test_bars_are_the_values_with_their_intervals():
     (axes,) = figures.method_bars(segmentation()).axes
     assert [bar.get_width() for bar in axes.patches] == [0.6, 0.3]

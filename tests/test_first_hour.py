@@ -123,7 +123,7 @@ def test_the_hub_is_offline(photo, tmp_path):
     hub = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
     said = told(ran(tmp_path, *GROUND_PROBE, *command, **hub))
     assert "the hub cannot be reached" in said
-    for way in ("repeat the command with --download", "hf download", "--model tiny"):
+    for way in ("give --download to the command", "hf download", "--model tiny"):
         assert way in said
 
 

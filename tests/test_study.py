@@ -10,10 +10,12 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
-from ground_probe import cli, study
+from ground_probe import cli
 from ground_probe.errors import GroundProbeError, InputError, UnknownNameError
 from ground_probe.run_record import read_record, status_path
+from ground_probe.study import run as study
 
 PARAMETERS = """
 limit: int = 4  # examples
@@ -145,6 +147,53 @@ def test_a_notebook_that_did_not_say_success_has_failed(tmp_path, out, cells, me
     assert not (out / "small.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("10_emergence", {"limit": 4}, "limit is 4: give at least 5"),
+        ("10_emergence", {"fit_limit": 1}, "fit_limit is 1: give at least 5"),
+        ("10_emergence", {"steps": [3, 9]}, "step 0 must be among both"),
+        ("10_emergence", {"steps": [0, 28]}, "step 28 is not in a schedule of 28"),
+        ("10_emergence", {"control_steps": [0, 2]}, r"\[2\] are not among steps"),
+        ("10_emergence", {"noise_seeds": 0}, "noise_seeds is 0: give at least 1"),
+        ("10_emergence", {"causal_limit": 0}, "causal_limit is 0: give at least 1"),
+        ("10_emergence", {"delta": -0.1}, "delta is -0.1: give at least 0"),
+        ("10_emergence", {"template": "make it red"}, "cannot fill 'make it red'"),
+        ("10_emergence", {"dataset": "refcocog_google"}, "the study needs val to choose"),
+        ("20_where_and_what", {"templates": []}, "give one or more, each once"),
+        ("20_where_and_what", {"templates": ["{expression}"] * 2}, "each once"),
+        ("20_where_and_what", {"templates": ["{expression}", "red"]}, "cannot fill 'red'"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused_before_anything_is_computed(
+    name, given, message, tmp_path, monkeypatch
+):
+    def too_late(*_, **__):
+        raise AssertionError("an editor was loaded, or a run begun")
+
+    monkeypatch.setattr("ground_probe.load_editor", too_late)
+    monkeypatch.setattr("ground_probe.open_run", too_late)
+    path = study.notebook_path(name)
+    code = TransformerManager().transform_cell
+    cells = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    space = study.resolve_parameters(path, {**given, "out": str(tmp_path)})
+    with pytest.raises(InputError, match=message):
+        exec(code(cells[1].replace("%matplotlib inline", "")), space)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("10_emergence", {"steps": [0, 3, 9]}),
+        ("20_where_and_what", {"templates": ["Remove {expression}", "{expression}"]}),
+    ],
+)
+def test_few_steps_and_templates_will_do(name, given, tmp_path):
+    record = study.run_notebook(study.notebook_path(name), tmp_path, {"limit": 8, **given})
+    assert record["status"] == "success" and record["verdicts"]
+
+
 def test_a_refused_parameter_runs_nothing(tmp_path, out):
     with pytest.raises(InputError):
         study.run_notebook(notebook(tmp_path, BEGIN, FINISH), out, {"limit": "many"})
@@ -216,7 +265,8 @@ def test_an_interrupted_study_says_so_and_leaves_no_kernel(tmp_path, number, cod
     )
     source = notebook(tmp_path, STUDY_CELLS[0], wait)
     script = (
-        "import sys; from pathlib import Path; from ground_probe import cli, study\n"
+        "import sys; from pathlib import Path; from ground_probe import cli\n"
+        "from ground_probe.study import run as study\n"
         f"study.notebook_path = lambda name: Path({str(source)!r})\n"
         f"study.NOTEBOOKS.clear(); study.NOTEBOOKS.update({PLAN!r})\n"
         f"sys.exit(cli.main(['study', '--out', {str(tmp_path / 'study')!r}]))"

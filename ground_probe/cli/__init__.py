@@ -10,10 +10,13 @@ import argparse
 import errno
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import shtab
 
@@ -28,46 +31,112 @@ from ground_probe.cli import (
     segment,
     study,
 )
-from ground_probe.errors import GroundProbeError, InputError
+from ground_probe.errors import GroundProbeError, InputError, unknown
 from ground_probe.run_record import check_packages
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_SIGTERM = 128 + signal.SIGTERM
+_SIGPIPE = 128 + 13  # what a shell reports of a program whose reader went away
 COMMANDS = (study, segment, explore, evaluate, calibrate, plan, models, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Run a command; return its exit code.
+
+    0, or 2 for a user's mistake, 130 when interrupted, 143 when terminated, 141 when nobody reads
+    the answer any more.
+    """
     for library in ("TRANSFORMERS", "DIFFUSERS"):  # their advice is not for a user of this command
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     arguments = argparse.Namespace()
     try:
-        parser().parse_args(argv, arguments)
-        if arguments.quiet:
-            os.environ["TQDM_DISABLE"] = "1"
-        if arguments.run is not doctor.run:  # which says it among all else
-            check_packages()
-        answer = arguments.run(arguments)
-        print(json.dumps(answer.data, indent=1) if arguments.json else answer.text)
-        if answer.failure:
-            raise GroundProbeError(answer.failure)
+        with _sigterm_as_exit():
+            parser().parse_args(argv, arguments)
+            if arguments.quiet:
+                os.environ["TQDM_DISABLE"] = "1"
+            if arguments.run is not doctor.run:  # which says it among all else
+                check_packages()
+            answer = arguments.run(arguments)
+            printed = _printed(
+                json.dumps(answer.data, indent=1) if arguments.json else readable(answer.text)
+            )
+            if answer.failure:
+                raise GroundProbeError(answer.failure)
+            return printed
     except GroundProbeError as error:
-        print(f"ground-probe: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _ended(2, " ".join(str(error).split()))
     except KeyboardInterrupt:
-        print("ground-probe: interrupted; repeat the command to go on", file=sys.stderr)
-        return 130
+        return _ended(130, "interrupted; repeat the command to go on")
+    except SystemExit as error:
+        if error.code != _SIGTERM:
+            raise
+        return _ended(_SIGTERM, "terminated; repeat the command to go on")
     except OSError as error:
         if error.errno not in _NO_PLACE:
             raise
         reason = f"{error.strerror}: {error.filename or 'the disk of the results'}"
-        print(f"ground-probe: {reason}; make room there, or choose another place", file=sys.stderr)
-        return 2
+        return _ended(2, f"{reason}; make room there, or choose another place")
+
+
+def readable(text: str) -> str:
+    r"""Text for a terminal: what is no character, such as an escape in a file name, is spelled out.
+
+    >>> readable("no\x1b[31m.png")
+    'no\\x1b[31m.png'
+    """
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def _printed(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _no_more_output()
+        return _SIGPIPE
+    except OSError as error:
+        _no_more_output()
+        raise InputError(f"the answer cannot be printed: {error.strerror}") from error
     return 0
+
+
+def _no_more_output() -> None:
+    """What is left in the buffer would fail once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _ended(code: int, message: str) -> int:
+    print(f"ground-probe: {readable(message)}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """A scheduler's notice ends a command as Ctrl-C does: with one line, and with clean-up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        raise SystemExit(_SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = "command" if action.metavar == "COMMAND" else "/".join(action.option_strings)
+            raise unknown(name, value, action.choices)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: argparse._SubParsersAction, command: ModuleType) -> None:
-    name = command.__name__.rpartition(".")[2].replace("_", "-")
+    name = command_name(command)
     text = _first_line(command)
     sub = commands.add_parser(
         name,
@@ -98,8 +167,13 @@ def _add(commands: argparse._SubParsersAction, command: ModuleType) -> None:
     )
     command.add_arguments(sub)
     sub.add_argument("--json", action="store_true", help="print the answer as JSON")
-    sub.add_argument("--quiet", action="store_true", help="no progress bars")
+    sub.add_argument("--quiet", action="store_true", help="no progress and no advice")
     sub.set_defaults(run=command.run)
+
+
+def command_name(command: ModuleType) -> str:
+    """What a user types for a command's module."""
+    return command.__name__.rpartition(".")[2].replace("_", "-")
 
 
 def _first_line(module: ModuleType) -> str:

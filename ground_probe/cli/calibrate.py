@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ground_probe.cli import options
+from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
 
 EXAMPLE = "--dataset scenes,scenes+,scenesg --limit 100 --out recipe.json"
@@ -15,36 +15,33 @@ EXAMPLE = "--dataset scenes,scenes+,scenesg --limit 100 --out recipe.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_model(parser)
-    parser.add_argument(
-        "--dataset", default="scenes", metavar="D[,D...]", help="one or several; default: scenes"
-    )
-    parser.add_argument(
-        "--split", default="train", help="only train, which is the default, can be calibrated on"
-    )
+    options.add_data(parser, split="train", limit=100)  # of what is generated there is no end
     parser.add_argument(
         "--out",
         required=True,
         metavar="FILE",
         help="the recipe, JSON; accuracy against the fraction of a step goes beside it, as CSV",
     )
-    options.add_limit(parser)
     options.add_seed(parser)
 
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Write the recipe and the curve."""
     import ground_probe as gp
+    from ground_probe.datasets import check_names
     from ground_probe.run_record import writable_folder
     from ground_probe.study.calibrate import calibrate, curve_path, refuse_other_than_train
 
-    splits = [
-        gp.load_split(name, arguments.split, limit=arguments.limit, seed=arguments.seed)
-        for name in arguments.dataset.split(",")
-    ]
-    refuse_other_than_train(splits)
     out = Path(arguments.out).expanduser()
     writable_folder(out.parent)
-    found = calibrate(gp.load_editor(arguments.model), splits, out, seed=arguments.seed)
+    names = arguments.dataset.split(",")
+    for name in names:
+        check_names(name, arguments.split)
+    loading.check_weights(arguments, dataset=names[0], split=arguments.split)
+    splits = [options.split(arguments, name) for name in names]
+    refuse_other_than_train(splits)
+    editor = gp.load_editor(arguments.model, **loading.loading(arguments))
+    found = calibrate(editor, splits, out, seed=arguments.seed)
     made = found.recipe.provenance
     low, high = made["miou_held_out_interval"]
     return Answer(

@@ -16,11 +16,9 @@ EXAMPLE = "--dataset scenes --split test --limit 64 --out runs/scenes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_model(parser)
-    loading.add_loading(parser)
     loading.add_smaller(parser)
-    parser.add_argument("--dataset", default="scenes", help="default: scenes")
-    parser.add_argument("--split", default="test", help="default: test")
-    parser.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
+    options.add_data(parser)
+    options.add_recipe(parser)
     parser.add_argument(
         "--overlap",
         choices=("union", "refer"),
@@ -45,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EXAMPLE",
         help="leave a failed example out of the scores; may be repeated",
     )
-    options.add_limit(parser)
     options.add_seed(parser)
 
 
@@ -54,6 +51,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     import ground_probe as gp
 
     engine, how = _engine(arguments), _methods(arguments.method)
+    recipe = options.recipe(arguments)
     from ground_probe.datasets import check_names
 
     check_names(arguments.dataset, arguments.split)
@@ -66,15 +64,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     )
     from ground_probe.evaluation.large import Load
 
-    split = gp.load_split(
-        arguments.dataset,
-        arguments.split,
-        root=arguments.root,
-        limit=arguments.limit,
-        seed=arguments.seed,
-        overlap=arguments.overlap,
-        download=arguments.download,
-    )
+    split = options.split(arguments, overlap=arguments.overlap)
     load = Load(
         arguments.model,
         loading.loading(arguments),
@@ -85,6 +75,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         load,
         split,
         arguments.out,
+        recipe,
         seed=arguments.seed,
         shard=arguments.shard,
         retry_errors=arguments.retry_errors,

@@ -30,11 +30,13 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Write the page."""
     import ground_probe as gp
 
+    recipe = options.recipe(arguments)
     editor, image = options.editor_and_image(arguments)
     explorer = gp.study.explore(
         editor,
         image,
         arguments.expression,
+        recipe=recipe,
         steps=arguments.steps,
         out=arguments.out,
         seed=arguments.seed,

@@ -16,7 +16,7 @@ OFFLOADS = ("model", "sequential")
 QUANTIZERS = ("bnb4", "bnb8", "torchao8")
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def add_weights(parser: argparse._ActionsContainer) -> None:
     """`--dtype`, `--offload` and `--quantize`: how the weights are held."""
     parser.add_argument("--dtype", choices=DTYPES, help="default: bfloat16, on a CPU float32")
     parser.add_argument("--offload", choices=OFFLOADS, help="keep weights on the CPU between uses")
@@ -25,7 +25,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_smaller(parser: argparse.ArgumentParser) -> None:
+def add_smaller(parser: argparse._ActionsContainer) -> None:
     """`--drop` and `--encode-ahead`: what an evaluation can do without."""
     parser.add_argument("--drop", action="store_true", help="drop blocks that are never reached")
     parser.add_argument(
@@ -33,7 +33,7 @@ def add_smaller(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_loading(parser: argparse.ArgumentParser) -> None:
+def add_loading(parser: argparse._ActionsContainer) -> None:
     """All that reaches `load_editor`."""
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: the best")
     add_weights(parser)
@@ -47,7 +47,7 @@ def loading(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
-    """Before anything heavy is imported: are the weights here, or may they be fetched?
+    """Before anything is read: can the device be used, are the weights here, may they be fetched?
 
     Before a download the plan is printed, and checked against the device.
 
@@ -57,10 +57,12 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
 
     Raises:
         MissingWeightsError: they are not here, or the hub does not give them.
-        InputError: the device is too small.
+        InputError: the device is not there, or too small.
     """
     from ground_probe.editors.hub import absent, fetch
+    from ground_probe.editors.weights import usable_device
 
+    usable_device(arguments.device)
     name = absent(arguments.model, arguments.download)
     if name is None:
         return

@@ -1,10 +1,11 @@
-"""Options that several commands share, and the types of their arguments."""
+"""Options that several commands share: the model, the data, the recipe; and what they give."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from ground_probe.cli import loading
 from ground_probe.errors import InputError
@@ -12,13 +13,49 @@ from ground_probe.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ground_probe.datasets import Split
     from ground_probe.editors import Editor
+    from ground_probe.segmentation import Recipe
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """`--model`."""
+    """`--model` and how it is loaded."""
+    group = parser.add_argument_group("model")
     help_ = "tiny (embedded), a folder or a hub id; default: tiny"
-    parser.add_argument("--model", default="tiny", metavar="DIR_OR_ID", help=help_)
+    group.add_argument("--model", default="tiny", metavar="DIR_OR_ID", help=help_)
+    loading.add_loading(group)
+
+
+def add_data(
+    parser: argparse.ArgumentParser, *, split: str | None = "test", limit: int | None = None
+) -> None:
+    """`--dataset`, `--split`, `--root` and `--limit`.
+
+    Args:
+        parser: of a command.
+        split: the default; None leaves the option out.
+        limit: the default; None for all.
+    """
+    group = parser.add_argument_group("data")
+    help_ = "a name that `doctor` lists; default: scenes"
+    group.add_argument("--dataset", default="scenes", metavar="NAME", help=help_)
+    if split is not None:
+        group.add_argument("--split", default=split, metavar="NAME", help=f"default: {split}")
+    group.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
+    help_ = f"about N examples a split{f'; default: {limit}' if limit else ''}"
+    group.add_argument("--limit", type=positive, default=limit, metavar="N", help=help_)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """`--recipe`."""
+    group = parser.add_argument_group("recipe")
+    help_ = "what `calibrate` wrote; default: the one that comes with the model's family"
+    group.add_argument("--recipe", metavar="FILE", help=help_)
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """`--seed`."""
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise; default: 0")
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +63,47 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="any image; EXIF orientation is applied")
     parser.add_argument("expression", metavar="EXPRESSION", help='what refers, as "left man"')
     add_model(parser)
-    loading.add_loading(parser)
+    add_recipe(parser)
     add_seed(parser)
+
+
+def recipe(arguments: argparse.Namespace) -> Recipe | None:
+    """The recipe that was named; None for the editor's own.
+
+    Raises:
+        InputError: the file is no recipe.
+    """
+    if arguments.recipe is None:
+        return None
+    from ground_probe.segmentation import Recipe
+
+    return Recipe.from_json(Path(arguments.recipe).expanduser())
+
+
+def split(
+    arguments: argparse.Namespace,
+    dataset: str | None = None,
+    *,
+    overlap: Literal["union", "refer"] = "union",
+) -> Split:
+    """The split that the options of `add_data` and `add_model` name.
+
+    Args:
+        arguments: of a command with both.
+        dataset: one of several that were named; None for the only one.
+        overlap: as `load_split` takes it.
+    """
+    import ground_probe as gp
+
+    return gp.load_split(
+        dataset or arguments.dataset,
+        arguments.split,
+        root=arguments.root,
+        limit=arguments.limit,
+        seed=arguments.seed,
+        overlap=overlap,
+        download=arguments.download,
+    )
 
 
 def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
@@ -46,19 +122,9 @@ def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
     image = read_image(arguments.image)
     if not arguments.expression.strip():
         raise InputError('the expression is empty: say what refers, such as "left man"')
-    _warn_of_photos(arguments.model, image.size)
+    _warn_of_photos(arguments, image.size)
     loading.check_weights(arguments, dataset="refcoco_unc", split="val")
     return gp.load_editor(arguments.model, **loading.loading(arguments)), image
-
-
-def add_limit(parser: argparse.ArgumentParser) -> None:
-    """`--limit`."""
-    parser.add_argument("--limit", type=positive, metavar="N", help="about N examples a split")
-
-
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """`--seed`."""
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
 
 
 def positive(text: str) -> int:
@@ -68,10 +134,10 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _warn_of_photos(model: str, size_px: tuple[int, int]) -> None:
+def _warn_of_photos(arguments: argparse.Namespace, size_px: tuple[int, int]) -> None:
     from ground_probe.datasets.scenes.draw import SIZE_PX
 
-    if model == "tiny" and size_px != (SIZE_PX, SIZE_PX):
+    if arguments.model == "tiny" and size_px != (SIZE_PX, SIZE_PX) and not arguments.quiet:
         print(
             "ground-probe: the embedded editor only knows generated scenes "
             f"({SIZE_PX} x {SIZE_PX} px); for a photo give --model a FLUX.1-Kontext folder or id",

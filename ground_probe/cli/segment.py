@@ -27,8 +27,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ground_probe import images
 
     targets = [images.check_target(path) for path in (arguments.out, arguments.overlay) if path]
+    recipe = options.recipe(arguments)
     editor, photo = options.editor_and_image(arguments)
-    mask = gp.segment(editor, photo, arguments.expression, seed=arguments.seed).mask
+    mask = gp.segment(editor, photo, arguments.expression, recipe, seed=arguments.seed).mask
     images.write_image(Image.fromarray(mask.astype("uint8") * 255), targets[0])
     if arguments.overlay:
         images.write_image(images.overlay(photo, mask), targets[1])

@@ -7,7 +7,7 @@ import json
 
 from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
-from ground_probe.errors import InputError, unknown
+from ground_probe.errors import unknown
 
 EXAMPLE = "--limit 32 --out runs/short"
 
@@ -15,10 +15,9 @@ EXAMPLE = "--limit 32 --out runs/short"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     options.add_model(parser)
-    loading.add_loading(parser)
-    parser.add_argument("--dataset", default="scenes", help="default: scenes")
+    options.add_data(parser, split=None)
+    options.add_recipe(parser)
     parser.add_argument("--out", default="runs/study", metavar="DIR", help="default: runs/study")
-    options.add_limit(parser)
     options.add_seed(parser)
 
 
@@ -28,13 +27,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     if arguments.dataset not in DATASETS:
         raise unknown("dataset", arguments.dataset, DATASETS)
-    from ground_probe.study.score import FOLDS
-
-    if arguments.limit is not None and arguments.limit < FOLDS:
-        raise InputError(
-            f"--limit {arguments.limit}: probes are fitted in {FOLDS} folds of images, so give "
-            f"{FOLDS} or more"
-        )
+    options.recipe(arguments)  # a mistake in it is found now, not in the first notebook
     loading.check_weights(arguments, dataset=arguments.dataset, split="val")
     from ground_probe.study.run import run_study, tables
 
@@ -43,6 +36,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         model=arguments.model,
         loading={k: v for k, v in loading.loading(arguments).items() if v and k != "download"},
         dataset=arguments.dataset,
+        root=arguments.root,
+        recipe=arguments.recipe,
         limit=arguments.limit,
         seed=arguments.seed,
     )

@@ -14,7 +14,7 @@ from torch import nn
 from ground_probe.editors.families import Family, family_of
 from ground_probe.editors.hub import repository
 from ground_probe.editors.identity import identity
-from ground_probe.editors.weights import check_quantizer, load_pipeline
+from ground_probe.editors.weights import check_quantizer, load_pipeline, usable_device
 from ground_probe.errors import InputError, UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
 from ground_probe.images import to_rgb
@@ -159,12 +159,12 @@ def load_editor(
         MissingWeightsError: no such folder, nothing in the cache or on the hub, or files that are
             damaged or do not hold every weight.
         UnsupportedEditorError: a pipeline that is no known editor.
-        InputError: an option that does not exist, or whose package is missing.
+        InputError: an option or a device that does not exist, or whose package is missing.
     """
     if offload not in (None, "model", "sequential"):
         raise InputError(f"offload={offload!r}: choose None, 'model' or 'sequential'")
     check_quantizer(quantize)
-    device, dtype = torch.device(device or _accelerator()), _dtype(dtype)
+    device, dtype = usable_device(device), _dtype(dtype)
     named = isinstance(model, str | Path)
     if named:
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
@@ -197,8 +197,3 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     return getattr(torch, dtype)
-
-
-def _accelerator() -> str:
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return "cpu" if found is None else found.type

@@ -68,8 +68,8 @@ def how_to_get(name: str) -> str:
         else ""
     )
     return (
-        f"{size}{licence}: {access}repeat the command with --download, or run `hf download {name}`;"
-        " without them, use the embedded editor (--model tiny)"
+        f"{size}{licence}: {access}run `hf download {name}`, or give --download to the command "
+        "that runs it; without them, use the embedded editor (--model tiny)"
     )
 
 

@@ -30,6 +30,25 @@ QUANTIZERS = {
 _QUANTIZED = ("transformer", "unet", "text_encoder")
 
 
+def usable_device(device: str | torch.device | None = None) -> torch.device:
+    """The device that a name stands for, or the best there is, after trying it.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if device is None:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        torch.empty(1, device=device).cpu()
+        return torch.device(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        best = torch.accelerator.current_accelerator(check_available=True)
+        raise InputError(
+            f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]}): give cpu"
+            f"{f' or {best}' if best else '; torch finds no accelerator on this machine'}"
+        ) from error
+
+
 def load_pipeline(
     model: str, dtype: torch.dtype, quantize: str | None = None, download: bool = False
 ) -> tuple[Any, str]:

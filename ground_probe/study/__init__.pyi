@@ -11,10 +11,10 @@ from .plan import Plan, plan
 from .report import Report, collect_report, paper_table
 from .samples import Samples
 from .score import score, score_control_labels, score_inputs, score_visible
-from .spec import CONDITIONS, Spec, splits_of
+from .spec import CONDITIONS, FOLDS, Spec, at_least, early_spec, load_splits, splits_of
 from .stack import LABELS
 from .table import COLUMNS, beside_controls, best_blocks, read_table, summarise, write_table
-from .templates import compare_templates
+from .templates import check_templates, compare_templates
 from .traces import probe_table
 from .visible import visible_change
 
@@ -22,6 +22,7 @@ __all__ = [
     "BEYOND",
     "COLUMNS",
     "CONDITIONS",
+    "FOLDS",
     "LABELS",
     "RIVALS",
     "Claim",
@@ -30,6 +31,7 @@ __all__ = [
     "Report",
     "Samples",
     "Spec",
+    "at_least",
     "attended_words",
     "attention_map",
     "beside_controls",
@@ -37,15 +39,18 @@ __all__ = [
     "calibrate",
     "causal_check",
     "causal_sentences",
+    "check_templates",
     "chosen_heads",
     "claim",
     "collect",
     "collect_each",
     "collect_report",
     "compare_templates",
+    "early_spec",
     "effects",
     "explore",
     "head_table",
+    "load_splits",
     "paired_probes",
     "paper_table",
     "plan",

@@ -17,7 +17,7 @@ from ground_probe.capture.surroundings import predicts
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
-from ground_probe.run_record import digest, whole_file
+from ground_probe.io import digest, whole_file
 from ground_probe.segmentation.look import needed
 from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, plain_recipe
 from ground_probe.study.bench import Bench, Grid, best_of, search

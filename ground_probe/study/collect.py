@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, encoded_once
 from ground_probe.errors import IncompleteError, InputError
-from ground_probe.run_record import digest, whole_file, writable_folder
+from ground_probe.io import digest, whole_file, writable_folder
 from ground_probe.study.causal import intervene
 from ground_probe.study.reduced import reduced
 from ground_probe.study.samples import Samples

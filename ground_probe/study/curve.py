@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
 
 from ground_probe.errors import InputError
+from ground_probe.study.figures import Figure
 
 
 def interval_curve(rows: pd.DataFrame, *, x: str, xlabel: str, about: str) -> Figure:

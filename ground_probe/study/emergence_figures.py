@@ -11,10 +11,9 @@ import pandas as pd
 import seaborn as sns
 from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ground_probe.errors import InputError
-from ground_probe.study.figures import PALETTE, SEQUENTIAL
+from ground_probe.study.figures import PALETTE, SEQUENTIAL, Figure
 
 KINDS = {"target": PALETTE[3], "distractor": PALETTE[0], "background": (0.75, 0.75, 0.75)}
 AROUND_CHANCE = "BrBG"

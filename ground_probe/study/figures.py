@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from jaxtyping import Bool, Float, UInt8
+from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as _Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from ground_probe.errors import InputError
@@ -22,7 +25,21 @@ from ground_probe.errors import InputError
 PALETTE = sns.color_palette("colorblind")
 SEQUENTIAL = "cividis"
 
+_PANEL_PX = 640
+"""Pictures of a sheet are drawn from so many pixels a side: a panel has fewer."""
+
 Picture = Image.Image | UInt8[np.ndarray, "height width 3"]
+
+
+class Figure(_Figure):
+    """A figure whose text is text: `$` in an expression or a file's name opens no mathematics."""
+
+    def draw(self, renderer: Any) -> None:
+        """As matplotlib's, with what ticks add while it is drawn."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        with rc_context({"text.parse_math": False}):
+            super().draw(renderer)
 
 
 def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str = "") -> Figure:
@@ -112,11 +129,13 @@ def contact_sheet(
         axes.set_axis_off()
         if index >= len(images):
             continue
-        axes.imshow(images[index])
+        image = np.asarray(images[index])
+        apart = -(-max(image.shape[:2]) // _PANEL_PX)
+        axes.imshow(Image.fromarray(image).reduce(apart))
         if len(maps):
-            _lay(axes, maps[index])
+            _lay(axes, maps[index][::apart, ::apart])
         if len(golds):
-            _outline(axes, golds[index])
+            _outline(axes, golds[index][::apart, ::apart])
         if len(titles):
             axes.set_title(titles[index], fontsize=7, wrap=True)
     return _about(figure, f"{about} · n = {len(images)}")

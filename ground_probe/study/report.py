@@ -13,7 +13,7 @@ from ground_probe.datasets import GENERATED, refcoco
 from ground_probe.errors import InputError
 from ground_probe.evaluation import tables
 from ground_probe.evaluation.store import Store
-from ground_probe.run_record import digest
+from ground_probe.io import digest
 
 PAPER = "He et al. 2026"
 

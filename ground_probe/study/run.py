@@ -10,6 +10,7 @@ import ast
 import html
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -38,10 +39,10 @@ from ground_probe.run_record import (
 )
 
 NOTEBOOKS = {
-    "00_quickstart": ("model", "loading", "dataset", "seed"),
-    "10_emergence": ("model", "loading", "dataset", "limit", "seed"),
-    "20_where_and_what": ("model", "loading", "dataset", "limit", "seed"),
-    "30_segmentation": ("model", "loading", "dataset", "limit", "seed"),
+    "00_quickstart": ("model", "loading", "dataset", "root", "recipe", "seed"),
+    "10_emergence": ("model", "loading", "dataset", "root", "limit", "seed"),
+    "20_where_and_what": ("model", "loading", "dataset", "root", "limit", "seed"),
+    "30_segmentation": ("model", "loading", "dataset", "root", "recipe", "limit", "seed"),
     "90_report": (),
 }
 EXPLORER = "explorer.html"
@@ -111,6 +112,7 @@ def run_notebook(source: Path, folder: Path, parameters: dict[str, Any]) -> dict
     try:
         _execute(source, executed, values)
     except (KeyboardInterrupt, SystemExit):
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it misses what was cut off
         _end(status, "interrupted")
         raise
     except Exception as error:
@@ -132,6 +134,8 @@ def run_study(
     model: str = "tiny",
     loading: Mapping[str, str] | None = None,
     dataset: str = "scenes",
+    root: str | None = None,
+    recipe: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     notebooks: dict[str, tuple[str, ...]] = NOTEBOOKS,
@@ -143,6 +147,8 @@ def run_study(
         model: what `load_editor` takes, as text.
         loading: further arguments of `load_editor`.
         dataset: what `load_split` takes.
+        root: of the data; None for the hub's local cache.
+        recipe: file of the segmenter's choices; None for the editor's own.
         limit: examples a split at most; by default what each notebook says.
         seed: of all noise and sampling.
         notebooks: which to run, each with the names of those of the above that it takes.
@@ -151,8 +157,19 @@ def run_study(
         InputError: a setting is refused, or the folder cannot be used; nothing was run.
         GroundProbeError: a notebook failed.
     """
-    settings = {"model": model, "dataset": dataset, "limit": limit, "seed": seed}
-    settings["loading"] = canonical_json(loading or {})
+    settings = {
+        "model": model,
+        "loading": canonical_json(loading or {}),
+        "dataset": dataset,
+        "root": root,
+        "recipe": recipe,
+        "limit": limit,
+        "seed": seed,
+    }
+    if limit is not None:
+        from ground_probe.study.spec import FOLDS, at_least  # late: with torch
+
+        at_least(FOLDS, limit=limit)
     plan = {}
     for name, takes in notebooks.items():
         given = {key: settings[key] for key in takes if settings[key] is not None}
@@ -161,7 +178,7 @@ def run_study(
     folder = writable_folder(out)
     with recording(folder / "run.json", {"notebooks": plan}, seed=seed, parts={}) as run:
         for name, parameters in plan.items():
-            print(f"{name} ...", file=sys.stderr, flush=True)
+            _say(f"{name} ...")
             begun = time.monotonic()
             part = run_notebook(notebook_path(name), folder, parameters)
             run.fields["parts"][name] = {
@@ -170,9 +187,15 @@ def run_study(
                 if key not in ("spec", "packages", "python", "machine", "commit", "dirty")
             }
             run.write("started")
-            print(f"{name} done in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+            _say(f"{name} done in {time.monotonic() - begun:.0f} s")
         _write(folder / "index.html", _index(folder, run))
     return folder / "index.html"
+
+
+def _say(line: str) -> None:
+    """A line of progress, where progress is wanted."""
+    if not os.environ.get("TQDM_DISABLE"):
+        print(line, file=sys.stderr, flush=True)
 
 
 def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
@@ -253,8 +276,9 @@ class _OwnKernel(AsyncKernelManager):
 
 
 def _execute(source: Path, executed: Path, values: dict[str, Any]) -> None:
-    # papermill's own look at parameters warns of types it cannot parse; ours are checked.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    # papermill's own look at parameters warns of types it cannot parse; ours are checked. What it
+    # calls an error it raises as well.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     papermill.execute_notebook(
         source,
         str(executed).replace("{", "{{").replace("}", "}}"),  # papermill formats the path

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ground_probe.errors import InputError
 from ground_probe.probes import control_labels, held_out_scores, probe_grid
 from ground_probe.study.samples import INPUTS, Cell, Samples
+from ground_probe.study.spec import FOLDS
 from ground_probe.study.stack import Scored, Stack
 from ground_probe.study.visible import VIEWS
 
@@ -26,8 +27,6 @@ FITTED = {
 AUC: where nothing is told it is about the object's share of the tokens."""
 
 LINEAR = tuple(name for name, (kind, _) in FITTED.items() if kind == "linear")
-
-FOLDS = 5
 
 
 def score(

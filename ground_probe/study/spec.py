@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
 
-from ground_probe.datasets import DATASETS, RefExample
+from ground_probe.datasets import DATASETS, RefExample, Split, load_split
 from ground_probe.editors import fill
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError, unknown
 
 NEUTRAL = "the object"
+FOLDS = 5
+"""Of val's images, in which probes are fitted and cells are chosen."""
+_EARLY = 3  # steps at which controls run where none are named
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Spec:
             raise InputError(f"step {steps[-1]} is not in a schedule of {self.num_steps} steps")
         if self.tokens < 1 or self.width < 1:
             raise InputError(f"tokens={self.tokens}, width={self.width}: keep at least one of each")
+        fill(self.template, NEUTRAL)
         object.__setattr__(self, "steps", steps)
 
     def noise_seed(self, key: str) -> int:
@@ -94,6 +98,71 @@ def splits_of(dataset: str) -> tuple[str, str]:
             "choose cells on and a test split to report"
         )
     return "val", tests[0]
+
+
+def load_splits(
+    dataset: str, *, root: str = "", limit: int, fit_limit: int, seed: int = 0
+) -> tuple[Split, Split]:
+    """The split that probes are fitted on and the one that is reported.
+
+    Args:
+        dataset: what `load_split` takes.
+        root: of the data; empty for the hub's local cache.
+        limit: examples of the reported split, about.
+        fit_limit: examples of the other at most; `limit` holds for it too.
+        seed: of the images that are kept.
+
+    Raises:
+        InputError: fewer images than folds, or what `load_split` raises.
+    """
+    at_least(FOLDS, limit=limit, fit_limit=fit_limit)
+    val, test = (
+        load_split(dataset, name, root=root or None, limit=most, seed=seed)
+        for name, most in zip(splits_of(dataset), (min(limit, fit_limit), limit), strict=True)
+    )
+    if (images := len(set(val.image_ids))) < FOLDS:
+        raise InputError(
+            f"{len(val)} examples of {dataset} val are of {images} images and probes are fitted in "
+            f"{FOLDS} folds of images: give a higher limit"
+        )
+    return val, test
+
+
+def at_least(least: float, **numbers: float) -> None:
+    """Refuse a parameter below what is needed, by its name.
+
+    >>> at_least(1, limit=3, noise_seeds=1)
+    """
+    for name, number in numbers.items():
+        if number < least:
+            why = ", the folds of images in which probes are fitted" if least == FOLDS else ""
+            raise InputError(f"{name} is {number}: give at least {least}{why}")
+
+
+def early_spec(spec: Spec, steps: Sequence[int] = ()) -> Spec:
+    """The spec of the controls: a few of the steps, the first among them.
+
+    Args:
+        spec: of the study.
+        steps: at which controls run; none for the first three of the study's.
+
+    Raises:
+        InputError: a step that the study does not have, or none of them is 0.
+
+    >>> early_spec(Spec(steps=(0, 3, 9, 27))).steps
+    (0, 3, 9)
+    """
+    chosen = tuple(steps) or spec.steps[:_EARLY]
+    if strange := sorted(set(chosen) - set(spec.steps)):
+        raise InputError(
+            f"control_steps {list(chosen)}: {strange} are not among steps {list(spec.steps)}"
+        )
+    if 0 not in chosen:
+        raise InputError(
+            f"steps {list(spec.steps)}, controls at {list(chosen)}: step 0 must be among both, for "
+            "the noise is redrawn and the text is patched there"
+        )
+    return replace(spec, steps=chosen)
 
 
 def chance(key: str, *use: object) -> int:

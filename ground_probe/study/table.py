@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from ground_probe.io import whole_file
 from ground_probe.metrics import percentiles, resample_weights
-from ground_probe.run_record import whole_file
 from ground_probe.study.samples import INPUTS
 
 COLUMNS = (

@@ -9,13 +9,26 @@ from pathlib import Path
 import pandas as pd
 
 from ground_probe.datasets.example import RefExample
-from ground_probe.editors import Editor
+from ground_probe.editors import Editor, fill
+from ground_probe.errors import InputError
 from ground_probe.study.collect import collect
 from ground_probe.study.score import score
-from ground_probe.study.spec import Spec
+from ground_probe.study.spec import NEUTRAL, Spec
 from ground_probe.study.table import best_blocks, summarise
 
 PROBES = ("linear", "linear_precision", "prototype", "attention", "attention_from_text")
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse templates that cannot be compared.
+
+    Raises:
+        InputError: none, one that is there twice, or one without its `{expression}`.
+    """
+    if not templates or len(set(templates)) < len(templates):
+        raise InputError(f"templates {list(templates)}: give one or more, each once")
+    for template in templates:
+        fill(template, NEUTRAL)
 
 
 def compare_templates(

@@ -18,7 +18,7 @@ from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
-from ground_probe.segmentation import default_recipe
+from ground_probe.segmentation import Recipe, default_recipe
 from ground_probe.segmentation.look import look
 from ground_probe.segmentation.segment import decide
 
@@ -103,7 +103,12 @@ class LeadingDirections:
 
 
 def gather(
-    editor: Editor, image: Image.Image, expression: str, steps: Sequence[int], seed: int
+    editor: Editor,
+    image: Image.Image,
+    expression: str,
+    steps: Sequence[int],
+    seed: int,
+    recipe: Recipe | None = None,
 ) -> View:
     """Segment an expression, and capture attention and features at the given steps.
 
@@ -113,10 +118,11 @@ def gather(
         expression: what refers.
         steps: denoising steps, from 0; the run stops after the last.
         seed: of the noise.
+        recipe: the segmenter's choices; None for the editor's own.
     """
     if not steps:
         raise InputError("no steps: give denoising steps counted from 0, as (0, 3, 9)")
-    recipe = default_recipe(editor)
+    recipe = recipe or default_recipe(editor)
     every_block = tuple(blocks_of(editor.denoiser))
     seen = look(editor, image, expression, recipe, seed)
     instruction, span = fill(recipe.template, expression)

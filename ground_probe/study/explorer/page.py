@@ -20,7 +20,8 @@ from PIL import Image
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
 from ground_probe.images import to_rgb
-from ground_probe.run_record import whole_file, writable_folder
+from ground_probe.io import whole_file, writable_folder
+from ground_probe.segmentation import Recipe
 from ground_probe.study import figures
 from ground_probe.study.explorer.gather import View, gather
 
@@ -71,6 +72,7 @@ def explore(
     image: Image.Image,
     expression: str,
     *,
+    recipe: Recipe | None = None,
     steps: Sequence[int] = (0, 3, 9),
     out: Path | str | None = None,
     seed: int = 0,
@@ -85,6 +87,7 @@ def explore(
         editor: from `load_editor`.
         image: of any size and mode.
         expression: what refers, such as "the left red circle".
+        recipe: the segmenter's choices; None for the editor's own.
         steps: denoising steps, from 0; every step up to the last of them is run.
         out: a file to write the page to.
         seed: of the noise.
@@ -99,7 +102,7 @@ def explore(
     """
     if out is not None:
         writable_folder(Path(out).parent)  # before the work, not after it
-    view = gather(editor, image, expression, tuple(steps), seed)
+    view = gather(editor, image, expression, tuple(steps), seed, recipe)
     about = [f"{editor.name} {editor.revision}".strip(), f"recipe {view.recipe}", f"seed {seed}"]
     explorer = render(view, " · ".join(about))
     if out is not None:

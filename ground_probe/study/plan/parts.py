@@ -74,7 +74,8 @@ def build(model: str, config: str | Path | None = None) -> Parts:
     if not {"transformer", "unet"} & set(modules):
         raise InputError(
             f"no configuration of {name} is here: fetch its files without the weights, "
-            f"hf download {name} --include '*.json', or name a folder that has them (--config DIR)"
+            f"hf download {name} --include '*.json', or name a folder that has them "
+            "(`plan` --config DIR)"
         )
     source = str(folder) if folder else "the package's facts about this family"
     pipeline = _assembled(pipeline_class, modules)

@@ -156,8 +156,8 @@ class Plan:
             "",
             "GiB of weights",
             *(f"  {name:<26}{_short(gib):>10}" for name, gib in memory.parts.items()),
-            f"  {'blocks that can be dropped':<26}{_short(-memory.dropped):>10}",
-            f"  {'text, once it is encoded':<26}{_short(-memory.text):>10}",
+            f"  {'of it droppable blocks':<26}{_short(memory.dropped):>10}",
+            f"  {'of it text encoders':<26}{_short(memory.text):>10}",
             f"  {'most at once':<26}{_short(memory.peak):>10}   {self._verdict()}",
         ]
         if self.missing:
@@ -170,7 +170,9 @@ class Plan:
 
     def advice(self) -> str:
         """What makes a model smaller on its device."""
-        return "try --drop, --encode-ahead, --offload model or --quantize bnb4"
+        return (
+            "try --offload model or --quantize bnb4; `evaluate` also takes --drop, --encode-ahead"
+        )
 
 
 def plan(
