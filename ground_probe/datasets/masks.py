@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools import mask as coco
 
 from ground_probe.datasets.example import Mask
 from ground_probe.errors import InputError, unknown
+from ground_probe.images import MAX_PIXELS
 
 Overlap = Literal["union", "refer"]
 
@@ -25,18 +27,25 @@ def to_mask(segmentation: Any, size_px: tuple[int, int], overlap: Overlap = "uni
             loaders, which add the parts and keep what is 1, so that overlaps are background.
 
     Raises:
-        InputError: a segmentation that is damaged, empty or of another size.
+        InputError: a segmentation that is damaged, empty or of another size, and a polygon that
+            leaves the image by more than the image's own size.
+
+    >>> to_mask({"size": [1, 3], "counts": [1, 2]}, (1, 3))
+    array([[False,  True,  True]])
     """
     if overlap not in get_args(Overlap):
         raise unknown("overlap", overlap, get_args(Overlap))
+    height, width = size_px
+    if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
+        raise InputError(f"an image of {height} x {width} px (height, width) cannot be annotated")
     if isinstance(segmentation, dict):
-        parts = [_run_lengths(segmentation, size_px)]
+        mask = _from_runs(segmentation, size_px)
     else:
-        parts = coco.frPyObjects(_polygons(segmentation), *size_px)
-    if overlap == "refer":
-        mask = np.sum(_decode(parts), axis=2) == 1
-    else:
-        mask = _decode([coco.merge(parts)])[..., 0] > 0
+        parts = coco.frPyObjects(_polygons(segmentation, size_px), height, width)
+        if overlap == "refer":
+            mask = np.sum(_decode(parts), axis=2) == 1
+        else:
+            mask = _decode([coco.merge(parts)])[..., 0] > 0
     if not mask.any():
         raise InputError("the segmentation covers no pixel of the image")
     return mask
@@ -48,35 +57,80 @@ def _decode(codes: list[Any]) -> np.ndarray:
         return coco.decode(codes)
 
 
-def _polygons(segmentation: Any) -> list[list[float]]:
+def _polygons(segmentation: Any, size_px: tuple[int, int]) -> list[list[float]]:
+    """The parts that enclose something, bounded: pycocotools walks every pixel of an outline."""
+    if isinstance(segmentation, Sequence) and segmentation and _is_number(segmentation[0]):
+        segmentation = [segmentation]  # one part, not in a list of parts
     try:
         polygons = [[float(value) for value in polygon] for polygon in segmentation]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError("the segmentation is neither polygons nor run lengths") from None
     # Two points enclose nothing, and pycocotools would read their four numbers as a box.
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
-    if not polygons or any(
-        len(polygon) % 2 or not np.isfinite(polygon).all() for polygon in polygons
-    ):
+    if not polygons or any(len(polygon) % 2 for polygon in polygons):
         raise InputError("the segmentation has no polygon of three points (x, y, x, y, ...)")
+    sides, outline_px = np.array(size_px[::-1]), 0.0
+    for polygon in polygons:
+        points = np.array(polygon).reshape(-1, 2)
+        if not ((-sides <= points) & (points <= 2 * sides)).all():
+            far = max(polygon, key=lambda value: abs(value) if np.isfinite(value) else np.inf)
+            raise InputError(
+                f"a polygon of the segmentation has the coordinate {far:g} in an image of "
+                f"{size_px[1]} x {size_px[0]} px: give pixels as x, y, x, y, ..."
+            )
+        outline_px += np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+    if outline_px > 1000 * sides.sum():
+        raise InputError(f"the polygons' outline is {outline_px:.0f} px long: that is no object's")
     return polygons
 
 
-def _run_lengths(segmentation: dict[str, Any], size_px: tuple[int, int]) -> dict[str, Any]:
-    if list(segmentation.get("size", ())) != list(size_px):
+def _from_runs(segmentation: dict[str, Any], size_px: tuple[int, int]) -> Mask:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(size, Sequence) or list(size) != list(size_px):
         raise InputError(
-            f"the run lengths are of a {segmentation.get('size')} mask (height, width), "
+            f"the run lengths are of a {size} mask (height, width), "
             f"expected the image's {list(size_px)}"
         )
-    counts = segmentation.get("counts")
-    if isinstance(counts, list):
-        if sum(counts) != size_px[0] * size_px[1] or min(counts) < 0:
-            raise InputError(f"the run lengths add to {sum(counts)}, expected height x width")
-        return coco.frPyObjects(segmentation, *size_px)
-    if not isinstance(counts, str | bytes):
-        raise InputError("the run lengths have no counts")
-    try:
-        _decode([segmentation])
-    except ValueError as error:
-        raise InputError(f"the run lengths cannot be decoded: {error}") from error
-    return segmentation
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin1")
+    if isinstance(counts, str):
+        counts = _uncompressed(counts)
+    if not isinstance(counts, Sequence) or not all(map(_is_whole, counts)):
+        raise InputError("the run lengths have no counts, a list of whole numbers or a string")
+    if min(counts, default=0) < 0 or sum(counts) != size_px[0] * size_px[1]:
+        raise InputError(
+            f"the run lengths add to {sum(counts)}, expected height x width, "
+            f"{size_px[0] * size_px[1]}: cut off or damaged"
+        )
+    runs = np.array(counts, dtype=np.int64)
+    columns = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return np.ascontiguousarray(columns.reshape(size_px[::-1]).T)
+
+
+def _uncompressed(text: str) -> list[int]:
+    """The run lengths in a string: 5 bits and a sign a character, from the third on differences."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 35:
+            raise InputError(f"the run lengths cannot be decoded: {character!r} is not of them")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:  # goes on in the next character
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise InputError("the run lengths cannot be decoded: the last number is cut off")
+    return counts
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
