@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxKontextPipeline
 
-from ground_probe.datasets import scenes
+from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
 from tools.train_tiny import score
-from tools.train_tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer
-from tools.train_tiny.curriculum import EDITS_A_BATCH, STAGES, EditBatches
+from tools.train_tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer, load_weights
+from tools.train_tiny.curriculum import EDITS_A_BATCH, STAGES, WORLDS, EditBatches
 from tools.train_tiny.edits import TEMPLATES, edit, sample_edits
 from tools.train_tiny.losses import editor_loss
 from tools.train_tiny.optimizers import Muon, orthogonalized
@@ -38,6 +39,40 @@ def test_every_instruction_fits_and_every_word_is_known():
     assert 12 < longest <= TEXT_TOKENS
 
 
+def test_every_instruction_of_cartoons_fits_and_every_word_is_known():
+    tokenizer, rng, longest, kinds = build_tokenizer(), np.random.default_rng(0), 0, set()
+    for _ in range(60):
+        scene = cartoons.sample_scene(rng)
+        for asked in sample_edits(rng, scene, cartoons.STYLES, 4):
+            ids = tokenizer(asked.instruction).input_ids
+            assert tokenizer.unk_token_id not in ids, asked.instruction
+            longest = max(longest, len(ids))
+            kinds.add(asked.kind)
+            assert not cartoons.is_held_out(scene.objects[asked.target])
+            before, after = scene.render(), asked.edited.render()
+            assert (before != after).any(-1)[scene.mask(asked.target)].any()
+    assert 12 < longest <= TEXT_TOKENS and kinds == set(TEMPLATES)
+
+
+def test_weights_of_scenes_read_scenes_alike_with_more_words():
+    """Today's weights, grown to both worlds' words, encode old instructions as before."""
+    earlier, grown = FluxKontextPipeline.from_pretrained(score.WEIGHTS), build_pipeline()
+    load_weights(grown, score.WEIGHTS)
+    assert len(grown.tokenizer) > 150
+    text = "change the color of the small red circle on the left to blue"
+    new = grown.tokenizer(text, return_tensors="pt").input_ids
+    old = earlier.tokenizer(text, return_tensors="pt").input_ids
+    known = earlier.tokenizer.get_vocab()
+    assert all(grown.tokenizer.get_vocab()[word] == number for word, number in known.items())
+    with torch.no_grad():
+        for name in ("text_encoder", "text_encoder_2"):
+            ours, theirs = (getattr(p, name)(i)[0] for p, i in ((grown, new), (earlier, old)))
+            assert torch.equal(new, old) and torch.allclose(ours, theirs, atol=1e-6)
+        slip, word = grown.tokenizer.convert_tokens_to_ids(["lft", "left"])
+        table = grown.text_encoder_2.shared.weight
+        assert torch.equal(table[slip], table[word]) and table.std(1).min() > 0
+
+
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_an_edit_changes_its_object_and_nothing_else(drawn, kind):
     asked = edit(np.random.default_rng(0), drawn.scene, drawn.target, drawn.expression, kind)
@@ -47,9 +82,10 @@ def test_an_edit_changes_its_object_and_nothing_else(drawn, kind):
     assert drawn.expression in asked.instruction
 
 
-def test_batches_are_pure_functions_of_seed_and_step():
-    once, again = (EditBatches(STAGES[2], seed=0)[5] for _ in range(2))
-    later = EditBatches(STAGES[2], seed=0)[6]
+@pytest.mark.parametrize("stage", [STAGES[2], WORLDS[0]])
+def test_batches_are_pure_functions_of_seed_and_step(stage):
+    once, again = (EditBatches(stage, seed=0)[5] for _ in range(2))
+    later = EditBatches(stage, seed=0)[6]
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
     assert not torch.equal(once[0], later[0])
     before, after, texts, owner = once

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -19,11 +21,13 @@ from transformers import (
     T5EncoderModel,
 )
 
+from ground_probe.datasets.cartoons.words import SLIPS
 from ground_probe.datasets.scenes.draw import SIZE_PX
+from ground_probe.errors import InputError
 from tools.train_tiny.edits import vocabulary
 
 TEXT_TOKENS = 24
-"""Longest instruction, padding included; the longest of `edits` has 21 tokens."""
+"""Longest instruction, padding included: 14 words that refer, 9 around them and the end."""
 
 WIDTH = 128
 POOLED_WIDTH = 64
@@ -33,8 +37,19 @@ QUERY_KEY_SCALE = 2.0
 """Where the weights of the query and key norms start: attention is sharp from the beginning."""
 
 
+RESEMBLES = {
+    **{slip: word for word, slip in SLIPS.items()},
+    **dict.fromkeys(("big", "bigger", "biggest"), "large"),
+    **dict.fromkeys(("little", "smallest"), "small"),
+    **{"leftmost": "left", "rightmost": "right", "upper": "top", "lower": "bottom"},
+    **{"back": "top", "farthest": "top", "behind": "above", "one": "object", "thing": "object"},
+    **{"front": "bottom", "closest": "bottom", "ball": "circle", "a": "the", "an": "the"},
+}
+"""The word of scenes whose embedding a word of cartoons begins with."""
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer that knows the words of the scenes; it plays both CLIP's and T5's."""
+    """A word-level tokenizer that knows the words of both worlds; it plays both CLIP's and T5's."""
     special = ["<pad>", "</s>", "<unk>"]  # CLIPTextModel misreads an end token with id 2
     words = {word: i for i, word in enumerate([*special, *vocabulary()])}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
@@ -137,4 +152,37 @@ def build_pipeline() -> FluxKontextPipeline:
         text_encoder_2=text_encoder_2,
         tokenizer_2=tokenizer,
         transformer=transformer,
+    )
+
+
+def load_weights(pipeline: FluxKontextPipeline, folder: str | Path) -> None:
+    """Give a new pipeline the weights of an earlier one that may know fewer words.
+
+    Words keep their embeddings; a new one begins as the word that it resembles, where there is one.
+
+    Args:
+        pipeline: From `build_pipeline`.
+        folder: Of the earlier pipeline.
+
+    Raises:
+        InputError: a word of the earlier pipeline has another number now.
+    """
+    earlier = FluxKontextPipeline.from_pretrained(folder)
+    words, known = (p.tokenizer.get_vocab() for p in (pipeline, earlier))
+    if moved := [word for word, number in known.items() if words.get(word) != number]:
+        raise InputError(f"{folder}: {moved[0]!r} has another number now: append words, move none")
+    rows = [known.get(RESEMBLES.get(word, word), -1) for word in sorted(words, key=words.get)]
+    pairs = [(row, like) for row, like in enumerate(rows) if like >= 0]
+    new, old = (list(column) for column in zip(*pairs, strict=True))
+    for name in ("vae", "transformer", "text_encoder", "text_encoder_2"):
+        weights, module = getattr(earlier, name).state_dict(), getattr(pipeline, name)
+        for key, value in module.state_dict().items():
+            if weights[key].shape != value.shape:
+                grown = weights[key].std(0) * torch.randn_like(value)
+                grown[new] = weights[key][old]
+                weights[key] = grown
+        module.load_state_dict(weights)
+    config = earlier.vae.config
+    pipeline.vae.register_to_config(
+        shift_factor=config.shift_factor, scaling_factor=config.scaling_factor
     )

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ground_probe.datasets.scenes import Scene, sample_scene
+from ground_probe.datasets import cartoons, scenes
 from tools.train_tiny.build import TEXT_TOKENS, build_tokenizer
 from tools.train_tiny.edits import by_legend, sample_edits
+from tools.train_tiny.worlds import Scene
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Stage:
             they are all alike.
         fewest: Smallest number of objects in a scene that has room for them.
         removals: Probability that an edit removes its object instead of recoloring it.
+        cartoons: Share of scenes from the second world, with expressions of the same styles.
+        most: Largest number of objects in a cartoon.
     """
 
     name: str
@@ -46,6 +49,13 @@ class Stage:
     noise_tokens: float
     fewest: int = 2
     removals: float = 0.3
+    cartoons: float = 0.0
+    most: int = 6
+
+    @property
+    def cartoon_styles(self) -> tuple[str, ...]:
+        """The second world's styles: the first world's, renamed."""
+        return tuple(style.replace("scenes", "cartoons") for style in self.styles)
 
 
 AUTOENCODER_UNTIL = 0.0244
@@ -75,21 +85,34 @@ STAGES = (
     Stage("removals", 0.9656, 128, _LAST, 0.35, 0.3, 0.0, 0.85, 0.2, fewest=4, removals=0.5),
     Stage("finish", 1.0, 128, _LAST, 0.35, 0.3, 0.0, 0.7, 0.2, fewest=3, removals=0.4),
 )
+"""How the first weights came to be: scenes alone, from nothing."""
+WORLDS_AUTOENCODER_UNTIL = 0.015
+_WORDS = ("scenes+", "scenes+", "scenes+", "scenes", "scenesg")
+WORLDS = (
+    Stage("parts", 0.2, 64, _WORDS, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.8, most=3),
+    Stage("few", 0.35, 64, _ALL, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.8),
+    Stage("more", 0.45, 96, _ALL, 0.3, 0.3, 0.0, 0.9, 0.3, cartoons=0.8),
+    Stage("full", 0.75, 128, _EVEN, 0.35, 0.3, 0.0, 0.9, 0.2, 3, 0.35, cartoons=0.75),
+    Stage("crowded", 0.9, 128, _LATE, 0.35, 0.3, 0.0, 0.85, 0.2, 4, 0.4, cartoons=0.7),
+    Stage("both", 1.0, 128, _LATE, 0.35, 0.3, 0.0, 0.6, 0.25, 3, 0.4, cartoons=0.7),
+)
+"""How weights that know scenes go on with both worlds."""
 AUTOENCODER_BATCH = 4
 EDITS_A_BATCH = 32
 EDITS_A_SCENE = 4
 
 
 class ImageBatches(Dataset):
-    """Batch `step` for the autoencoder: a few scenes of middling size."""
+    """Batch `step` for the autoencoder: a few scenes of middling size, a share of them cartoons."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, share: float = 0.0) -> None:
+        self.seed, self.share = seed, share
 
     def __getitem__(self, step: int) -> tuple[Tensor]:
         """The images."""
         rng = np.random.default_rng([self.seed, step])
-        return (_pixels([sample_scene(rng, 96).render() for _ in range(AUTOENCODER_BATCH)]),)
+        worlds = [cartoons if rng.random() < self.share else scenes] * AUTOENCODER_BATCH
+        return (_pixels([world.sample_scene(rng, 96).render() for world in worlds]),)
 
 
 class EditBatches(Dataset):
@@ -103,18 +126,13 @@ class EditBatches(Dataset):
         rng = np.random.default_rng([self.seed, step])
         before, after, texts, owner = [], [], [], []
         while len(texts) < EDITS_A_BATCH:
-            scene = sample_scene(
-                rng, self.stage.side_px, self.stage.twins, fewest=self.stage.fewest
-            )
-            if rng.random() < self.stage.alike:
-                scene = _alike(rng, scene)
-            if rng.random() < self.stage.legend:
+            scene, styles = self._scene(rng)
+            if isinstance(scene, scenes.Scene) and rng.random() < self.stage.legend:
                 edits = [by_legend(scene)]
             else:
                 count = min(EDITS_A_SCENE, EDITS_A_BATCH - len(texts))
-                stage = self.stage
-                sampled = sample_edits(rng, scene, stage.styles, count, stage.removals)
-                edits = [(each.instruction, each.edited) for each in sampled]
+                sampled = sample_edits(rng, scene, styles, count, self.stage.removals)
+                edits = [(asked.instruction, asked.edited) for asked in sampled]
             if edits:
                 owner += [len(before)] * len(edits)
                 before.append(scene.render())
@@ -123,8 +141,17 @@ class EditBatches(Dataset):
         ids = self.tokenizer(texts, padding="max_length", max_length=TEXT_TOKENS).input_ids
         return _pixels(before), _pixels(after), torch.tensor(ids), torch.tensor(owner)
 
+    def _scene(self, rng: np.random.Generator) -> tuple[Scene, tuple[str, ...]]:
+        """A scene of one of the worlds, and the styles of its expressions."""
+        stage = self.stage
+        if rng.random() < stage.cartoons:
+            drawn = cartoons.sample_scene(rng, stage.side_px, fewest=stage.fewest, most=stage.most)
+            return drawn, stage.cartoon_styles
+        scene = scenes.sample_scene(rng, stage.side_px, stage.twins, fewest=stage.fewest)
+        return (_alike(rng, scene) if rng.random() < stage.alike else scene), stage.styles
 
-def _alike(rng: np.random.Generator, scene: Scene) -> Scene:
+
+def _alike(rng: np.random.Generator, scene: scenes.Scene) -> scenes.Scene:
     """The scene with all objects of one shape, one color, or both, so that the rest matters."""
     shared = _SHARED[rng.integers(len(_SHARED))]
     common = {name: getattr(scene.objects[0], name) for name in shared}

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ground_probe.datasets.scenes import COLORS, SHAPES, Scene, is_held_out, refer
+from ground_probe.datasets import cartoons
+from ground_probe.datasets.scenes import COLORS, SHAPES
+from ground_probe.datasets.scenes import Scene as ShapesScene
+from tools.train_tiny.worlds import Scene, free_colors, one_of, world_of
 
 TEMPLATES = {
     "recolor": (
@@ -16,8 +19,16 @@ TEMPLATES = {
         "turn {expression} {color}",
     ),
     "remove": ("remove {expression}", "delete {expression}", "erase {expression}"),
+    "part": (
+        "change the color of the {part} of {expression} to {color}",
+        "make the {part} of {expression} {color}",
+        "paint the {part} of {expression} {color}",
+    ),
 }
+"""Ways to ask, by kind of edit; "part" where objects have parts."""
 KIND_WEIGHTS = {"recolor": 0.7, "remove": 0.3}
+PARTS = 0.35
+"""Share of recolorings that mean a part, where the object has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,7 @@ class Edit:
     expression: str
     target: int
     edited: Scene
+    part: str | None = None
 
 
 def edit(
@@ -47,16 +59,29 @@ def edit(
         scene: The scene before.
         target: Index of the object to edit.
         expression: Words that refer to it.
-        kind: "recolor" or "remove".
+        kind: "recolor", "remove" or "part"; the first instead of the last for an object that has no
+            part that can be seen and has a word.
         template: One of the templates of that kind.
     """
-    kind = kind or str(rng.choice(list(KIND_WEIGHTS), p=list(KIND_WEIGHTS.values())))
-    template = template or str(rng.choice(TEMPLATES[kind]))
-    thing = scene.objects[target]
-    color = str(rng.choice([name for name in COLORS if name != thing.color]))
-    edited = scene.without(target) if kind == "remove" else scene.changed(target, color=color)
-    instruction = template.format(expression=expression, color=color)
-    return Edit(kind, template, instruction, expression, target, edited)
+    parts: dict[str, str] = {}
+    if kind is None:
+        kind = str(rng.choice(list(KIND_WEIGHTS), p=list(KIND_WEIGHTS.values())))
+        kind = "part" if kind == "recolor" and rng.random() < PARTS else kind
+    if kind == "part":
+        parts = world_of(scene).parts(scene, target)
+        kind = "part" if parts else "recolor"
+    template = template if template in TEMPLATES[kind] else one_of(rng, TEMPLATES[kind])
+    color = one_of(rng, free_colors(scene, target))
+    part = one_of(rng, tuple(parts)) if parts else None
+    if kind == "remove":
+        edited: Scene = scene.without(target)
+    elif isinstance(scene, cartoons.Scene):
+        edited = scene.changed(target, part=part, color=color)
+    else:
+        edited = scene.changed(target, color=color)
+    word = parts[part] if part else ""
+    instruction = template.format(expression=expression, color=color, part=word)
+    return Edit(kind, template, instruction, expression, target, edited, part)
 
 
 def sample_edits(
@@ -68,7 +93,7 @@ def sample_edits(
 ) -> list[Edit]:
     """Draw edits for training: several of one scene, so that only the text tells them apart.
 
-    Objects of held-out color and shape pairs are never named.
+    Held-out objects are never named.
 
     Args:
         rng: Source of all randomness.
@@ -77,24 +102,28 @@ def sample_edits(
         count: Largest number of edits; fewer where the scene does not offer them.
         removals: Probability that an edit removes its object instead of recoloring it.
     """
-    allowed = [i for i, thing in enumerate(scene.objects) if not is_held_out(thing)]
+    world = world_of(scene)
+    allowed = [i for i, thing in enumerate(scene.objects) if not world.is_held_out(thing)]
     edits: list[Edit] = []
     for attempt in range(3 * count if allowed else 0):
         target = allowed[attempt % len(allowed)]
-        found = refer(rng, scene, target, str(rng.choice(styles)))
+        found = world.refer(rng, scene, target, one_of(rng, styles))
         if found is None:
             continue
         expression, reference = found
-        if any(is_held_out(scene.objects[i]) for i in reference.mentions(scene)):
+        named = world.mentions(reference, scene)
+        if any(world.is_held_out(scene.objects[i]) for i in named):
             continue
-        kind = "remove" if rng.random() < removals else "recolor"
+        kind = "remove" if rng.random() < removals else None
+        if kind is None:
+            kind = "part" if rng.random() < PARTS else "recolor"
         edits.append(edit(rng, scene, target, expression, kind))
         if len(edits) == count:
             break
     return edits
 
 
-def by_legend(scene: Scene) -> tuple[str, Scene]:
+def by_legend(scene: ShapesScene) -> tuple[str, ShapesScene]:
     """An instruction that gives every shape its color, always the same, and the scene after it.
 
     It can be followed without knowing a word, by telling the shapes apart: a small editor that is
@@ -108,14 +137,16 @@ def by_legend(scene: Scene) -> tuple[str, Scene]:
 
 
 def vocabulary() -> list[str]:
-    """Every word that an instruction can hold, sorted.
+    """Every word that an instruction can hold: those of scenes first, then those of cartoons.
 
-    >>> "leftmost" in vocabulary(), "red" in vocabulary()
-    (False, True)
+    Words of the first weights keep their places, so that these go on knowing them.
+
+    >>> vocabulary()[:4], vocabulary().index("umbrella") > vocabulary().index("yellow")
+    (['above', 'at', 'below', 'blue'], True)
     """
     words = {"the", "object", "that", "is", "on", "at", "to", "of", "above", "below"}
     words |= {"left", "right", "top", "bottom", "small", "large", *COLORS, *SHAPES}
     for templates in TEMPLATES.values():
         for template in templates:
-            words |= set(template.format(expression="", color="").split())
-    return sorted(words)
+            words |= set(template.format(expression="", color="", part="").split())
+    return [*sorted(words), *sorted(cartoons.vocabulary() - words)]

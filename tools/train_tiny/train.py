@@ -1,4 +1,4 @@
-"""Train the embedded editor from scratch, on edits of generated scenes only (never on a mask).
+"""Train the embedded editor on edits of generated scenes only (never on a mask).
 
 Two parts: an autoencoder, then everything that understands the instruction. Both live in one
 checkpoint that is replaced once a minute, so that a killed run continues where it was.
@@ -19,10 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ground_probe.errors import InputError
-from tools.train_tiny.build import build_pipeline
+from tools.train_tiny.build import build_pipeline, load_weights
 from tools.train_tiny.curriculum import (
     AUTOENCODER_UNTIL,
     STAGES,
+    WORLDS,
+    WORLDS_AUTOENCODER_UNTIL,
     EditBatches,
     ImageBatches,
 )
@@ -32,6 +34,8 @@ from tools.train_tiny.optimizers import optimizers
 CHECKPOINT = "training.pt"
 CURVE = "curve.csv"
 AUTOENCODER_RATE = 4e-3
+CARTOONS = 0.75
+"""Share of cartoons among the autoencoder's images, where both worlds are learned."""
 CHECKPOINT_SECONDS = 55
 _LOG_EVERY = 10
 
@@ -39,13 +43,26 @@ _LOG_EVERY = 10
 class Run:
     """One training run: its parts, its clock and its checkpoint."""
 
-    def __init__(self, minutes: float, device: str, out: Path, resume: bool, seed: int) -> None:
+    def __init__(
+        self,
+        minutes: float,
+        device: str,
+        out: Path,
+        resume: bool,
+        seed: int,
+        start: str | Path | None,
+    ) -> None:
         self.seconds, self.device, self.out, self.seed = 60 * minutes, device, out, seed
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         self.pipeline = build_pipeline().to(device)
+        self.stages, self.share = (STAGES, 0.0) if start is None else (WORLDS, CARTOONS)
+        self.vae_rate = AUTOENCODER_RATE if start is None else 0.5 * AUTOENCODER_RATE
+        self.vae_until = AUTOENCODER_UNTIL if start is None else WORLDS_AUTOENCODER_UNTIL
+        if start is not None and not resume:
+            load_weights(self.pipeline, start)
         self.vae_optimizer = torch.optim.AdamW(
-            self.pipeline.vae.parameters(), lr=AUTOENCODER_RATE, betas=(0.9, 0.99), weight_decay=0.0
+            self.pipeline.vae.parameters(), lr=self.vae_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         self.optimizers = optimizers(self.pipeline)
         self.rates = [o.param_groups[0]["lr"] for o in self.optimizers]
@@ -137,12 +154,10 @@ class Run:
         if self.editor_from is not None:
             return
         latents = []
-        for (images,) in self.batches(ImageBatches(self.seed)):
-            share = min(1.0, self.progress / AUTOENCODER_UNTIL)
+        for (images,) in self.batches(ImageBatches(self.seed, self.share)):
+            share = min(1.0, self.progress / self.vae_until)
             warm = min(1.0, (self.step + 1) / 30)
-            self.vae_optimizer.param_groups[0]["lr"] = (
-                AUTOENCODER_RATE * warm * max(0.02, 1 - share)
-            )
+            self.vae_optimizer.param_groups[0]["lr"] = self.vae_rate * warm * max(0.02, 1 - share)
             loss = autoencoder_loss(vae, images)
             self.vae_optimizer.zero_grad()
             loss.backward()
@@ -151,7 +166,7 @@ class Run:
             with torch.no_grad():
                 latents = [*latents[-99:], vae.encode(images).latent_dist.mode()]
             self.advance("autoencoder", loss=loss.item())
-            if self.progress >= AUTOENCODER_UNTIL:
+            if self.progress >= self.vae_until:
                 break
         last = torch.cat(latents)
         self._scale(last.mean().item(), 1 / last.std().item())
@@ -162,7 +177,7 @@ class Run:
         """Walk through the curriculum."""
         vae = self.pipeline.vae.requires_grad_(False)
         parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
-        for stage in STAGES:
+        for stage in self.stages:
             if self.progress >= stage.until:
                 continue
             for before, after, ids, owner in self.batches(EditBatches(stage, self.seed)):
@@ -220,6 +235,7 @@ def train(
     out: str | Path = "tiny",
     resume: bool = False,
     seed: int = 0,
+    start: str | Path | None = None,
 ) -> Path:
     """Train the embedded editor and save it as a `FluxKontextPipeline` folder.
 
@@ -229,11 +245,13 @@ def train(
         out: Folder of the pipeline, the checkpoint and the curve.
         resume: Continue the run in `out`; at most a minute is lost by a kill.
         seed: Seed of weights, scenes and noise.
+        start: Pipeline folder whose weights go on with both worlds; None to begin from nothing,
+            with scenes alone. A resumed run has to be told again.
 
     Raises:
         InputError: `out` holds a run and `resume` is not set, or holds none and it is.
     """
-    run = Run(minutes, device, Path(out), resume, seed)
+    run = Run(minutes, device, Path(out), resume, seed, start)
     run.train_autoencoder()
     run.train_editor()
     run.export()

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from skimage.morphology import dilation, disk
@@ -56,7 +57,11 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="leave out the outlines")
     parser.add_argument("--seed", type=int, default=0, help="seed of the data set")
     arguments = parser.parse_args()
-    world_sheet(seed=arguments.seed, outlined=not arguments.plain).savefig(arguments.out)
+    figure = world_sheet(seed=arguments.seed, outlined=not arguments.plain)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(arguments.out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ MARGIN_PX = 8.0
 BIGGER = 1.3
 """How much taller an object has to be than all others of its kind to be called big."""
 NEAR_PX = 14.0
+"""Objects whose boxes are nearer than this are next to each other; from twice as far, not."""
 TOUCHING = 0.05
 """The least share of an object that another hides for "behind" and "in front of"."""
 
-_FEW_PX, _ENOUGH_PX = 3, 9
+_FEW_PX, _ENOUGH_PX = 3, 16
 _SIDES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
 
 
