@@ -43,8 +43,8 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 import ground_probe as gp
 from ground_probe.datasets.scenes.split import ScenesSplit
 from ground_probe.evaluation.large import Load
-from ground_probe.evaluation.ray_runner import CHUNK_SENTENCES, Ray
-from ground_probe.evaluation.work import Item, Job, chunks
+from ground_probe.evaluation.ray import CHUNK_SENTENCES, Ray
+from ground_probe.evaluation.job import Item, Job, chunks
 from ground_probe.segmentation import default_recipe
 from tools.train_tiny.build import POOLED_WIDTH, WIDTH, build_pipeline, build_tokenizer
 

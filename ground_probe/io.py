@@ -92,8 +92,10 @@ def writable_folder(path: Path | str) -> Path:
     """Make a folder of results and return its absolute path.
 
     Raises:
-        InputError: it cannot be made or written into.
+        InputError: it has no name, or cannot be made or written into.
     """
+    if not str(path).strip():
+        raise InputError("the output folder has no name: give one, such as runs/first")
     folder = _spellable(Path(path).expanduser().absolute())
     try:
         folder.mkdir(parents=True, exist_ok=True)

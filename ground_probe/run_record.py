@@ -88,7 +88,8 @@ def recording(path: Path, spec: dict[str, Any], **fields: Any) -> Iterator[RunRe
         except BaseException as error:
             record.finish("error", error=f"{type(error).__name__}: {error}")
             raise
-    record.finish()
+    if record.fields["status"] == "started":  # nobody said how it ended
+        record.finish()
 
 
 def open_run(notebook: str, out: str, **parameters: Any) -> RunRecord:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ground_probe import load_split
 from ground_probe.evaluation import InProcess, evaluate
-from ground_probe.evaluation.ray_runner import Ray
+from ground_probe.evaluation.ray import Ray
 
 METHODS = ("bright", "noisy", "whole_image", "largest_object")
 

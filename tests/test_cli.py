@@ -355,3 +355,24 @@ def test_an_evaluation_runs_in_shards_and_resumes(editor_folder, tmp_path, capsy
     assert len(rows) == 4 and set(rows["status"]) == {"ok"}
     assert cli.main([*command, "--seed", "1"]) == 2  # another run is not mixed in
     assert str(out) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_failed_sentence_fails_the_command(editor_folder, tmp_path, monkeypatch, capsys):
+    split = gp.load_split("scenes", "test", limit=3)
+
+    def failing(editor, image, expression, recipe=None, seed=0):
+        if expression == split.expressions[1]:
+            raise ValueError("no such thing")
+        return np.ones((image.height, image.width), bool)
+
+    monkeypatch.setattr("ground_probe.segmentation.segment", failing)
+    out = str(tmp_path / "out")
+    command = ["evaluate", "--model", editor_folder, "--limit", "3", "--out", out]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "ground-probe: 1 results failed and are not waived"
+    assert read_record(tmp_path / "out" / "run.json")["status"] == "error"
+    assert cli.main([*command, "--waive", split.keys[1]]) == 0
+    assert read_record(tmp_path / "out" / "run.json")["status"] == "success"
+    assert cli.main([*command[:-1], ""]) == 2
+    assert "the output folder has no name" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from PIL import Image
 from ground_probe import Recipe, load_editor, segment, testing
 from ground_probe.datasets import RefExample
 from ground_probe.evaluation import evaluate
-from ground_probe.evaluation.work import example_seed
+from ground_probe.evaluation.job import example_seed
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refer-sample"
 pytestmark = [

@@ -8,9 +8,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,13 @@ import psutil
 import pytest
 import torch
 from evaluation_script import METHODS, segment
+from PIL import Image
 
 from ground_probe import load_split
-from ground_probe.errors import IncompleteError, InputError, UnknownNameError
-from ground_probe.evaluation import applicable, evaluate, read
-from ground_probe.evaluation.ray_runner import Ray
-from ground_probe.evaluation.work import example_seed
+from ground_probe.errors import GroundProbeError, IncompleteError, InputError, UnknownNameError
+from ground_probe.evaluation import Store, applicable, evaluate, read
+from ground_probe.evaluation.job import example_seed
+from ground_probe.evaluation.ray import Ray
 
 SCRIPT = Path(__file__).with_name("evaluation_script.py")
 FAST = {"seconds": 0}
@@ -64,7 +67,7 @@ def ended(process):
 
 
 def rows_written(out):
-    return sum(path.read_bytes().count(b"\n") for path in out.glob("rows-*.jsonl"))
+    return sum(path.read_bytes().count(b'"key"') for path in out.glob("rows-*.jsonl"))
 
 
 def wait_for(condition, process):
@@ -133,8 +136,26 @@ def test_other_choices_need_another_folder(tmp_path):
     for option in ({"seed": 1}, {"recipe": {"seconds": 0, "other": 1}}, {"methods": ["bright"]}):
         with pytest.raises(InputError, match=f"another evaluation: {next(iter(option))}"):
             run(tmp_path / "run", limit=2, **option)
-    with pytest.raises(InputError, match=r"examples \(8 rows there, 12 now\)"):
-        run(tmp_path / "run", limit=3)
+
+
+def test_an_evaluation_grows_in_its_folder_and_does_not_shrink(tmp_path, uninterrupted):
+    out, calls = tmp_path / "run", []
+
+    def counted(editor, image, expression, recipe=None, seed=0):
+        calls.append(expression)
+        return segment(editor, image, expression, recipe, seed)
+
+    counted.revision = "1"
+    run(out, limit=4, methods=METHODS[:2], segment=counted)
+    run(out, limit=LIMIT, methods=METHODS[:2], segment=counted)
+    assert len(calls) == LIMIT, "nothing was done again"
+    assert run(out, segment=counted).counts.ok == 4 * LIMIT and len(calls) == LIMIT
+    values = table(out)[1].decode().splitlines()[1:]
+    assert sorted(values) == sorted(uninterrupted[1].decode().splitlines()[1:])
+    with pytest.raises(InputError, match=r"examples \(8 there that are not asked for now\)"):
+        run(out, limit=4, segment=counted)
+    with pytest.raises(InputError, match=r"methods \(2 there that are not asked for now\)"):
+        run(out, methods=METHODS[:2], segment=counted)
 
 
 def test_nothing_to_evaluate_is_said(tmp_path):
@@ -164,7 +185,117 @@ def test_errors_are_rows_until_they_are_retried_or_waived(tmp_path, uninterrupte
     cured.touch()
     result = run(out, recipe=recipe, retry_errors=True)
     assert result.counts.error == 0 and result.rows["attempts"].max() == 2
-    assert table(out)[1] == uninterrupted[1]
+    scores = [
+        pd.read_csv(BytesIO(each)).drop(columns="recipe")
+        for each in (table(out)[1], uninterrupted[1])
+    ]
+    pd.testing.assert_frame_equal(*scores)
+
+
+def test_a_run_that_only_fails_gives_up_and_keeps_the_first_traceback(tmp_path):
+    calls = []
+
+    def broken(editor, image, expression, recipe=None, seed=0):
+        calls.append(expression)
+        raise ZeroDivisionError(f"no scale for {expression!r}")
+
+    broken.revision = "1"
+    out = tmp_path / "run"
+    with pytest.raises(
+        GroundProbeError, match=r"first 5 sentences all failed alike \(ZeroDiv.*no s"
+    ):
+        run(out, segment=broken, methods=["full"])
+    assert len(calls) == 5
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "error" and "failed alike" in record["error"]
+    tracebacks = Store(out).results()[0]["traceback"].dropna()
+    (text,) = tracebacks
+    assert "in broken" in text and 'raise ZeroDivisionError(f"no scale' in text
+    with pytest.raises(GroundProbeError, match="failed alike"):
+        run(out, segment=broken, methods=["full"], retry_errors=True)
+    assert len(calls) == 10 and Store(out).results()[1].error == 5
+
+
+def test_failures_that_differ_or_come_late_do_not_end_a_run(tmp_path):
+    seen = []
+
+    def late(editor, image, expression, recipe=None, seed=0):
+        seen.append(expression)
+        if len(seen) > 1:
+            raise ValueError("late")
+        return np.ones((128, 128), bool)
+
+    late.revision = "1"
+    result = run(tmp_path / "run", segment=late, methods=["full"])
+    assert (result.counts.ok, result.counts.error, result.failed) == (1, LIMIT - 1, LIMIT - 1)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "error" and "11 failed, the first is" in record["error"]
+    assert result.rows["traceback"].notna().sum() == 1, "the first of its kind"
+    names = set(result.rows.query("status == 'error'")["example"])
+    assert run(tmp_path / "run", segment=late, methods=["full"], waive=names).failed == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "success"
+
+
+def test_a_plain_list_of_examples_is_a_split(tmp_path):
+    examples = list(load_split("scenes", "test", limit=LIMIT))
+    out = tmp_path / "run"
+    result = evaluate(None, examples[:4], out, FAST, METHODS, segment=segment)
+    assert result.counts.ok == 16 and set(result.rows["dataset"]) == {"examples"}
+    scores = result.summary.set_index(["method", "metric"])["value"]
+    scenes = run(tmp_path / "scenes", limit=4).summary.set_index(["method", "metric"])["value"]
+    same = evaluate(None, load_split("scenes", "test", limit=LIMIT), tmp_path / "same", FAST,
+                    METHODS, segment=segment)  # fmt: skip
+    assert scores.between(0, 1).all() and scenes.between(0, 1).all()
+    grown = evaluate(None, examples, out, FAST, METHODS, segment=segment)
+    assert grown.counts.ok == 4 * LIMIT
+    assert grown.summary["value"].tolist() == same.summary["value"].tolist()
+    black = replace(examples[0], image=Image.new("RGB", (128, 128)))
+    with pytest.raises(InputError, match=r"data \(4 examples are not what they were\)"):
+        evaluate(None, [black, *examples[1:]], out, FAST, METHODS, segment=segment)
+    with pytest.raises(InputError, match="item 1 of the list is a str"):
+        evaluate(None, [examples[0], "left man"], out, segment=segment)
+
+
+def test_results_of_one_function_are_never_another_s(tmp_path):
+    """Closures of one name shared keys, partials and objects failed raw."""
+
+    def brighter(level, editor, image, expression, recipe=None, seed=0):
+        return np.asarray(image).mean(axis=2) > level
+
+    def closure(level):
+        return lambda *given, **named: brighter(level, *given, **named)
+
+    for name, make in {
+        "closure": closure,
+        "partial": lambda level: partial(brighter, level),
+    }.items():
+        out = tmp_path / name
+        first = run(out, segment=make(50), methods=["full"])
+        again = run(out, segment=make(50), methods=["full"])
+        assert again.counts.duplicates == 0 and again.summary.equals(first.summary)
+        with pytest.raises(InputError, match="another evaluation: segmenter differ"):
+            run(out, segment=make(200), methods=["full"])
+    lock = threading.Lock()
+
+    def locked(*given, **named):
+        with lock:
+            return brighter(50, *given, **named)
+
+    run(tmp_path / "lock", segment=locked, methods=["full"])
+    for more in ({}, {"shard": (0, 2)}):
+        out = tmp_path / ("new" if more else "lock")
+        with pytest.raises(InputError, match=r"cannot be identified .*locked: it holds a _thread"):
+            run(out, segment=locked, methods=["full"], **more)
+
+    class Nameless:
+        """An editor that cannot say what it is."""
+
+    split = load_split("scenes", "test", limit=2)
+    evaluate(Nameless(), split, tmp_path / "nameless", FAST, ["whole_image"], segment=segment)
+    with pytest.raises(InputError, match="the model cannot be identified"):
+        evaluate(Nameless(), split, tmp_path / "nameless", FAST, ["whole_image"], segment=segment)
+    with pytest.raises(InputError, match="the recipe cannot be written down"):
+        run(tmp_path / "raw", recipe={"level": object()})
 
 
 @pytest.mark.parametrize(
@@ -332,6 +463,38 @@ def test_thirty_kills_lose_and_repeat_nothing(tmp_path, engines, kills):
     counts = f"expected {4 * limit} / ok {4 * limit} / error 0 / duplicates dropped 0"
     assert counts in output
     assert without_keys(out) == without_keys(whole)
+
+
+def test_a_sentence_that_kills_its_process_is_an_error_after_three(tmp_path):
+    """No row was written by a crash, so that every resume met the sentence again."""
+    out, split = tmp_path / "run", load_split("scenes", "test", limit=LIMIT)
+    arguments = ("local", LIMIT, 0, f"poison={split.expressions[5]}")
+    for _ in range(3):
+        process = start(out, *arguments)
+        process.communicate(timeout=120)
+        assert process.returncode == 9
+    output = finish(out, *arguments)
+    assert "expected 48 / ok 44 / error 4 / duplicates dropped 0" in output
+    failed = read(out).rows.query("status == 'error'")
+    assert set(failed["example"]) == {split.keys[5]} and (failed["attempts"] == 3).all()
+    assert failed["error"].str.startswith("ProcessDied: 3 processes ended").all()
+
+
+def test_a_process_that_was_interrupted_did_not_die_of_its_sentence(tmp_path):
+    out = tmp_path / "run"
+    stops = iter([KeyboardInterrupt, SystemExit, KeyboardInterrupt])
+
+    def stopped(*given, **named):
+        for stop in stops:
+            raise stop
+        return segment(*given, **named)
+
+    stopped.revision = "1"
+    for _ in range(3):
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(out, segment=stopped)
+    result = run(out, segment=stopped)
+    assert result.counts.ok == 4 * LIMIT and (result.rows["attempts"] == 1).all()
 
 
 def test_a_ray_worker_that_dies_changes_nothing(tmp_path, uninterrupted):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -109,6 +108,24 @@ def test_breakdowns_divide_every_sentence_once():
     assert table["expression length"].to_dict() == {"1-2": 2, "3-5": 2, "11+": 1}
 
 
+def test_sentences_of_any_script_are_in_every_breakdown():
+    rows = results([(1, 2000)] * 6)
+    rows["expression"] = [
+        "左の男",
+        "мужчина слева от красной машины",
+        "رجل",
+        "!!!",
+        "🙂",
+        "left man",
+    ]
+    table = tables.breakdown(rows)
+    table = table[table["metric"] == "miou"]
+    assert table.groupby("by")["n_ok"].sum().eq(6).all(), table
+    levels = table.set_index(["by", "level"])["n_ok"]
+    assert levels["location words"].to_dict() == {"other script": 5, "yes": 1}
+    assert levels["expression length"].to_dict() == {"1-2": 5, "3-5": 1}
+
+
 @pytest.mark.skipif(not TSV.is_file(), reason=f"{TSV} is not there")
 def test_location_words_on_the_real_sentences():
     shares = defaultdict(list)
@@ -133,9 +150,28 @@ def test_published_rows_name_their_source_and_owner():
 
 
 def test_our_rows_stand_beside_the_published_ones():
-    both = tables.compare(tables.summarise(results([(1, 2), (3, 4)])))
-    assert set(both["split"]) == {"val"} and set(both["dataset"]) == {"refcoco_unc"}
-    assert both[both["method"] == "full"]["status"].eq("measured").all()
-    first = both[both["metric"] == "miou"].iloc[0]
-    assert re.match("full|He", first["method"]) and first["value"] == 0.625
+    """Whole splits only, and each row says which editor, recipe and data it is of."""
+    about = {
+        "model": "an editor",
+        "revision": "r",
+        "recipe": "abc",
+        "text": "sent",
+        "overlap": "union",
+    }
+    testb = results([(1, 2)] * 5095, [i % 750 for i in range(5095)]).assign(split="testB")
+    part = results([(1, 2), (3, 4)])
+    summary = tables.summarise(pd.concat([testb, part], ignore_index=True), about=about)
+    both = tables.beside_published(summary)
+    assert set(both["split"]) == {"testB"}, "two sentences of val are no score of val"
+    ours = both[both["method"] == "full"]
+    assert ours["status"].eq("measured").all() and ours["value"].eq(0.5).all()
+    assert (ours["n"] == 5095).all() and (ours["of"] == 5095).all()
+    assert ours[list(about)].drop_duplicates().to_dict("records") == [about]
     assert both["metric"].isin(["miou", "oiou"]).all() and both["source"].notna().all()
+    failed = testb.assign(status=["error"] + ["ok"] * 5094)
+    waived = tables.summarise(failed, waive=["full/0"])
+    assert value_of(waived, "miou") == 0.5 and tables.beside_published(waived).empty
+    # How many sentences UMD's val has is not confirmed: all its images are the whole split.
+    umd = results([(1, 2)] * 1400, [i % 1300 for i in range(1400)], dataset="refcocog_umd")
+    assert tables.summarise(umd)["whole"].all()
+    assert not tables.summarise(umd[umd["image_id"] != "7"])["whole"].any()

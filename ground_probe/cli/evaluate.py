@@ -89,6 +89,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             "folder": str(result.folder),
             "summary": json.loads(result.summary.to_json(orient="records")),
         },
+        f"{result.failed} results failed and are not waived" if result.failed else "",
     )
 
 
@@ -120,6 +121,6 @@ def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"--workers {workers!r}: give a number or ray")
     if workers == "1" and address is None:
         return {}
-    from ground_probe.evaluation.ray_runner import Ray
+    from ground_probe.evaluation.ray import Ray
 
     return {"engine": Ray(None if workers == "ray" else int(workers), address)}

@@ -1,9 +1,10 @@
 """Evaluation: sentences in, counted pixels kept, scores derived; resumable on any engine."""
 
 from ground_probe.evaluation.baselines import BASELINES, applicable
-from ground_probe.evaluation.runner import Evaluation, InProcess, evaluate, read
+from ground_probe.evaluation.loop import Evaluation, InProcess, evaluate, read
+from ground_probe.evaluation.rows import mask_of
 from ground_probe.evaluation.store import Counts, Store
-from ground_probe.evaluation.tables import breakdown, compare, published, summarise
+from ground_probe.evaluation.tables import beside_published, breakdown, published, summarise
 
 __all__ = [
     "BASELINES",
@@ -12,9 +13,10 @@ __all__ = [
     "InProcess",
     "Store",
     "applicable",
+    "beside_published",
     "breakdown",
-    "compare",
     "evaluate",
+    "mask_of",
     "published",
     "read",
     "summarise",

@@ -1,9 +1,11 @@
 """Where results live: a frozen manifest, append-only rows, and the table that joins them.
 
-A folder holds `manifest.parquet` (what is expected, frozen before the first inference, with the
-spec it was made from) and one `rows-<writer>.jsonl` for each writer, appended to and never
-rewritten. Every table is the manifest joined with the rows, so nothing is lost, counted twice or
-invented by the order in which work was done.
+    manifest.parquet      what is expected, frozen before the first inference, with its spec
+    rows-main.jsonl       one line an event, appended to and never rewritten; one file a writer
+    rows.parquet          the manifest joined with the rows, once nothing is missing
+    summary.csv, breakdown.csv, run.json
+
+Nothing is lost, counted twice or invented by the order in which work was done.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import json
 import os
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ground_probe.errors import GroundProbeError, InputError
-from ground_probe.run_record import canonical_json, whole_file, writable_folder
+from ground_probe.errors import InputError
+from ground_probe.evaluation.rows import COUNTS, Row, one_line, regular_file, whole_lines
+from ground_probe.io import canonical_json, digest, whole_file, writable_folder
+from ground_probe.run_record import read_record
 
 try:
     import fcntl
@@ -32,9 +36,9 @@ except ImportError:  # Windows: one writer a name is then the caller's care
     fcntl = None
 
 MANIFEST_COLUMNS = ("key", "dataset", "split", "image_id", "example", "expression", "method")
-COUNTS = ("inter_px", "union_px", "pred_px", "gold_px")
 SYNC_SECONDS = 1.0
 _SPEC = b"ground_probe.spec"
+_SPEC_NAMES = ("model", "recipe", "dataset", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +60,16 @@ class Counts:
         late = f" / missing {self.missing}" if self.missing else ""
         return f"{counts} / duplicates dropped {self.duplicates}{late}"
 
+    def as_json(self) -> dict[str, int]:
+        """All of them, `missing` included."""
+        return {**asdict(self), "missing": self.missing}
+
 
 class Writer:
     """The one process that appends to a rows file; see `Store.writer`."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._file = path.open("ab+")
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        self._file = _opened(path)
         if fcntl is not None:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,7 +79,7 @@ class Writer:
                     f"{path} is being written by another process: wait for it, or give each "
                     "process its own --shard i/n"
                 ) from None
-        whole = sum(len(line) for _, line in _whole_lines(path))
+        whole = sum(len(line) for _, line in whole_lines(path))
         torn = path.stat().st_size - whole
         if torn:
             warnings.warn(
@@ -82,6 +87,7 @@ class Writer:
                 stacklevel=3,
             )
             self._file.truncate(whole)
+        self._running = False
         self._sync()
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -91,8 +97,19 @@ class Writer:
         """
         self._file.write(b"".join(canonical_json(row).encode() + b"\n" for row in rows))
         self._file.flush()
+        self._running = False
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self._sync()
+
+    def started(self, keys: Iterable[str]) -> None:
+        """Say what is run from now on: should the process die of it, the next one knows."""
+        self.append([{"status": "started", "keys": list(keys)}])
+        self._running = True
+
+    def stopped(self) -> None:
+        """Say that what is running was stopped by somebody, and did not fail."""
+        if self._running:
+            self.append([{"status": "stopped"}])
 
     def close(self) -> None:
         """Put everything on the disk and release the file and its lock."""
@@ -111,58 +128,111 @@ class Store:
     folder: Path
 
     def freeze(self, manifest: pd.DataFrame, spec: Mapping[str, Any]) -> None:
-        """Write what is expected, or check that the folder already expects exactly this.
+        """Write what is expected, or let the folder's own expectation grow to it.
 
         Raises:
-            InputError: the folder cannot be written, or holds another evaluation.
+            InputError: the folder cannot be written, or holds another evaluation, or a larger one.
         """
-        path = self.folder / "manifest.parquet"
-        if path.exists():
-            self._same(manifest, spec)
-            return
+        writable_folder(self.folder)
         if repeated := manifest["key"][manifest["key"].duplicated()].tolist():
             raise InputError(f"{len(repeated)} keys of the manifest are not unique: {repeated[:3]}")
-        writable_folder(self.folder)
+        path = self.folder / "manifest.parquet"
+        if os.path.lexists(path) and not self._grows(manifest, spec):
+            return
         table = pa.Table.from_pandas(manifest, preserve_index=False)
         with whole_file(path) as part:
             pq.write_table(table.replace_schema_metadata({_SPEC: canonical_json(spec)}), part)
 
-    def _same(self, manifest: pd.DataFrame, spec: Mapping[str, Any]) -> None:
-        there, frozen = self.spec(), self.manifest()
+    def _grows(self, manifest: pd.DataFrame, spec: Mapping[str, Any]) -> bool:
+        """Whether more is expected now than before; everything else must be as it was."""
+        frozen, there = self._read()
         spec = json.loads(canonical_json(spec))
         differ = [name for name in {**there, **spec} if there.get(name) != spec.get(name)]
-        if not differ and set(frozen["key"]) != set(manifest["key"]):
-            differ = [f"examples ({len(frozen)} rows there, {len(manifest)} now)"]
+        for name in ("example", "method"):
+            if not differ and (left := set(frozen[name]) - set(manifest[name])):
+                differ = [f"{name}s ({len(left)} there that are not asked for now)"]
+        if not differ and (left := set(frozen["key"]) - set(manifest["key"])):
+            differ = [f"data ({len(left)} examples are not what they were)"]
         if differ:
             raise InputError(
                 f"{self.folder} holds another evaluation: {', '.join(differ)} differ; "
                 "give another output folder, or repeat the arguments it was started with"
             )
+        return len(manifest) > len(frozen)
 
     def spec(self) -> dict[str, Any]:
         """The choices the manifest was made from."""
-        return json.loads(pq.read_schema(self._manifest_path()).metadata[_SPEC])
+        return self._read()[1]
 
     def manifest(self) -> pd.DataFrame:
         """What is expected, one row a key."""
-        return pd.read_parquet(self._manifest_path())
+        return self._read()[0]
 
-    def _manifest_path(self) -> Path:
+    def record(self) -> dict[str, Any]:
+        """The last record of a run here, a shard's where the whole has none yet; or nothing.
+
+        Raises:
+            InputError: it is no record, or not of an evaluation.
+        """
+        paths = [path for path in self.folder.glob("run*.json") if not path.is_symlink()]
+        if not paths:
+            return {}
+        path = max(paths, key=lambda path: path.stat().st_mtime)
+        record = read_record(path)
+        waived, workers = record.get("waived", []), record.get("workers", {})
+        if not isinstance(workers, dict) or not (
+            isinstance(waived, list) and all(isinstance(each, str) for each in waived)
+        ):
+            raise InputError(f"{path} is no record of an evaluation: move it away")
+        return record
+
+    def about(self) -> dict[str, Any]:
+        """What every row of a table must say of its run: the editor, the recipe, the data."""
+        spec, workers = self.spec(), self.record().get("workers", {})
+        named = [workers, *(workers.get("workers") or [])]
+        names = [each.get("name") for each in named if isinstance(each, dict)]
+        recipe = spec["recipe"]
+        return {
+            "model": next(filter(None, names), None),
+            "revision": spec["model"],
+            "recipe": digest(recipe) if isinstance(recipe, dict) else recipe,
+            "text": spec.get("text"),
+            "overlap": spec.get("overlap"),
+        }
+
+    def _read(self) -> tuple[pd.DataFrame, dict[str, Any]]:
         path = self.folder / "manifest.parquet"
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise InputError(f"{self.folder} holds no evaluation: {path.name} is not there")
-        return path
+        try:
+            regular_file(path)
+            table = pq.read_table(path)
+            spec = json.loads((table.schema.metadata or {})[_SPEC])
+            if missing := [name for name in _SPEC_NAMES if name not in spec]:
+                raise ValueError(f"its spec has no {missing[0]}")
+            manifest = table.select(MANIFEST_COLUMNS).to_pandas().astype("string")
+            if manifest.isna().any(axis=None) or manifest["key"].duplicated().any():
+                raise ValueError("it has empty cells, or one key twice")
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no manifest of an evaluation ({one_line(error)}): restore it, or move "
+                "the folder away"
+            ) from error
+        return manifest, spec
 
     @contextmanager
     def writer(self, name: str) -> Iterator[Writer]:
         """Open `rows-<name>.jsonl` for appending, alone; repairs a torn last line.
 
         Raises:
-            InputError: another process holds this writer's file.
+            InputError: another process holds this writer's file, or it is a link.
         """
         writer = Writer(self.folder / f"rows-{name}.jsonl")
         try:
             yield writer
+        except (KeyboardInterrupt, SystemExit):
+            writer.stopped()
+            raise
         finally:
             writer.close()
 
@@ -172,69 +242,69 @@ class Store:
         The first `ok` of a key wins, whatever came before it; without one, the last error stands.
 
         Raises:
-            GroundProbeError: two `ok` rows of one key disagree.
+            InputError: two `ok` rows of one key disagree, or a file is damaged.
         """
-        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for path in sorted(self.folder.glob("rows-*.jsonl")):
-            for row, _ in _whole_lines(path):
-                found[row["key"]].append(row)
-        manifest, duplicates, joined = self.manifest(), 0, []
+        manifest = self.manifest()
+        found, deaths = self._events(set(manifest["key"]))
+        duplicates, joined = 0, []
         for key in manifest["key"]:
             rows = found[key]
             done = [row for row in rows if row["status"] == "ok"]
             for row in done[1:]:
                 if any(row[name] != done[0][name] for name in COUNTS):
-                    raise GroundProbeError(
+                    raise InputError(
                         f"two results of {key} disagree ({done[0]} and {row}): the same inputs "
                         "gave different masks; keep one writer's file and say which"
                     )
             duplicates += max(len(done) - 1, 0)
             row = done[0] if done else rows[-1] if rows else {"status": "missing"}
-            joined.append({**row, "attempts": len(rows) - max(len(done) - 1, 0)})
-        columns = ["status", *COUNTS, "seconds", "error", "attempts"]
+            attempts = len(rows) - max(len(done) - 1, 0) + deaths[key]
+            mask = canonical_json(row["mask"]) if row.get("mask") else None
+            joined.append({**row, "attempts": attempts, "mask": mask})
+        columns = ["status", *COUNTS, "seconds", "error", "traceback", "attempts", "mask"]
         rows = pd.DataFrame(joined).reindex(columns=columns)
-        rows = rows.astype({**dict.fromkeys(COUNTS, "Int64"), "seconds": float, "error": "string"})
+        text = dict.fromkeys(("error", "traceback", "mask"), "string")
+        rows = rows.astype({**dict.fromkeys(COUNTS, "Int64"), **text, "seconds": float})
         status = rows["status"].value_counts()
         counts = Counts(
             len(manifest), int(status.get("ok", 0)), int(status.get("error", 0)), duplicates
         )
         return pd.concat([manifest, rows], axis=1), counts
 
+    def deaths(self) -> Counter[str]:
+        """How many processes ended during each key, without a word."""
+        return self._events(set(self.manifest()["key"]))[1]
 
-def row(key: str, counts: Mapping[str, int], seconds: float) -> dict[str, Any]:
-    """One result: pixels counted, from which every score is derived."""
-    return {"key": key, "status": "ok", **counts, "seconds": round(seconds, 4)}
+    def _events(self, keys: set[str]) -> tuple[dict[str, list[Row]], Counter[str]]:
+        """The `ok` and `error` rows of each key, and how many processes died of it."""
+        found: dict[str, list[Row]] = defaultdict(list)
+        deaths: Counter[str] = Counter()
+        for path in sorted(self.folder.glob("rows-*.jsonl")):
+            running: set[str] = set()
+            for row, _ in whole_lines(path):
+                if row["status"] == "started":
+                    deaths.update(running)
+                    running = set(row["keys"])
+                elif row["status"] == "stopped":
+                    running = set()
+                elif row["key"] in keys:
+                    running.discard(row["key"])
+                    found[row["key"]].append(row)
+                else:
+                    raise InputError(
+                        f"{path} holds results of another evaluation (key {row['key'][:40]!r}): "
+                        "move it away"
+                    )
+            deaths.update(running)
+        return found, deaths
 
 
-def error_row(key: str, error: BaseException | str, seconds: float = 0.0) -> dict[str, Any]:
-    """One failure, with its class and its message on one line."""
-    if isinstance(error, BaseException):
-        error = f"{type(error).__name__}: {error}"
-    message = " ".join(error.split())[:500]
-    return {"key": key, "status": "error", "seconds": round(seconds, 4), "error": message}
-
-
-def counts_of(counts: Counts) -> dict[str, int]:
-    """The counts as JSON holds them, `missing` included."""
-    return {**asdict(counts), "missing": counts.missing}
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every row of a file up to a torn tail, with its bytes.
-
-    Raises:
-        GroundProbeError: a damaged line is followed by sound ones: no interrupted write does that.
-    """
-    damaged = None
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            parsed = None
-            if line.endswith(b"\n"):
-                with suppress(ValueError):
-                    parsed = json.loads(line)
-            if not isinstance(parsed, dict):
-                damaged = damaged or number
-            elif damaged:
-                raise GroundProbeError(f"{path} is damaged at line {damaged}: restore or remove it")
-            else:
-                yield parsed, line
+def _opened(path: Path) -> Any:
+    """A rows file open for appending; never one that another name leads to."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        if os.path.lexists(path):
+            regular_file(path)
+        return os.fdopen(os.open(path, flags, 0o666), "ab+")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ground_probe import metrics
+from ground_probe.datasets import refcoco
 from ground_probe.errors import UnknownNameError
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 METRICS = ("miou", "oiou", *(f"p@{x}" for x in PRECISIONS))
-SUMMARY_COLUMNS = (
-    "dataset", "split", "method", "metric", "value", "low", "high", "n_expected", "n_ok", "n_error",
-)  # fmt: skip
+ABOUT = ("model", "revision", "recipe", "text", "overlap")
+_SCORES = ("metric", "value", "low", "high")
+_COUNTED = ("n_expected", "n_ok", "n_error", "of", "whole")
+SUMMARY_COLUMNS = ("dataset", "split", *ABOUT, "method", *_SCORES, *_COUNTED)
+BREAKDOWN_COLUMNS = ("dataset", "split", *ABOUT, "method", "by", "level", *_SCORES, "n_ok")
+GROUPS = ("object size", "location words", "expression length")
 _KEYS = ["dataset", "split", "method"]
 
 LOCATION_WORDS = frozenset({
@@ -27,8 +32,13 @@ LOCATION_WORDS = frozenset({
 })  # fmt: skip
 
 
-def summarise(results: pd.DataFrame, waive: Collection[str] = ()) -> pd.DataFrame:
+def summarise(
+    results: pd.DataFrame, waive: Collection[str] = (), about: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
     """One row a (dataset, split, method, metric): value and 95 % interval, as fractions.
+
+    `of` is the number of sentences that the published split has, where it is known, and `whole`
+    says that these are all of them: nothing else belongs beside a published number.
 
     A method with a missing or failed sentence has no values, unless each failed one is waived; a
     waived sentence is left out of the values and stays in `n_error`.
@@ -36,6 +46,7 @@ def summarise(results: pd.DataFrame, waive: Collection[str] = ()) -> pd.DataFram
     Args:
         results: the table of `Store.results`.
         waive: `example` names of failed sentences that may be left out.
+        about: of `Store.about`: the columns `ABOUT`.
 
     Raises:
         UnknownNameError: a waived example that does not exist.
@@ -47,9 +58,32 @@ def summarise(results: pd.DataFrame, waive: Collection[str] = ()) -> pd.DataFram
         status = rows["status"].value_counts()
         counts = {f"n_{name}": int(status.get(name, 0)) for name in ("ok", "error")}
         table = scores(scored[names]) if names in scored else pd.DataFrame({"metric": METRICS})
-        columns = dict(zip(_KEYS, names, strict=True))
-        summary.append(table.assign(**columns, n_expected=len(rows), **counts))
-    return pd.concat(summary, ignore_index=True).reindex(columns=list(SUMMARY_COLUMNS))
+        columns = dict(zip(_KEYS, names, strict=True)) | dict(about or {})
+        columns |= {"n_expected": len(rows), "of": published_sentences(*names[:2])}
+        columns["whole"] = _whole(*names[:2], rows[rows["status"].eq("ok")])
+        summary.append(table.assign(**columns, **counts))
+    table = pd.concat(summary, ignore_index=True).reindex(columns=list(SUMMARY_COLUMNS))
+    return table.astype({"of": "Int64"})
+
+
+def published_sentences(dataset: str, split: str) -> int | None:
+    """How many sentences a published split has, where that is known."""
+    expected = _published(dataset, split)
+    return expected and expected.sentences
+
+
+def _published(dataset: str, split: str) -> Any:
+    collection = refcoco.COLLECTIONS.get(dataset)
+    return collection and collection.splits.get(split)
+
+
+def _whole(dataset: str, split: str, ok: pd.DataFrame) -> bool:
+    """Whether these are all sentences of a published split; of all images, where only those are
+    known for sure."""
+    expected = _published(dataset, split)
+    if expected is None or ok["image_id"].nunique() != expected.images:
+        return False
+    return len(ok) == expected.sentences or not expected.confirmed
 
 
 def check_waived(examples: Collection[str], waive: Collection[str]) -> None:
@@ -86,44 +120,58 @@ def scores(ok: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"metric": METRICS, "value": values, "low": low, "high": high})
 
 
-def breakdown(results: pd.DataFrame, waive: Collection[str] = ()) -> pd.DataFrame:
+def breakdown(
+    results: pd.DataFrame, waive: Collection[str] = (), about: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
     """Scores by object size, location words and expression length: `summarise` in parts.
 
     Methods without a value in the summary have none here.
 
     Sizes are COCO's (small < 32², medium < 96² px, at the original image's size).
-    Columns: `dataset, split, method, by, level, metric, value, low, high, n_ok`.
+    Every result is in one level of each: an expression of no word counts as short. Columns:
+    `BREAKDOWN_COLUMNS`.
     """
-    ok = _settled(results, waive).copy()
-    words = ok["expression"].map(words_of)
-    ok["object size"] = pd.cut(
-        ok["gold_px"].astype(int), [-1, 32**2 - 1, 96**2 - 1, np.inf],
-        labels=["small", "medium", "large"],
-    )  # fmt: skip
-    ok["location words"] = words.map(
-        lambda found: "no" if LOCATION_WORDS.isdisjoint(found) else "yes"
-    )
-    ok["expression length"] = pd.cut(
-        words.map(len), [0, 2, 5, 10, np.inf], labels=["1-2", "3-5", "6-10", "11+"]
-    )
+    ok = groups(_settled(results, waive))
     tables = []
-    for by in ("object size", "location words", "expression length"):
+    for by in GROUPS:
         for names, rows in ok.groupby([*_KEYS, by], sort=False, observed=True):
-            columns = dict(zip([*_KEYS, "level"], names, strict=True))
+            columns = dict(zip([*_KEYS, "level"], names, strict=True)) | dict(about or {})
             tables.append(scores(rows).assign(by=by, n_ok=len(rows), **columns))
-    columns = [*_KEYS, "by", "level", "metric", "value", "low", "high", "n_ok"]
+    columns = list(BREAKDOWN_COLUMNS)
     return (
-        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+        pd.concat(tables, ignore_index=True).reindex(columns=columns)
+        if tables
+        else pd.DataFrame(columns=columns)
     )
+
+
+def groups(results: pd.DataFrame) -> pd.DataFrame:
+    """The results with the columns `GROUPS`, by which they are broken down."""
+    words = results["expression"].map(words_of)
+    located = [
+        "other script" if not re.search("[a-z]", text, re.I)
+        else "no" if LOCATION_WORDS.isdisjoint(found) else "yes"
+        for text, found in zip(results["expression"], words, strict=True)
+    ]  # fmt: skip
+    return results.assign(**{
+        "object size": pd.cut(
+            results["gold_px"].astype(int), [-1, 32**2 - 1, 96**2 - 1, np.inf],
+            labels=["small", "medium", "large"],
+        ),
+        "location words": located,
+        "expression length": pd.cut(
+            words.map(len), [-1, 2, 5, 10, np.inf], labels=["1-2", "3-5", "6-10", "11+"]
+        ),
+    })  # fmt: skip
 
 
 def words_of(expression: str) -> list[str]:
-    """The whole words of an expression, in lower case.
+    """The whole words of an expression, in lower case, in any script.
 
     >>> words_of("The cup, top-left")
     ['the', 'cup', 'top', 'left']
     """
-    return re.findall(r"[a-z0-9']+", expression.lower())
+    return re.findall(r"[\w']+", expression.lower())
 
 
 def published() -> pd.DataFrame:
@@ -138,15 +186,19 @@ def published() -> pd.DataFrame:
     return rows.assign(value=rows["value"] / 100)
 
 
-def compare(summary: pd.DataFrame) -> pd.DataFrame:
-    """Our rows beside the published ones of the same dataset, split and metric, best first."""
+def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
+    """Our rows beside the published ones of the same dataset, split and metric, best first.
+
+    Only whole splits: a mean over some of the sentences is another number.
+    """
     same = ["dataset", "split", "metric"]
-    theirs = published().merge(summary[same].drop_duplicates(), on=same)
-    ours = summary.assign(source="this run", status="measured")
-    both = pd.concat([ours, theirs], ignore_index=True)
-    columns = [*same, "method", "value", "low", "high", "source", "status"]
-    both = both[both["metric"].isin(["miou", "oiou"])][columns]
+    ours = summary[summary["whole"].astype(bool)].assign(source="this run", status="measured")
+    theirs = published().merge(ours[same].drop_duplicates(), on=same)
+    both = pd.concat([ours, theirs], ignore_index=True).rename(columns={"n_ok": "n"})
+    columns = [*same, "method", *ABOUT, "value", "low", "high", "n", "of", "source", "status"]
+    both = both[both["metric"].isin(["miou", "oiou"])].reindex(columns=columns)
     order = [True, True, True, False]
+    both = both.astype({"n": "Int64", "of": "Int64"})
     return both.sort_values([*same, "value"], ascending=order, ignore_index=True)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ground_probe.datasets import GENERATED, refcoco
 from ground_probe.errors import InputError
 from ground_probe.evaluation import tables
 from ground_probe.evaluation.store import Store
-from ground_probe.io import digest
 
 PAPER = "He et al. 2026"
 
@@ -23,11 +20,12 @@ class Report:
     """What is there, evaluation by evaluation.
 
     Args:
-        state: a row for each evaluation: `folder, model, recipe, dataset, split, sentences, of,
-            expected, ok, error, waived, missing`. `of` is the published number of sentences; none
-            where it is unknown or the data are generated.
-        summary: the rows of `summarise` with `folder` and `model`; no values where any is missing.
-        breakdown: the rows of `breakdown` with the same two.
+        state: a row for each evaluation: `folder, model, revision, recipe, text, overlap, dataset,
+            split, sentences, of, expected, ok, error, waived, missing, problem`. `of` is the
+            published number of sentences; none where it is unknown or the data are generated. A
+            folder that cannot be read has nothing but its `problem`.
+        summary: the rows of `summarise` with `folder`; no values where any is missing.
+        breakdown: the rows of `breakdown` with `folder`.
     """
 
     state: pd.DataFrame
@@ -35,11 +33,20 @@ class Report:
     breakdown: pd.DataFrame
 
 
+_STATE = (
+    "folder", "model", "revision", "recipe", "text", "overlap", "dataset", "split", "sentences",
+    "of", "expected", "ok", "error", "waived", "missing", "problem",
+)  # fmt: skip
+_WHOLE_NUMBERS = ("sentences", "of", "expected", "ok", "error", "waived", "missing")
+
+
 def collect_report(folder: str | Path) -> Report:
-    """Read every evaluation in a folder, at any depth; unfinished ones are shown as such.
+    """Read every evaluation in a folder, at any depth.
+
+    Unfinished ones are shown as such, and so is a folder that cannot be read.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or none that can be read.
     """
     root = Path(folder).expanduser()
     found = sorted(path.parent for path in root.rglob("manifest.parquet"))
@@ -47,31 +54,36 @@ def collect_report(folder: str | Path) -> Report:
         raise InputError(f"{root} holds no evaluation: run `ground-probe evaluate --out {root}/…`")
     states, summaries, breakdowns = [], [], []
     for each in found:
-        store, record = Store(each), _record(each)
-        rows, counts = store.results()
-        waived = record.get("waived", [])
-        spec, name = store.spec(), each.relative_to(root).as_posix()
-        model = _model(record) or str(spec["model"])
-        about = {"folder": name, "model": model}
-        states.append(
-            about
-            | {
-                "recipe": digest(spec["recipe"]) if isinstance(spec["recipe"], dict) else None,
-                "dataset": spec["dataset"],
-                "split": spec["split"],
-                "sentences": rows["example"].nunique(),
-                "of": published_sentences(spec["dataset"], spec["split"]),
-                "expected": counts.expected,
-                "ok": counts.ok,
-                "error": counts.error,
-                "waived": len(waived),
-                "missing": counts.missing,
-            }
-        )
-        summaries.append(tables.summarise(rows, waived).assign(**about))
-        breakdowns.append(tables.breakdown(rows, waived).assign(**about))
-    state = pd.DataFrame(states).astype({"of": "Int64"})
+        named = {"folder": each.relative_to(root).as_posix()}
+        try:
+            state, summary, breakdown = _evaluation(Store(each))
+        except InputError as error:
+            states.append(named | {"problem": str(error)})
+            continue
+        states.append(named | state)
+        summaries.append(summary.assign(**named))
+        breakdowns.append(breakdown.assign(**named))
+    if not summaries:
+        raise InputError(f"no evaluation under {root} can be read: {states[0]['problem']}")
+    state = pd.DataFrame(states).reindex(columns=list(_STATE))
+    state = state.astype(dict.fromkeys(_WHOLE_NUMBERS, "Int64"))
     return Report(state, *(pd.concat(each, ignore_index=True) for each in (summaries, breakdowns)))
+
+
+def _evaluation(store: Store) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """The state of one, its summary and its breakdown."""
+    spec, about, waived = store.spec(), store.about(), store.record().get("waived", [])
+    rows, counts = store.results()
+    state = about | {
+        "dataset": spec["dataset"],
+        "split": spec["split"],
+        "sentences": rows["example"].nunique(),
+        "of": tables.published_sentences(spec["dataset"], spec["split"]),
+        **counts.as_json(),
+        "waived": len(waived),
+    }
+    summary = tables.summarise(rows, waived, about)
+    return state, summary, tables.breakdown(rows, waived, about)
 
 
 def paper_table(report: Report, method: str = "full", paper: str = PAPER) -> pd.DataFrame:
@@ -83,8 +95,9 @@ def paper_table(report: Report, method: str = "full", paper: str = PAPER) -> pd.
         paper: a method of `published`.
 
     Returns:
-        `dataset, split, metric`, the paper's value and source, then `model, folder, value, low,
-        high, n, of`: a value over fewer sentences than `of` is not the paper's split.
+        `dataset, split, metric`, the paper's value and source, then of ours `folder, model,
+        revision, recipe, text, overlap, value, low, high, n`, and `of`. Only a whole split of ours
+        stands there: a mean over some of its sentences is another number.
 
     Raises:
         InputError: no such published method.
@@ -94,29 +107,10 @@ def paper_table(report: Report, method: str = "full", paper: str = PAPER) -> pd.
     if theirs.empty:
         raise InputError(f"no published rows of {paper!r}: {', '.join(known['method'].unique())}")
     same = ["dataset", "split", "metric"]
-    ours = report.summary[report.summary["method"] == method]
-    ours = ours.merge(report.state[["folder", "of"]], on="folder").rename(columns={"n_ok": "n"})
-    columns = [*same, "model", "folder", "value", "low", "high", "n"]
-    both = theirs.rename(columns={"value": paper}).merge(ours[columns], on=same, how="left")
-    of = [published_sentences(*names) for names in zip(both["dataset"], both["split"], strict=True)]
-    return both.assign(of=pd.array(of, dtype="Int64")).astype({"n": "Int64"})
-
-
-def published_sentences(dataset: str, split: str) -> int | None:
-    """How many sentences a published split has, where that is known."""
-    if dataset in GENERATED or dataset not in refcoco.COLLECTIONS:
-        return None
-    expected = refcoco.COLLECTIONS[dataset].splits.get(split)
-    return expected and expected.sentences
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """The last record of a run in the folder; a shard's where the whole has none yet."""
-    records = sorted(folder.glob("run*.json"), key=lambda path: path.stat().st_mtime)
-    return json.loads(records[-1].read_text()) if records else {}
-
-
-def _model(record: dict[str, Any]) -> str | None:
-    where = record.get("workers") or {}
-    first = next(iter(where.get("workers", [where])), {})
-    return first.get("name")
+    ours = report.summary[report.summary["method"].eq(method) & report.summary["whole"].eq(True)]
+    columns = [*same, "folder", *tables.ABOUT, "value", "low", "high", "n"]
+    ours = ours.rename(columns={"n_ok": "n"})[columns]
+    both = theirs.rename(columns={"value": paper}).merge(ours, on=same, how="left")
+    splits = zip(both["dataset"], both["split"], strict=True)
+    of = pd.array([tables.published_sentences(*names) for names in splits], dtype="Int64")
+    return both.assign(of=of).astype({"n": "Int64"})

@@ -18,10 +18,11 @@ from ground_probe import metrics
 from ground_probe.datasets.example import Mask, RefExample
 from ground_probe.errors import GroundProbeError
 from ground_probe.evaluation.baselines import BASELINES
-from ground_probe.evaluation.store import COUNTS, error_row, row
-from ground_probe.run_record import digest
+from ground_probe.evaluation.identity import UNIDENTIFIED
+from ground_probe.evaluation.rows import COUNTS, Row, error_row, row
+from ground_probe.io import digest
 
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Job:
     segment: Callable[..., Any]
     recipe: Any
     seed: int
+    keep_masks: bool = True
 
     def describe(self, editor: Any) -> dict[str, Any]:
         """What of the editor and the recipe changes numbers, and belongs in the keys."""
@@ -63,18 +65,21 @@ class Job:
         """What of the editor is worth recording, though no number should depend on it."""
         return {name: _text(getattr(editor, name, None)) for name in ("name", "commit", "device")}
 
-    def run(self, editor: Any, chunk: Chunk) -> Iterator[Rows]:
-        """Yield the rows of each item; an item that raises becomes error rows.
+    def sharing(self, editor: Any) -> AbstractContextManager[None]:
+        """Sentences of one image share its encoding; what needs no editor needs no torch."""
+        if not hasattr(editor, "pipeline"):
+            return nullcontext()
+        from ground_probe.editors import encoded_once
+
+        return encoded_once(editor)
+
+    def run(self, editor: Any, item: Item) -> Rows:
+        """The rows of an item, one a method; of one that raises, error rows.
 
         Raises:
             RuntimeError: the device failed (any CUDA error but out of memory): nothing that this
                 process computes from here on can be trusted, so it must end.
         """
-        with _sharing(editor):
-            for item in chunk:
-                yield self._rows(editor, item)
-
-    def _rows(self, editor: Any, item: Item) -> Rows:
         start = time.perf_counter()
         try:
             example = self.split[item.index]
@@ -86,9 +91,23 @@ class Job:
             return [error_row(key, error, seconds) for key in item.keys.values()]
         seconds = time.perf_counter() - start
         return [
-            _counted(key, masks.get(method), example.mask, method, seconds)
+            self._counted(key, masks.get(method), example.mask, method, seconds)
             for method, key in item.keys.items()
         ]
+
+    def _counted(self, key: str, found: Any, gold: Mask, method: str, seconds: float) -> Row:
+        try:
+            if isinstance(found, GroundProbeError):
+                raise found
+            if found is None:
+                raise GroundProbeError(f"the segmenter returned no mask for the method {method!r}")
+            pred = np.asarray(getattr(found, "mask", found))
+            inter_px, union_px = metrics.counts(pred, gold)
+        except GroundProbeError as error:
+            return error_row(key, error, seconds)
+        pixels = (inter_px, union_px, int(np.count_nonzero(pred)), int(np.count_nonzero(gold)))
+        kept = pred if self.keep_masks and method not in BASELINES else None
+        return row(key, dict(zip(COUNTS, pixels, strict=True)), seconds, kept)
 
     def masks(self, editor: Any, example: RefExample, methods: Sequence[str]) -> dict[str, Any]:
         """The masks of the methods asked for, with one call of the segmenter at most."""
@@ -101,15 +120,6 @@ class Job:
             )
             masks |= found if isinstance(found, Mapping) else {asked[0]: found}
         return masks
-
-
-def _sharing(editor: Any) -> AbstractContextManager[None]:
-    """Sentences of one image share its encoding; what needs no editor needs no torch."""
-    if editor is None:
-        return nullcontext()
-    from ground_probe.editors import encoded_once
-
-    return encoded_once(editor)
 
 
 def _baseline(name: str, editor: Any, example: RefExample) -> Mask | GroundProbeError:
@@ -149,20 +159,6 @@ def chunks(items: Sequence[Item], sentences: int) -> Iterator[Chunk]:
         yield tuple(chunk)
 
 
-def _counted(key: str, found: Any, gold: Mask, method: str, seconds: float) -> dict[str, Any]:
-    try:
-        if isinstance(found, GroundProbeError):
-            raise found
-        if found is None:
-            raise GroundProbeError(f"the segmenter returned no mask for the method {method!r}")
-        pred = np.asarray(getattr(found, "mask", found))
-        inter_px, union_px = metrics.counts(pred, gold)
-    except GroundProbeError as error:
-        return error_row(key, error, seconds)
-    pred_px, gold_px = int(np.count_nonzero(pred)), int(np.count_nonzero(gold))
-    return row(key, dict(zip(COUNTS, (inter_px, union_px, pred_px, gold_px), strict=True)), seconds)
-
-
 def _with_memory(compute: Callable[[], Any]) -> Any:
     """Call once more, with the device's cache emptied, when memory ran out the first time."""
     try:
@@ -187,7 +183,7 @@ def _revision(editor: Any) -> str | None:
     """What tells an editor from every other; one that cannot say it is like no other."""
     if editor is None:
         return None
-    return getattr(editor, "revision", "") or f"unidentified-{uuid4().hex}"
+    return getattr(editor, "revision", "") or f"{UNIDENTIFIED}{uuid4().hex[:16]}"
 
 
 def _text(value: Any) -> str | None:

@@ -1,0 +1,215 @@
+"""Ray Core actors as an engine: one a device, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ground_probe.errors import InputError
+from ground_probe.evaluation.job import Chunk, Job, Rows
+from ground_probe.evaluation.pool import Pool, WorkerDiedError, positive
+
+_NICENESS = "RAY_worker_niceness"
+HEAD_SECONDS = 5
+"""How long a cluster's head may take to be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ray:
+    """An engine for `evaluate`: `engine=Ray(workers=2)`.
+
+    A cluster that is started here answers to nobody but this process: its token is drawn anew and
+    kept in memory. For another cluster set `RAY_AUTH_MODE` and `RAY_AUTH_TOKEN` as it has them.
+
+    Args:
+        workers: actors; by default one a GPU of the cluster, or 1.
+        address: of a running cluster ("auto", "host:6379"); by default one is started here and
+            ends with the run.
+
+    Raises:
+        InputError: ray is not installed.
+    """
+
+    workers: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        positive(self.workers, "Ray workers")
+        _ray()
+
+    def __call__(self, job: Job) -> RayPool:
+        """The workers of one run, started and stopped by its `with`."""
+        return RayPool(job, self.workers, self.address)
+
+
+class RayPool(Pool):
+    """Actors that each hold an editor; see `Ray`."""
+
+    def __init__(self, job: Job, workers: int | None, address: str | None) -> None:
+        super().__init__()
+        self._job, self._count, self._address = job, workers, address
+
+    def __enter__(self) -> RayPool:
+        with ExitStack() as stack:
+            if self._address:
+                _reach(self._address)
+                local = {}
+            else:
+                local = stack.enter_context(_local_cluster(self._count))
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            ray = _ray()
+            stack.callback(ray.shutdown)
+            try:
+                ray.init(address=self._address, log_to_driver=False, logging_level="error", **local)
+            except Exception as error:  # Ray raises bare exceptions
+                raise InputError(
+                    f"Ray cannot start or be reached ({error}): check the address and its token; a "
+                    "busy machine misses the 30 s that Ray waits for itself, so try again or run "
+                    "in process"
+                ) from error
+            gpus = int(ray.cluster_resources().get("GPU", 0))
+            count = self._count or gpus or 1
+            # `run` starts anew what died: a call to an actor that Ray is restarting fails at
+            # once, and would be taken for a death of the next chunk.
+            self._actor = ray.remote(
+                max_restarts=0, max_task_retries=0, num_cpus=1, num_gpus=min(1, gpus / count)
+            )(_Actor)
+            self._workers = [_RayWorker(self._actor, self._job) for _ in range(count)]
+            self._describe("ray", [worker.ready() for worker in self._workers])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def _wait(self, busy: Sequence[_RayWorker]) -> _RayWorker:
+        (done,), _ = _ray().wait([worker.running for worker in busy])
+        return next(worker for worker in busy if worker.running == done)
+
+    def _renewed(self, worker: _RayWorker) -> _RayWorker:
+        _ray().kill(worker.actor)  # where the device failed, the process is still there
+        fresh = _RayWorker(self._actor, self._job)
+        fresh.ready()
+        return fresh
+
+
+class _RayWorker:
+    """One actor, and the call that it is at."""
+
+    def __init__(self, actor: Any, job: Job) -> None:
+        self.actor, self.running = actor.remote(job), None
+
+    def ready(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._get(self.actor.describe.remote())
+
+    def begin(self, chunk: Chunk) -> None:
+        self.running = self.actor.run.remote(chunk)
+
+    def result(self) -> list[Rows]:
+        return self._get(self.running)
+
+    def _get(self, call: Any) -> Any:
+        ray = _ray()
+        try:
+            return ray.get(call)
+        except ray.exceptions.RayError as error:
+            raise WorkerDiedError(str(error)) from error
+
+
+class _Actor:
+    """One editor on one device, in a process of its own."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._editor = job, job.load()
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._job.describe(self._editor), self._job.where(self._editor)
+
+    def run(self, chunk: Chunk) -> list[Rows]:
+        with self._job.sharing(self._editor):
+            return [self._job.run(self._editor, item) for item in chunk]
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("Ray is not installed: pip install 'ground-probe[ray]'") from None
+    return ray
+
+
+def _reach(address: str) -> None:
+    """Raise InputError where nobody listens: Ray itself would wait for minutes, without a word."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return  # "auto" and the like: Ray looks it up
+    if not port.isdecimal():
+        raise InputError(f"--address {address!r}: give host:port, such as 10.0.0.1:6379, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), HEAD_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"no head of a Ray cluster can be reached at {address} ({error}): check the address, "
+            "or leave it out to start one here"
+        ) from error
+
+
+@contextmanager
+def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
+    """The options of a cluster of this process alone, and its end, however the process ends."""
+    environment = {
+        # Ray's services listen on every interface: who has no token is refused.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Workers are all of the work: behind every other process, as Ray has them, they'd starve.
+        _NICENESS: os.environ.get(_NICENESS, "0"),
+    }
+    before = {name: os.environ.get(name) for name in environment}
+    # Ray's socket paths must stay below 107 bytes, so the folder's own path is short.
+    folder = tempfile.mkdtemp(prefix="ground-probe-ray-")
+    os.environ.update(environment)
+    sweeper = subprocess.Popen(
+        [sys.executable, "-c", _SWEEPER, folder], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        yield {
+            "num_cpus": workers or os.cpu_count(),
+            "include_dashboard": False,
+            "object_store_memory": 200 * 2**20,
+            "_temp_dir": folder,
+        }
+    finally:
+        sweeper.stdin.close()
+        sweeper.wait()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+# Ends what is left of a cluster and removes its folder, once the pipe from the driver closes: a
+# driver that is killed while Ray starts would leave services for minutes, the folder for good.
+_SWEEPER = """
+import shutil, sys, psutil
+sys.stdin.read()
+folder = sys.argv[1]
+for _ in range(5):
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if folder in " ".join(process.cmdline()) and process.pid != psutil.Process().pid:
+                left.append(process)
+                process.kill()
+        except psutil.Error:
+            pass
+    psutil.wait_procs(left, timeout=5)
+    if not left:
+        break
+shutil.rmtree(folder, ignore_errors=True)
+"""
