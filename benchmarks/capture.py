@@ -28,18 +28,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
-sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("tests", ".")]
-
-import testing  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ground_probe as gp  # noqa: E402
-from ground_probe.capture.attention import Attention  # noqa: E402
+from ground_probe import testing  # noqa: E402
+from ground_probe.capture.kernel import Attention  # noqa: E402
 from ground_probe.capture.sites import blocks_of  # noqa: E402
 
 INSTRUCTION = "make the small red circle left of the big dog blue"
 PHRASE = "the small red circle left of the big"  # eight tokens of the word-level tokenizer
-WAYS = ("bare", "hidden", "attention", "both", "full maps", "middle block")
-MEASURED_PEAKS = ("bare", "both", "full maps")
+WAYS = (
+    "bare", "hidden", "attention", "propagated", "reference", "both", "full maps", "middle block",
+)  # fmt: skip
+MEASURED_PEAKS = ("bare", "both", "propagated", "full maps")
 RESET_PEAK = Path("/proc/self/clear_refs")
 
 
@@ -80,13 +81,15 @@ def build(device: str):
 def way_of(editor, way: str):
     """The context manager that captures in a way."""
     blocks = list(blocks_of(editor.denoiser))
-    phrase = {"attention": True, "instruction": INSTRUCTION, "phrase": PHRASE}
-    keep = {"keep": gp.keep_tokens(256)}
+    phrase = {"attention_to": (INSTRUCTION, PHRASE)}
+    reduce = {"reduce": gp.keep_tokens(256)}
     wanted = {
-        "hidden": keep,
+        "hidden": reduce,
         "attention": {"streams": (), **phrase},
-        "both": keep | phrase,
-        "middle block": {"sites": blocks[len(blocks) // 2 - 1], **keep},
+        "propagated": {"streams": (), "propagate": 1, **phrase},
+        "reference": {"streams": ("reference",), "propagate": 1, **reduce, **phrase},
+        "both": reduce | phrase,
+        "middle block": {"blocks": blocks[len(blocks) // 2 - 1], **reduce},
     }
     if way in wanted:
         return gp.capture(editor.pipeline, **wanted[way])
@@ -113,8 +116,9 @@ def run(editor, way: str) -> float:
         seconds = clock() - at[0]
     finally:
         handle.remove()
-    if way in ("attention", "both"):
-        assert captured.keys.phrase.numel() == 8 and captured.attention
+    if way in ("attention", "both", "propagated"):
+        assert len(captured.phrase_keys) == 8 and captured.attention
+        assert bool(captured.propagated) == (way == "propagated")
     return seconds
 
 

@@ -101,8 +101,8 @@ class GroundProbe:
         return [captured.hidden[name, s, "noise"] for s in steps for name in names[::order]]
 
     def maps(self):
-        words = {"instruction": INSTRUCTION, "phrase": PHRASE}
-        with gp.capture(self.pipeline, streams=(), attention=True, **words) as captured:
+        words = INSTRUCTION, PHRASE
+        with gp.capture(self.pipeline, streams=(), attention_to=words) as captured:
             self.pipeline(**arguments(self.pipeline))
         return list(captured.attention.values())
 

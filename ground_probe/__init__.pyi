@@ -1,5 +1,5 @@
 from . import errors, geometry, metrics, photos, study
-from .capture import Trace, capture, keep_tokens, trace
+from .capture import Trace, capture, keep_tokens, load_trace, trace
 from .datasets import RefExample, Split, load_split
 from .editors import Editor, load_editor
 from .evaluation import evaluate
@@ -29,6 +29,7 @@ __all__ = [
     "linear_probe_auc",
     "load_editor",
     "load_split",
+    "load_trace",
     "metrics",
     "open_run",
     "photos",

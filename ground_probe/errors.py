@@ -30,6 +30,10 @@ class SilentSiteError(GroundProbeError):
     """A site was asked for and never fired; the message names it and the likely cause."""
 
 
+class NonFiniteError(GroundProbeError):
+    """A state or map that is not finite; the message names its site and what to do."""
+
+
 class PhraseError(InputError):
     """A phrase that is not in the instruction, or that lost its tokens on the way."""
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ground_probe.capture import attention
-from ground_probe.capture.attention import Attention, Listening
+from ground_probe.capture import kernel
+from ground_probe.capture.kernel import Attention, Listening
 from ground_probe.errors import GroundProbeError
 
 ROWS, KEYS, HEADS, DIM = 33, 40, 4, 16
@@ -59,7 +59,7 @@ def softmax(call: Attention):
 @pytest.mark.parametrize("portable", [False, True])
 def test_chosen_probabilities_are_exact(monkeypatch, dtype, key_heads, mask, portable):
     if portable:
-        monkeypatch.setattr(attention, "_KERNELS", {})
+        monkeypatch.setattr(kernel, "_KERNELS", {})
     made = call(dtype, mask, key_heads)
     output, lse = made.output_and_lse()
     assert torch.equal(output, F.scaled_dot_product_attention(**vars(made)))
@@ -125,7 +125,7 @@ def test_many_rows_are_taken_in_parts(monkeypatch):
     made = call()
     _, lse = made.output_and_lse()
     whole = made.to_keys(lse, slice(None), torch.arange(3))
-    monkeypatch.setattr(attention, "_ROWS", 7)
+    monkeypatch.setattr(kernel, "_ROWS", 7)
     parts = made.to_keys(lse, slice(None), torch.arange(3))
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(made._portable_lse(), lse)
@@ -133,17 +133,17 @@ def test_many_rows_are_taken_in_parts(monkeypatch):
 
 def test_a_kernel_with_a_wrong_log_sum_exp_is_refused(monkeypatch):
     def wrong(call, mask):
-        output, lse = attention._flash_cpu(call, mask)
+        output, lse = kernel._flash_cpu(call, mask)
         return output, lse + 0.01
 
-    monkeypatch.setattr(attention, "_KERNELS", {("cpu", 1): ("wrong_kernel", wrong)})
+    monkeypatch.setattr(kernel, "_KERNELS", {("cpu", 1): ("wrong_kernel", wrong)})
     with pytest.raises(GroundProbeError, match=r"wrong_kernel on cpu .* off by 1\.0e-02"):
         call().output_and_lse()
 
 
 def test_a_kernel_is_checked_once_for_each_device_dtype_and_kind_of_mask(monkeypatch):
     checked = []
-    monkeypatch.setattr(attention, "_checked", set())
+    monkeypatch.setattr(kernel, "_checked", set())
     monkeypatch.setattr(Attention, "_check", lambda self, name, lse: checked.append(name))
     for mask in (None, "bool", "bool", None):
         call(mask=mask).output_and_lse()

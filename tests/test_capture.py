@@ -108,18 +108,14 @@ def test_attention_is_that_of_a_full_softmax(editor, image):
 
 def test_the_output_is_unchanged_in_a_run_after_a_stopped_one(editor, image):
     bare = run(editor, image)
-    with gp.capture(
-        editor.pipeline, steps=(0,), attention=True, instruction=INSTRUCTION
-    ) as stopped:
+    with gp.capture(editor.pipeline, attention_to=(INSTRUCTION, None)) as stopped:
         run(editor, image)
     assert stopped.attention and torch.equal(run(editor, image), bare)
 
 
 def test_a_capture_that_does_not_stop_leaves_the_output_bitwise_the_same(editor, image):
     bare = run(editor, image)
-    capturing = gp.capture(
-        editor.pipeline, "all", steps=(0, 3), attention=True, instruction=INSTRUCTION
-    )
+    capturing = gp.capture(editor.pipeline, steps=(0, 3), attention_to="red circle")
     with pytest.raises(SilentSiteError, match="only 3 steps ran"), capturing:
         output = run(editor, image)
     assert torch.equal(output, bare)
@@ -168,8 +164,8 @@ def test_nothing_is_left_behind(editor, image):
 def test_nothing_holds_the_model_afterwards(image):
     editor = load_editor(testing.kontext())
     trace = gp.trace(editor, image, INSTRUCTION)
-    captured = gp.capture(editor.pipeline)
-    with captured:
+    capturing = gp.capture(editor.pipeline)
+    with capturing as captured:
         run(editor, image)
     model = weakref.ref(editor.denoiser)
     del editor
@@ -180,10 +176,10 @@ def test_nothing_holds_the_model_afterwards(image):
 def test_reducers_run_before_anything_is_stored(editor, image):
     whole = gp.trace(editor, image, INSTRUCTION, attention=False)
     keep = gp.keep_tokens(5, seed=1)
-    kept = gp.trace(editor, image, INSTRUCTION, attention=False, keep=keep)
+    kept = gp.trace(editor, image, INSTRUCTION, attention=False, reduce=keep)
     for site, hidden in kept.hidden.items():
         assert torch.equal(hidden, whole.hidden[site][keep.index(64)])
-    half = gp.trace(editor, image, INSTRUCTION, keep=chain(keep, keep_half))
+    half = gp.trace(editor, image, INSTRUCTION, reduce=chain(keep, keep_half))
     assert {h.dtype for h in half.hidden.values()} == {torch.float16}
 
 
@@ -223,7 +219,7 @@ def test_sinks_are_the_keys_with_most_of_the_mass(editor, image):
 
 def test_both_forwards_of_true_guidance_are_told_apart(editor, image):
     guidance = {"negative_prompt": "cat", "true_cfg_scale": 2.0}
-    trace = gp.trace(editor, image, INSTRUCTION, roles=("cond", "uncond"), **guidance)
+    trace = gp.trace(editor, image, INSTRUCTION, roles=("cond", "uncond"), pipeline_kwargs=guidance)
     cond = gp.trace(editor, image, INSTRUCTION)
     site = "single_transformer_blocks.1", 0, "noise"
     assert torch.equal(trace.hidden[site], cond.hidden[site])
@@ -251,7 +247,7 @@ def test_the_prediction_is_the_clean_latent_of_flow_matching(editor, image):
         ({"phrase": "green circle"}, PhraseError, "not in the instruction"),
         ({"phrase": " "}, PhraseError, "phrase is empty"),
         ({"phrase": (3, 99)}, PhraseError, "holds no text"),
-        ({"keep": 256}, InputError, "keep_tokens"),
+        ({"reduce": 256}, InputError, "keep_tokens"),
         ({"attention": "max"}, UnknownNameError, "unknown attention 'max'"),
         ({"affinity": "text"}, UnknownNameError, "unknown stream 'text'"),
     ],

@@ -52,7 +52,8 @@ def instruction(editor):
 
 
 def trace_of(editor, image, phrase="circle", **wanted):
-    given = {"num_steps": 2} | extra(editor) | wanted
+    more = extra(editor) | wanted.pop("pipeline_kwargs", {})
+    given = {"num_steps": 2, "pipeline_kwargs": more} | wanted
     torch.manual_seed(0)  # JoyImageEdit draws its reference's latents from the global generator
     return gp.trace(editor, image, instruction(editor), phrase, **given)
 
@@ -236,11 +237,10 @@ def test_the_output_is_the_same_bit_for_bit_with_and_after_a_capture(editor, ima
     bare = run(editor, image)
     outputs = []
     step = editor.pipeline.scheduler.step
-    phrase = {"instruction": instruction(editor), "phrase": "circle"}
-    capturing = gp.capture(editor.pipeline, steps=(1,), attention=True, streams=(), **phrase)
-    # The last block of the last step completes the capture: let it run on from there.
-    capturing._capturing = False
-    with capturing as captured:
+    with gp.capture(
+        editor.pipeline, steps=(1,), streams=(), attention_to=(instruction(editor), "circle"),
+        propagate=1, stop=False,
+    ) as captured:  # fmt: skip
         outputs.append(run(editor, image))
     assert captured.attention and editor.pipeline.scheduler.step == step
     trace_of(editor, image)
@@ -311,7 +311,7 @@ def test_the_roles_of_guided_forwards(editor, image):
     roles = family.rows if len(family.rows) > 1 else family.calls
     wanted = {"attention": False, "blocks": "*.0"}
     bare = trace_of(editor, image, **wanted)
-    trace = trace_of(editor, image, roles=roles, **wanted, **guided)
+    trace = trace_of(editor, image, roles=roles, pipeline_kwargs=guided, **wanted)
     for (block, step, stream), hidden in bare.hidden.items():
         cond = trace.hidden[block, step, stream, "cond"]
         torch.testing.assert_close(cond, hidden, atol=1e-5, rtol=1e-4)

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 import ground_probe as gp
 from ground_probe import testing
-from ground_probe.capture.attention import Attention
+from ground_probe.capture.kernel import Attention
 from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.errors import InputError
 
@@ -49,7 +49,9 @@ def instruction(editor):
 def trace_of(editor, image, phrase="red circle", **wanted):
     torch.manual_seed(0)  # JoyImageEdit draws its reference's latents from the global generator
     extra = testing.ARGUMENTS.get(editor.family.name, {})
-    return gp.trace(editor, image, instruction(editor), phrase, num_steps=2, **extra, **wanted)
+    return gp.trace(
+        editor, image, instruction(editor), phrase, num_steps=2, pipeline_kwargs=extra, **wanted
+    )
 
 
 class Listener(TorchFunctionMode):
@@ -215,14 +217,12 @@ def test_a_capture_that_propagates_leaves_the_output_bit_for_bit(image):
         return editor.pipeline(**given, num_inference_steps=2).images
 
     bare = run()
-    capturing = gp.capture(
-        editor.pipeline, instruction=testing.INSTRUCTION, attention=True, propagate=1,
-        attention_output=True,
-    )  # fmt: skip
-    with capturing as captured:
-        run()
+    with gp.capture(
+        editor.pipeline, attention_to="circle", propagate=1, attention_output=True, stop=False
+    ) as captured:
+        output = run()
     assert captured.propagated and captured.attention_output
-    assert torch.equal(run(), bare)
+    assert torch.equal(output, bare) and torch.equal(run(), bare)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_capture_that_propagates_leaves_the_output_bit_for_bit(image):
     [
         ({"propagate": -1}, "number of rounds"),
         ({"propagate": True}, "number of rounds"),
-        ({"propagate": 1, "attention": False}, "give `attention` as well"),
+        ({"propagate": 1, "attention": False}, "not captured"),
     ],
 )
 def test_rounds_that_make_no_sense_are_refused(image, wanted, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,12 +11,11 @@ from PIL import Image
 
 import ground_probe as gp
 from ground_probe import testing
-from ground_probe.capture import ReplaceRows, ReweightPhrase, TraceStore, keep_tokens
-from ground_probe.capture.attention import Attention
+from ground_probe.capture import ReplaceRows, ReweightPhrase, keep_tokens
+from ground_probe.capture.attention import places_of
+from ground_probe.capture.kernel import Attention
 from ground_probe.capture.layout import Layout
-from ground_probe.capture.maps import places_of
 from ground_probe.errors import (
-    IncompleteError,
     InputError,
     SilentSiteError,
     UnknownNameError,
@@ -51,7 +50,7 @@ def same(left, right):
 
 def test_replaced_rows_are_what_the_next_block_is_given(editor, image):
     change = ReplaceRows("transformer_blocks.0", "reference", 7.0, rows=[2, 5])
-    trace = gp.trace(editor, image, INSTRUCTION, interventions=[change])
+    trace = gp.trace(editor, image, INSTRUCTION, edit=[change])
     bare = gp.trace(editor, image, INSTRUCTION)
     site = "transformer_blocks.0", 0, "reference"
     expected = bare.hidden[site].clone()
@@ -65,19 +64,19 @@ def test_a_replacement_by_itself_changes_nothing(editor, image):
     site = "single_transformer_blocks.0", 0, "noise"
     bare = gp.trace(editor, image, INSTRUCTION)
     change = ReplaceRows(site[0], "noise", bare.hidden[site], steps=(0,))
-    trace = gp.trace(editor, image, INSTRUCTION, interventions=[change])
+    trace = gp.trace(editor, image, INSTRUCTION, edit=[change])
     assert same(trace.hidden, bare.hidden)
 
 
 def test_an_ablated_phrase_gets_no_attention_and_a_weight_of_one_changes_nothing(editor, image):
     bare = gp.trace(editor, image, INSTRUCTION, "red circle")
-    none = gp.trace(editor, image, INSTRUCTION, "red circle", interventions=[ReweightPhrase(0.0)])
+    none = gp.trace(editor, image, INSTRUCTION, "red circle", edit=[ReweightPhrase(0.0)])
     assert all(maps.abs().max() == 0 for maps in none.attention.values())
-    one = gp.trace(editor, image, INSTRUCTION, "red circle", interventions=[ReweightPhrase(1.0)])
+    one = gp.trace(editor, image, INSTRUCTION, "red circle", edit=[ReweightPhrase(1.0)])
     for site, maps in one.attention.items():
         torch.testing.assert_close(maps, bare.attention[site])
     twice = gp.trace(
-        editor, image, INSTRUCTION, "red circle", interventions=[ReweightPhrase(2.0)]
+        editor, image, INSTRUCTION, "red circle", edit=[ReweightPhrase(2.0)]
     ).attention["transformer_blocks.0", 0]
     maps = bare.attention["transformer_blocks.0", 0]
     expected = 2 * maps / (1 + maps.sum(-1, keepdim=True))
@@ -86,10 +85,7 @@ def test_an_ablated_phrase_gets_no_attention_and_a_weight_of_one_changes_nothing
 
 def test_an_intervention_alone_lets_the_pipeline_finish(editor, image):
     bare = run(editor, image)
-    with gp.capture(
-        editor.pipeline, [], instruction=INSTRUCTION, phrase="circle",
-        interventions=[ReweightPhrase(0.0)],
-    ):  # fmt: skip
+    with gp.capture(editor.pipeline, [], attention_to="circle", edit=ReweightPhrase(0.0)):
         changed = run(editor, image)
     assert changed.shape == bare.shape and not torch.equal(changed, bare)
     assert torch.equal(run(editor, image), bare)
@@ -106,49 +102,46 @@ def test_an_intervention_alone_lets_the_pipeline_finish(editor, image):
 )
 def test_an_intervention_that_makes_no_sense_is_refused(editor, image, make, error, message):
     with pytest.raises(error, match=message):
-        gp.trace(editor, image, INSTRUCTION, interventions=[make()])
+        gp.trace(editor, image, INSTRUCTION, edit=[make()])
 
 
 # Storage
 
 
 def test_traces_come_back_from_disk_as_they_were(editor, image, tmp_path):
-    store = TraceStore(tmp_path / "traces")
     trace = gp.trace(
         editor, image, INSTRUCTION, "circle", steps=(0, 1), num_steps=2, mass=True,
-        affinity=[0, 3], prediction=True, keep=keep_tokens(8),
+        affinity=[0, 3], prediction=True, attention_output=True, propagate=1,
+        reduce=keep_tokens(8),
     )  # fmt: skip
-    store.write("a/b c", trace, instruction=INSTRUCTION)
-    store = TraceStore(tmp_path / "traces")
-    back = store.read("a/b c")
-    assert list(store) == ["a/b c"] and "a/b c" in store and len(store) == 1
-    for kind in ("hidden", "attention", "attention_from_text", "affinity", "key_mass"):
-        assert same(getattr(back, kind), getattr(trace, kind))
-    assert same(back.prediction, trace.prediction)
-    assert torch.equal(back.reference, trace.reference)
-    assert torch.device(back.device) == trace.device == editor.device
-    for fact in ("blocks", "steps", "sigmas", "phrase_tokens", "padding", "layout", "geometry"):
-        assert getattr(back, fact) == getattr(trace, fact)
+    path = tmp_path / "a trace.safetensors"
+    trace.save(path)
+    back = gp.load_trace(path)
+    for part in fields(trace):
+        value, got = getattr(trace, part.name), getattr(back, part.name)
+        if part.name in ("device", "dtype"):
+            assert str(value).removeprefix("torch.") == got
+        elif isinstance(value, dict) and torch.is_tensor(next(iter(value.values()))):
+            assert same(got, value), part.name
+        elif torch.is_tensor(value):
+            assert torch.equal(got, value)
+        else:
+            assert got == value, part.name
     assert back.mass("transformer_blocks.0", 0) == trace.mass("transformer_blocks.0", 0)
-    with pytest.raises(UnknownNameError, match="unknown trace 'b'"):
-        store.read("b")
+    assert back.attention["transformer_blocks.0", 0, "cond"].shape == (2, 128, 1)
 
 
-def test_a_collection_that_was_killed_goes_on(editor, image, tmp_path):
-    store = TraceStore(tmp_path)
-    trace = gp.trace(editor, image, INSTRUCTION, keep=keep_tokens(4))
-    store.write("first", trace)
-    manifest = tmp_path / "manifest.jsonl"
-    whole = manifest.read_text()
-    manifest.write_text(whole + '{"key": "second", "fi')
-    (tmp_path / "xyz.safetensors.part").write_bytes(b"half")
-    store = TraceStore(tmp_path)
-    assert list(store) == ["first"] and manifest.read_text() == whole
-    store.write("second", trace)
-    assert list(TraceStore(tmp_path)) == ["first", "second"]
-    (tmp_path / json.loads(whole)["file"]).unlink()
-    with pytest.raises(IncompleteError, match="delete its line"):
-        TraceStore(tmp_path)
+def test_a_trace_that_is_cut_short_or_none_at_all_is_named(editor, image, tmp_path):
+    path = tmp_path / "trace.safetensors"
+    gp.trace(editor, image, INSTRUCTION, reduce=keep_tokens(4)).save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"{}"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"trace\.safetensors is no trace"):
+            gp.load_trace(path)
+    with pytest.raises(InputError, match="is no trace"):
+        gp.load_trace(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # Loudness

@@ -110,7 +110,9 @@ def test_a_pipeline_that_is_not_known_is_derived_as_far_as_possible(image):
         editor = gp.load_editor(pipeline)
     arguments = {"height": 64, "width": 64, "max_sequence_length": 24, "strength": 1.0}
     with pytest.warns(UserWarning, match="not in the registry"):
-        trace = gp.trace(editor, image, INSTRUCTION, "red circle", num_steps=2, **arguments)
+        trace = gp.trace(
+            editor, image, INSTRUCTION, "red circle", num_steps=2, pipeline_kwargs=arguments
+        )
     assert {stream for _, _, stream in trace.hidden} == {"noise"}
     assert trace.phrase_tokens == ("red", "circle")
     with pytest.raises(UnsupportedEditorError, match=r"its noise grid is \(\(8, 8\),\)"):
@@ -119,7 +121,7 @@ def test_a_pipeline_that_is_not_known_is_derived_as_far_as_possible(image):
         pytest.warns(UserWarning, match="not in the registry"),
         pytest.raises(InputError, match="no 'reference' tokens"),
     ):
-        gp.trace(editor, image, INSTRUCTION, streams="reference", **arguments)
+        gp.trace(editor, image, INSTRUCTION, streams="reference", pipeline_kwargs=arguments)
 
 
 def test_misuse_of_an_editor_is_named(image):
@@ -132,19 +134,17 @@ def test_misuse_of_an_editor_is_named(image):
         editor.arguments(image, "  ")
     with pytest.raises(InputError, match="instruction ' ' is empty"):
         gp.trace(editor, image, " ", attention=False)
-    with pytest.raises(InputError, match="needs the `instruction`"):
-        gp.capture(editor.pipeline, attention=True)
     with pytest.raises(InputError, match="one image and one instruction"):
-        gp.trace(editor, image, INSTRUCTION, num_images_per_prompt=2)
+        gp.trace(editor, image, INSTRUCTION, pipeline_kwargs={"num_images_per_prompt": 2})
     with (
         pytest.raises(SilentSiteError, match="inside the `with` block"),
         gp.capture(editor.pipeline),
     ):
         pass
-    captured = gp.capture(editor.pipeline)
-    with captured:
+    capturing = gp.capture(editor.pipeline)
+    with capturing:
         editor.pipeline(**editor.arguments(image, INSTRUCTION))
-    with pytest.raises(InputError, match="used once"), captured:
+    with pytest.raises(InputError, match="used once"), capturing:
         pass
     unet = gp.load_editor(testing.sdxl_instruct_pix2pix())
     with pytest.raises(InputError, match="needs a flow-matching scheduler"):
@@ -154,7 +154,7 @@ def test_misuse_of_an_editor_is_named(image):
 def test_a_prompt_that_is_not_the_instruction_is_told(image):
     editor = gp.load_editor(testing.kontext())
     arguments = editor.arguments(image, "remove the car")
-    capturing = gp.capture(editor.pipeline, attention=True, instruction=INSTRUCTION)
+    capturing = gp.capture(editor.pipeline, attention_to=(INSTRUCTION, None))
     with (
         pytest.raises(gp.errors.PhraseError, match="reached no fast tokenizer as it is"),
         capturing,
@@ -215,7 +215,7 @@ def test_the_full_size_structure_resolves_on_the_meta_device(size_px, grid):
     # One forward of all 57 blocks, in shapes alone.
     transformer.pos_embed.register_forward_hook(lambda *call: [x.to("meta") for x in call[-1]])
     capturing = gp.capture(
-        pipeline, streams=("text", "noise", "reference"), keep=lambda h: torch.tensor(h.shape)
+        pipeline, streams=("text", "noise", "reference"), reduce=lambda h: torch.tensor(h.shape)
     )
     with capturing as captured, torch.no_grad():
         transformer(

@@ -37,7 +37,7 @@ assert_type(editor.geometry(image), gp.Geometry)
 assert_type(editor.geometry(image).box, tuple[float, float, float, float])
 assert_type(editor.geometry(image).token_of(1.5, 2), tuple[int, int] | None)
 
-trace = gp.trace(editor, image, "make it red", "it", steps=(0, 9), keep=gp.keep_tokens(256))
+trace = gp.trace(editor, image, "make it red", "it", steps=(0, 9), reduce=gp.keep_tokens(256))
 assert_type(trace, gp.Trace)
 assert_type(trace.steps, tuple[int, ...])
 assert_type(trace.grid("noise"), gp.Geometry)

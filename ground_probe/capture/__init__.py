@@ -1,36 +1,34 @@
 """Capture hidden states and exact attention from any editing pipeline.
 
-The module can be called: `ground_probe.capture(pipe, sites)` works whether or not the package of
+The module can be called: `ground_probe.capture(pipe, blocks)` works whether or not the package of
 the same name was imported before the function.
 """
 
 import sys
 from types import ModuleType
 
-from ground_probe.capture.batch import Told, trace_batch
-from ground_probe.capture.hooks import Capture, capture
-from ground_probe.capture.interventions import ReplaceRows, ReweightPhrase
-from ground_probe.capture.keep import chain, keep_half, keep_pool, keep_projection, keep_tokens
-from ground_probe.capture.store import TraceStore
-from ground_probe.capture.trace import Trace, trace
-from ground_probe.capture.wanted import Wanted
+from ground_probe.capture.capturing import Capture, capture
+from ground_probe.capture.edits import ReplaceRows, ReweightPhrase
+from ground_probe.capture.files import load_trace
+from ground_probe.capture.reducers import chain, keep_half, keep_pool, keep_projection, keep_tokens
+from ground_probe.capture.sites import Site
+from ground_probe.capture.traces import Trace
+from ground_probe.capture.tracing import trace
 
 __all__ = [
     "Capture",
     "ReplaceRows",
     "ReweightPhrase",
-    "Told",
+    "Site",
     "Trace",
-    "TraceStore",
-    "Wanted",
     "capture",
     "chain",
     "keep_half",
     "keep_pool",
     "keep_projection",
     "keep_tokens",
+    "load_trace",
     "trace",
-    "trace_batch",
 ]
 
 

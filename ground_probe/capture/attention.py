@@ -1,282 +1,207 @@
-"""Exact attention to chosen tokens at the price of the fused kernel.
-
-A fused kernel computes the log-sum-exp L_i of every row on its way, so that the probability of a
-chosen key is one small product away: P_ij = exp(q_i . k_j * scale + mask_ij - L_i).
-"""
+"""Attention to a phrase, heard where the fused kernel computes it, and what is kept of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
-from ground_probe.errors import GroundProbeError
+from ground_probe.capture.clock import Clock
+from ground_probe.capture.edits import Edits
+from ground_probe.capture.kernel import Attention, Listening
+from ground_probe.capture.layout import Layout
+from ground_probe.capture.options import Options
+from ground_probe.capture.propagation import Carrier
+from ground_probe.capture.record import Record
+from ground_probe.capture.sites import attentions_of, key_of
 
-_ROWS = 1024  # query rows at a time: bounds the memory of a float32 copy or of a product
-_checked: set[tuple] = set()
+_MASS_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Attention:
-    """One call of `F.scaled_dot_product_attention`, by the names of its arguments."""
+class Places:
+    """Where the streams lie in an attention.
 
-    query: Float[Tensor, "batch heads rows dim"]
-    key: Float[Tensor, "batch key_heads keys dim"]
-    value: Float[Tensor, "batch key_heads keys dim"]
-    attn_mask: Tensor | None = None
-    dropout_p: float = 0.0
-    is_causal: bool = False
-    scale: float | None = None
-    enable_gqa: bool = False
+    Args:
+        rows: queries of image tokens.
+        text: keys of text tokens; None where an attention has none.
+        image: keys of image tokens; None where it has none.
+    """
 
-    def output(self) -> Float[Tensor, "batch heads rows dim"]:
-        """What PyTorch itself returns for this call."""
-        return F.scaled_dot_product_attention(**vars(self))
+    rows: slice
+    text: slice | None
+    image: slice | None
 
-    def output_and_lse(
+
+class Attentions:
+    """The hooks on attention modules.
+
+    1. Before a module runs, a mode is entered that hears F.scaled_dot_product_attention.
+    2. Each call that is one of image tokens to a stream is edited, then computed by the kernel that
+       PyTorch would choose, and the maps that were asked for are taken from its log-sum-exp.
+    3. After the module, errors included, the mode is left.
+    """
+
+    def __init__(
         self,
-    ) -> tuple[Float[Tensor, "batch heads rows dim"], Float[Tensor, "batch heads rows"]]:
-        """The output, bit for bit as PyTorch returns it, and every row's log-sum-exp.
+        chosen: Mapping[str, frozenset[str]],
+        options: Options,
+        edits: Edits,
+        clock: Clock,
+        record: Record,
+    ) -> None:
+        self._chosen, self._options, self._edits = chosen, options, edits
+        self._clock, self._record = clock, record
+        self._carrier = Carrier(chosen, options)
+        self._modes: list[Listening] = []
+        self.phrase: Tensor | None = None  # the phrase's keys among the text's
 
-        The kernel that PyTorch would choose is asked for both. Its log-sum-exp is held against
-        four rows in float32 on the first use of each kernel, device and dtype.
+    def listen(self, name: str, block: nn.Module) -> Iterator[Any]:
+        """Register the hooks of a block's attention modules, and yield their handles."""
+        for inside, module in attentions_of(block).items():
+            enter = partial(self._enter, name, inside)
+            yield module.register_forward_pre_hook(enter, with_kwargs=True)
+            yield module.register_forward_hook(self._leave, always_call=True)
 
-        Raises:
-            GroundProbeError: the kernel's log-sum-exp is not that of its rows.
-        """
-        name, kernel = _KERNELS.get((self.query.device.type, self._choice()), ("", None))
-        if kernel is None or not self._direct(name):
-            return self.output(), self._portable_lse()
-        output, lse = kernel(self, self._additive_mask())
-        rows = self.query.shape[2]
-        lse = lse.reshape(*lse.shape[:2], -1)[..., :rows]  # some kernels pad, one adds a dimension
-        # A row that may see nothing has no log-sum-exp; any finite one gives it probability 0.
-        lse = torch.where(lse.isfinite(), lse, 0.0)
-        key = (name, self.query.device, self.query.dtype, self.attn_mask is None, self.is_causal)
-        if key not in _checked:
-            self._check(name, lse)
-            _checked.add(key)
-        return output, lse
+    def block_ran(self, name: str) -> None:
+        """Carry a UNet's maps on once its last block has run."""
+        step, kind = self._clock.step, "propagated"
+        if self._record.awaits(kind, key_of(name, step, "noise")):
+            attention = self._record.trace.attention
+            maps = {block: attention.get((block, step)) for block in self._chosen}
+            for block, carried in self._carrier.by_finest(name, self._clock.layout, maps):
+                self._record.put(kind, key_of(block, step, "noise"), carried)
 
-    def to_keys(
-        self,
-        lse: Float[Tensor, "batch heads rows"],
-        rows: slice,
-        keys: Int[Tensor, " chosen"],
-    ) -> Float[Tensor, "batch heads chosen_rows chosen"]:
-        """Exact probabilities that the given query rows give to chosen keys, in float32."""
-        chosen = self._repeated(self.key[:, :, keys]).float().transpose(-1, -2)
-        parts = []
-        for part in _parts(range(self.query.shape[2])[rows]):
-            logits = _product(self.query[:, :, part], chosen).mul_(self._scale())
-            self._add_bias(logits, part, keys)
-            parts.append(logits.sub_(lse[:, :, part, None]).exp_())
-        return torch.cat(parts, dim=2)
+    def let_go(self) -> None:
+        """Leave every mode: an interrupt skips their own exits."""
+        while self._modes:
+            self._leave()
 
-    def from_rows(
-        self, rows: slice | Int[Tensor, " chosen"], head: slice = slice(None)
-    ) -> Float[Tensor, "batch some_heads chosen keys"]:
-        """The whole softmax of chosen query rows, in float32: exact without a log-sum-exp."""
-        logits = self._logits(rows, head)
-        return torch.softmax(logits, dim=-1).nan_to_num_(0.0)
+    def _enter(self, name: str, inside: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self._clock.step not in self._options.steps and not self._options.edits:
+            return  # hearing slows a step down that nobody asked for
+        # An attention is given these if its keys come from elsewhere than its queries.
+        others = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
+        self._modes.append(Listening(partial(self._heard, name, inside, others is not None)))
+        self._modes[-1].__enter__()
 
-    def among(self, rows: slice) -> Attention:
-        """The same call for the queries and keys of some rows alone: softmax over those keys."""
-        mask = self.attn_mask
-        if mask is not None:
-            mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
-            mask = mask[..., rows] if mask.shape[-1] > 1 else mask
-        parts = {name: getattr(self, name)[:, :, rows] for name in ("query", "key", "value")}
-        return Attention(**{**vars(self), **parts, "attn_mask": mask})
+    def _leave(self, *_: Any) -> None:
+        if self._modes:
+            self._modes.pop().__exit__(None, None, None)
 
-    def carry(
-        self, maps: Float[Tensor, "batch heads keys columns"]
-    ) -> Float[Tensor, "batch heads rows columns"]:
-        """softmax(Q K^T) times maps, in float32: the kernel's own output for maps as the values.
-
-        Maps are filled up to the head's width, for narrower values leave the fused kernels, and
-        each column is scaled to 1 at its largest, for probabilities underflow in half precision.
-        """
-        width, columns = self.query.shape[-1], maps.shape[-1]
-        largest = maps.amax(2, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        values = F.pad(maps / largest, (0, -columns % width)).to(self.query.dtype)
-        whole = {**vars(self), "key": self._repeated(self.key), "enable_gqa": False}
-        parts = [
-            Attention(**{**whole, "value": part}).output() for part in values.split(width, dim=-1)
-        ]
-        return torch.cat(parts, dim=-1)[..., :columns].float() * largest
-
-    def one(self, row: int) -> Attention:
-        """One row of the batch."""
-        if len(self.query) == 1:
-            return self
-        at = slice(row, row + 1)
-        mask = self.attn_mask
-        if mask is not None and mask.ndim == 4 and len(mask) > 1:
-            mask = mask[at]
-        parts = {"query": self.query[at], "key": self.key[at], "value": self.value[at]}
-        return Attention(**{**vars(self), **parts, "attn_mask": mask})
-
-    def reweighted(self, keys: Int[Tensor, " chosen"], weight: float, row: int) -> Attention:
-        """The same call with a row's probabilities of chosen keys times a weight, renormalised."""
-        bias = self.query.new_zeros(len(self.query), 1, 1, self.key.shape[2])
-        bias[row, ..., keys] = torch.tensor(weight).log().to(bias)
-        mask = self._additive_mask()
-        bias = bias.expand(-1, -1, self.query.shape[2], -1)
-        return Attention(**{**vars(self), "attn_mask": bias if mask is None else mask + bias})
-
-    def _choice(self) -> int:
-        return torch._fused_sdp_choice(
-            self.query,
-            self.key,
-            self.value,
-            self.attn_mask,
-            self.dropout_p,
-            self.is_causal,
-            scale=self.scale,
-            enable_gqa=self.enable_gqa,
-        )
-
-    def _direct(self, name: str) -> bool:
-        """Whether the kernel takes this call as it is, where PyTorch first pads or repeats."""
-        on_gpu = self.query.device.type == "cuda"
-        return not self.dropout_p and not (
-            on_gpu and (self.query.shape[-1] % 8 or self._groups() > 1)
-        )
-
-    def _groups(self) -> int:
-        return self.query.shape[1] // self.key.shape[1]
-
-    def _repeated(self, heads: Tensor) -> Tensor:
-        return heads if self._groups() == 1 else heads.repeat_interleave(self._groups(), dim=1)
-
-    def _scale(self) -> float:
-        return self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
-
-    def _additive_mask(self) -> Tensor | None:
-        mask = self.attn_mask
-        if mask is None or mask.dtype != torch.bool:
-            return mask
-        return torch.zeros_like(mask, dtype=self.query.dtype).masked_fill_(~mask, float("-inf"))
-
-    def _add_bias(self, logits: Tensor, rows: Any, keys: Any) -> None:
-        """Add in place what the mask and causality say of chosen rows and keys."""
-        mask = self.attn_mask
-        if mask is not None:
-            mask = mask[(None,) * (4 - mask.ndim)]
-            mask = mask[:, :, rows] if mask.shape[2] > 1 else mask
-            mask = mask[..., keys] if mask.shape[3] > 1 else mask
-            if mask.dtype == torch.bool:
-                logits.masked_fill_(~mask, float("-inf"))
-            else:
-                logits.add_(mask)
-        if self.is_causal:
-            positions = torch.arange(max(self.query.shape[2], self.key.shape[2]))
-            rows_at, keys_at = positions[: self.query.shape[2]], positions[: self.key.shape[2]]
-            rows_at = rows_at.to(logits.device)[rows]
-            keys_at = keys_at.to(logits.device)[keys]
-            logits.masked_fill_(keys_at > rows_at[:, None], float("-inf"))
-
-    def _logits(self, rows: Any, head: slice = slice(None)) -> Tensor:
-        keys = self._repeated(self.key)[:, head].float().transpose(-1, -2)
-        logits = _product(self.query[:, head, rows], keys).mul_(self._scale())
-        if self.attn_mask is not None and self.attn_mask.ndim == 4 and self.attn_mask.shape[1] > 1:
-            narrow = Attention(**{**vars(self), "attn_mask": self.attn_mask[:, head]})
-            narrow._add_bias(logits, rows, slice(None))
+    def _heard(self, name: str, inside: str, cross: bool, call: Attention) -> Tensor:
+        clock, options = self._clock, self._options
+        at = places_of(clock.layout, call, cross)
+        if at is None:
+            return call.output()
+        keys = None
+        if self.phrase is not None and at.text is not None:
+            keys = self.phrase + at.text.start
+            call = self._edits.of_attention(name, inside, keys, call)
+        if clock.step not in options.steps or name not in self._chosen:
+            return call.output()
+        if options.propagate and at.text is None and "cond" in clock.roles:
+            self._carrier.hold(name, call.one(clock.roles.index("cond")))
+        if inside not in self._chosen[name]:
+            return call.output()
+        lse = None
+        if options.attention and keys is not None and "cond" in clock.roles:
+            output, lse = call.output_and_lse()
         else:
-            self._add_bias(logits, rows, slice(None))
-        return logits
-
-    def _portable_lse(self) -> Tensor:
-        parts = [
-            torch.logsumexp(self._logits(part), dim=-1)
-            for part in _parts(range(self.query.shape[2]))
-        ]
-        lse = torch.cat(parts, dim=2)
-        return torch.where(lse.isfinite(), lse, 0.0)
-
-    def _check(self, name: str, lse: Tensor) -> None:
-        rows = torch.linspace(0, self.query.shape[2] - 1, 4, device=self.query.device).long()
-        expected = torch.logsumexp(self._logits(rows), dim=-1)
-        seen = expected.isfinite()
-        error = (lse[:, :, rows] - expected)[seen].abs().max().item() if seen.any() else 0.0
-        limit = 1e-5 if self.query.dtype == torch.float32 else 1e-3
-        if not error <= limit * max(1.0, expected[seen].abs().max().item() if seen.any() else 1.0):
-            raise GroundProbeError(
-                f"{name} on {self.query.device} in {self.query.dtype} returned a log-sum-exp that "
-                f"is off by {error:.1e} from a float32 softmax of 4 rows: its maps would be wrong. "
-                "Run under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` and report the kernel"
-            )
+            output = call.output()
+        carry = partial(self._carrier.by_own_heads, name) if options.propagate else None
+        for kind, rest, maps in maps_of(
+            call, at, options, clock.roles, clock.layout, keys, lse, carry
+        ):
+            self._record.put(kind, key_of(name, clock.step, *rest), maps)
+        return output
 
 
-class Listening(TorchFunctionMode):
-    """Hand every scaled-dot-product attention to a function that returns the output."""
+def places_of(layout: Layout, call: Attention, cross: bool) -> Places | None:
+    """Where the streams lie in an attention; None if it is not one of image tokens to a stream.
 
-    def __init__(self, hear: Callable[[Attention], Tensor]) -> None:
-        super().__init__()
-        self.hear = hear
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention:
-            return self.hear(Attention(*args, **(kwargs or {})))
-        return func(*args, **(kwargs or {}))
-
-
-def _parts(rows: range) -> Iterator[slice]:
-    for start in range(rows.start, rows.stop, _ROWS):
-        yield slice(start, min(start + _ROWS, rows.stop))
-
-
-def _product(query: Tensor, keys: Tensor) -> Tensor:
-    """A float32 product with TF32 off: a rounded one is off by 1-4 % in the probabilities."""
-    if query.device.type != "cuda":
-        return query.float() @ keys
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        return query.float() @ keys
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    Args:
+        layout: of the denoiser's call.
+        call: the attention.
+        cross: whether its keys come from outside the image, in a denoiser that is not joint.
+    """
+    queries, keys = call.query.shape[2], call.key.shape[2]
+    if layout.joint:
+        text, image = layout.within_sequence()
+        whole = layout.text + layout.image
+        return Places(image, text, image) if (queries, keys) == (whole, whole) else None
+    rows = slice(0, queries)
+    if not cross:
+        return Places(rows, None, rows)
+    # Adapters attend to tokens of their own by a second call from the same module.
+    return Places(rows, slice(0, keys), None) if keys == layout.text else None
 
 
-def _flash_cpu(call: Attention, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        call.query, call.key, call.value, 0.0, call.is_causal, attn_mask=mask, scale=call.scale
-    )
+def maps_of(
+    call: Attention,
+    at: Places,
+    options: Options,
+    roles: Sequence[str],
+    layout: Layout,
+    phrase: Tensor | None,
+    lse: Tensor | None,
+    carry: Callable[..., Iterator[tuple[str, Tensor]]] | None,
+) -> Iterator[tuple[str, tuple[str, ...], Tensor]]:
+    """(kind, rest of the site, map) of each map that is asked for and that this attention has.
+
+    Args:
+        call: the attention.
+        at: where its streams lie.
+        options: what is asked for.
+        roles: of the rows of its batch.
+        layout: of the denoiser's call.
+        phrase: the phrase's keys, in the attention's own count.
+        lse: every row's log-sum-exp, if the phrase's keys are asked for.
+        carry: carries the block's map on, if that is asked for.
+    """
+    mean = options.attention == "mean"
+    for row, role in enumerate(roles):
+        one = call.one(row)
+        if lse is not None and role == "cond":
+            probabilities = one.to_keys(lse[row, None], at.rows, phrase)[0]
+            yield "attention", (role,), _over_heads(probabilities, mean)
+            if carry is not None:
+                for stream, maps in carry(one, at.rows, layout, probabilities):
+                    yield "propagated", (stream,), _over_heads(maps, mean)
+            if at.image is not None:
+                rows = one.from_rows(phrase)[0, ..., at.image]
+                yield "attention_from_text", (role,), _over_heads(rows, mean)
+        if role not in options.roles:
+            continue
+        if len(options.affinity) and at.image is not None:
+            chosen = _affinity_rows(options.affinity, at.rows, layout)
+            yield "affinity", (role,), _by_head(one, chosen, mean, lambda p: p[..., at.image])
+        if options.mass and at.text is not None:
+            count = min(_MASS_ROWS, at.rows.stop - at.rows.start)
+            sample = torch.linspace(at.rows.start, at.rows.stop - 1, count).long()
+            sample = sample.to(call.query.device)
+            yield "key_mass", (role,), _by_head(one, sample, mean, lambda p: p.mean(2))
 
 
-def _flash_cuda(call: Attention, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten._scaled_dot_product_flash_attention(
-        call.query, call.key, call.value, 0.0, call.is_causal, False, scale=call.scale
-    )[:2]
+def _affinity_rows(chosen: str | Sequence[int], rows: slice, layout: Layout) -> slice | Tensor:
+    if not isinstance(chosen, str):
+        return torch.as_tensor(list(chosen)) + rows.start
+    if not layout.joint:
+        return rows
+    within = layout.within_image(chosen)
+    return slice(rows.start + within.start, rows.start + within.stop)
 
 
-def _efficient_cuda(call: Attention, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    if mask is not None:
-        mask = mask[(None,) * (4 - mask.ndim)].expand(*call.query.shape[:3], call.key.shape[2])
-    return torch.ops.aten._scaled_dot_product_efficient_attention(
-        call.query, call.key, call.value, mask, True, 0.0, call.is_causal, scale=call.scale
-    )[:2]
+def _by_head(call: Attention, rows: Any, mean: bool, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    """A reduction of whole softmax rows, one head at a time: never all heads at once."""
+    heads = range(call.query.shape[1])
+    parts = (reduce(call.from_rows(rows, slice(h, h + 1)))[0, 0] for h in heads)
+    return sum(parts)[None] / len(heads) if mean else torch.stack(list(parts))
 
 
-def _cudnn_cuda(call: Attention, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    # cuDNN is wrong on inputs that are not contiguous.
-    query, key, value = (x.contiguous() for x in (call.query, call.key, call.value))
-    return torch.ops.aten._scaled_dot_product_cudnn_attention(
-        query, key, value, mask, True, 0.0, call.is_causal, False, scale=call.scale
-    )[:2]
-
-
-# By device and by the number of torch's `SDPBackend`; what is not here takes the portable way.
-_KERNELS: dict[tuple[str, int], tuple[str, Callable]] = {
-    ("cpu", 1): ("flash_attention_for_cpu", _flash_cpu),
-    ("cuda", 1): ("flash_attention", _flash_cuda),
-    ("cuda", 2): ("efficient_attention", _efficient_cuda),
-    ("cuda", 3): ("cudnn_attention", _cudnn_cuda),
-}
+def _over_heads(maps: Tensor, mean: bool) -> Tensor:
+    return maps.mean(0, keepdim=True) if mean and len(maps) > 1 else maps

@@ -70,7 +70,7 @@ class Layout:
         """The streams in a block's output: joint or apart, by their lengths."""
         parts = [part for part in _leaves(output) if part.ndim == 3]
         if not self.joint:
-            return {"noise": parts[0]}
+            return {"noise": self._alone(parts)}
         text_at, image_at = self.within_sequence()
         if len(parts) == 1 and parts[0].shape[1] == self.text + self.image:
             text, image = parts[0][:, text_at], parts[0][:, image_at]
@@ -81,6 +81,17 @@ class Layout:
         )
         return streams if text is None else {"text": text, **streams}
 
+    def _alone(self, parts: list[Tensor]) -> Tensor:
+        """The image tokens of a block to which text comes by cross-attention."""
+        if len(parts) != 1:
+            raise UnsupportedEditorError(
+                f"a block returned sequences of {[part.shape[1] for part in parts]} tokens where "
+                "text should enter by cross-attention and only the image leave: its streams "
+                "cannot be told apart"
+            )
+        self.grid_of(parts[0].shape[1])
+        return parts[0]
+
     def split_attention(self, output: Any) -> dict[str, Tensor]:
         """The streams in what a block's attention module returns.
 
@@ -89,6 +100,10 @@ class Layout:
         """
         parts = list(_leaves(output))[:2]
         return self.split(parts[::-1] if self.text_first else parts)
+
+
+EMPTY = Layout({}, 0, joint=False)
+"""Before a denoiser was called."""
 
 
 def arguments_of(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:

@@ -6,18 +6,19 @@ with the map as its values, so that rows are renormalised within the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ground_probe.capture.attention import Attention
+from ground_probe.capture.kernel import Attention
 from ground_probe.capture.layout import Layout
+from ground_probe.capture.options import Options
 
+_UNET = ("down_blocks.", "mid_block.", "up_blocks.")
 Maps = Float[Tensor, "heads tokens phrase"]
 
 
@@ -45,10 +46,10 @@ class Carrier:
     Source of the last: DiffSegmenter (arXiv 2309.02773) and iSeg (arXiv 2409.03209).
     """
 
-    def __init__(
-        self, blocks: tuple[str, ...], rounds: int, streams: tuple[str, ...], unet: bool
-    ) -> None:
-        self._blocks, self._rounds, self._streams, self._unet = blocks, rounds, streams, unet
+    def __init__(self, blocks: Iterable[str], options: Options) -> None:
+        self._blocks, self._rounds = tuple(blocks), options.propagate
+        self._streams = [stream for stream in options.streams or () if stream != "text"]
+        self._unet = any(name.startswith(_UNET) for name in self._blocks)
         self._held: dict[str, Attention] = {}
 
     def hold(self, block: str, call: Attention) -> None:
@@ -60,10 +61,6 @@ class Carrier:
         if self._unet and rows > finest:
             self._held.clear()
         self._held[block] = replace(call, value=call.key)
-
-    def of(self, block: str) -> Callable[..., Iterator[tuple[str, Maps]]]:
-        """`by_own_heads` of a block."""
-        return partial(self.by_own_heads, block)
 
     def by_own_heads(
         self, block: str, call: Attention, rows: slice, layout: Layout, maps: Maps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -45,8 +45,26 @@ class Captured(dict):
         raise InputError(f"{key!r} was not captured: a key looks like {next(iter(self))!r}")
 
 
-def site(block: str, step: int, *rest: str) -> tuple:
-    """The key of a site in a `Captured`: its last part, the role, is left out when it is "cond"."""
+class Site(NamedTuple):
+    """Where a state is: a block, a denoising step from 0, a stream, and a forward's role."""
+
+    block: str
+    step: int
+    stream: str
+    role: str
+
+    @property
+    def key(self) -> tuple:
+        """The key of the state in a `Captured`."""
+        return key_of(*self)
+
+
+def key_of(block: str, step: int, *rest: str) -> tuple:
+    """The key of a site in a `Captured`: its last part, the role, is left out when it is "cond".
+
+    >>> key_of("transformer_blocks.0", 0, "noise", "cond")
+    ('transformer_blocks.0', 0, 'noise')
+    """
     return (block, step, *rest[:-1]) if rest and rest[-1] == "cond" else (block, step, *rest)
 
 

@@ -14,15 +14,6 @@ from ground_probe.errors import UnsupportedEditorError
 _SKIPPING = ("cache", "fbc", "pyramid", "layer_skip", "taylorseer", "smoothed_energy")
 
 
-def noise_level(scheduler: Any, step: int) -> tuple[float, float]:
-    """(timestep, sigma) of a step; without sigmas, that of the variance-exploding form."""
-    timestep = float(scheduler.timesteps[step])
-    if getattr(scheduler, "sigmas", None) is not None:
-        return timestep, float(scheduler.sigmas[step])
-    alpha = float(scheduler.alphas_cumprod[int(timestep)])
-    return timestep, ((1 - alpha) / alpha) ** 0.5
-
-
 def predicts(pipeline: Any) -> bool:
     """Whether one step tells the clean latents by a straight line: flow matching."""
     return "FlowMatch" in type(pipeline.scheduler).__name__
@@ -91,7 +82,7 @@ def silent(
         return head + f"only {len(timesteps)} steps ran; ask for earlier ones or run more"
     if (step, role) not in ran:
         return head + f"no {role!r} forward ran in that step; turn classifier-free guidance on"
-    if kind in ("attention", "affinity", "key_mass"):
+    if kind in ("attention", "propagated", "affinity", "key_mass"):
         return head + (
             "no such attention passed through F.scaled_dot_product_attention there. "
             f"{kernel(denoiser)} may bypass it (set the native one), a step cache may skip it, or "

@@ -158,6 +158,11 @@ class Recorder:
             "them after its text encoder, so its keys cannot be told"
         )
 
+    @property
+    def texts(self) -> list[str]:
+        """The texts that were encoded with the instruction in them."""
+        return [heard.text for heard in self._heard if self.instruction in heard.text]
+
     def _dropped(self, text: Tensor) -> list[str]:
         """The phrase's tokens that are not among the text tokens where others are."""
         for encoded in reversed(self._encoded):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
 
-from ground_probe.capture import Told, Trace, trace, trace_batch
+from ground_probe.capture import Trace, trace
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, encoded_once, fill
+from ground_probe.editors.phrases import Span
 from ground_probe.geometry import Geometry
 from ground_probe.images import to_rgb
 from ground_probe.segmentation.prior import affinity_stream, attention_blocks
@@ -23,7 +25,13 @@ Map = Float[np.ndarray, "rows cols"]
 Mask = Bool[np.ndarray, "height width"]
 T = TypeVar("T")
 
-_ROWS = 8  # instructions in a batch
+
+class Told(NamedTuple):
+    """An instruction, its span that is looked at, None for all of it, and the seed of its noise."""
+
+    instruction: str
+    phrase: Span | None
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -129,17 +137,14 @@ def look_each(
     }
     if not changes and recipe.propagation and recipe.affinity == "attention":
         more = {"affinity": affinity_stream(recipe), **more}
+    options = inspect.signature(trace).parameters
+    own_more = {name: more[name] for name in more if name in options}
+    of_pipeline = {name: more[name] for name in more if name not in options}
     seen: dict[Told, Trace] = {}
     with encoded_once(editor):
-        if len(distinct) > 1 and not more and editor.family.batched:
-            for at in range(0, len(distinct), _ROWS):
-                rows = distinct[at : at + _ROWS]
-                found = trace_batch(editor, image, rows, **chosen)
-                seen |= zip(rows, found, strict=True)
         for each in distinct:
-            if each not in seen:
-                given = {**chosen, "seed": each.seed, **more}
-                seen[each] = trace(editor, image, each.instruction, each.phrase, **given)
+            given = {**chosen, "seed": each.seed, **own_more, "pipeline_kwargs": of_pipeline}
+            seen[each] = trace(editor, image, each.instruction, each.phrase, **given)
     picture = to_rgb(image)
     return [
         Look(tuple(map(seen.get, a)), tuple(map(seen.get, b)), every, words, picture)

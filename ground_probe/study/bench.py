@@ -88,8 +88,12 @@ class Bench:
 
     def _look(self, example: RefExample, recipe: Recipe, steps: tuple[int, ...]) -> Look:
         given = {
-            "streams": None, "attention": True, "keep": keep_half, "blocks": "all", "steps": steps,
-        }  # fmt: skip
+            "streams": None,
+            "attention": True,
+            "reduce": keep_half,
+            "blocks": "all",
+            "steps": steps,
+        }
         seen = look(self.editor, example.image, example.expression, recipe, self.seed, **given)
         return replace(seen, traces=_lean(seen.traces), nulls=_lean(seen.nulls))
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ground_probe.capture import trace
-from ground_probe.capture.interventions import ReplaceRows, ReweightPhrase
+from ground_probe.capture.edits import ReplaceRows, ReweightPhrase
 from ground_probe.capture.layout import each_call
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
     Args:
         told: the instruction with the span to work on.
-        changes: interventions of a trace.
+        changes: edits of a trace.
         inputs: pairs of what the denoiser would be given and what it is given in its place, by name
             of the argument.
     """

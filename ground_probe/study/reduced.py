@@ -38,9 +38,9 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
             steps=spec.steps,
             num_steps=spec.num_steps,
             attention=True if spec.heads else "mean",
-            keep=KeepSampled(tokens, spec.width),
+            reduce=KeepSampled(tokens, spec.width),
             prediction=spec.visible,
-            interventions=plan.changes,
+            edit=plan.changes,
             seed=spec.noise_seed(example.key),
         )
     arrays, about = packed(traced, tokens, example.key, example.image_id)

@@ -35,7 +35,7 @@ def probe_table(
     """Every probe on every cell of some traces, in folds over their images.
 
     Args:
-        traces: one an example, of the same blocks and steps, with attention; without `keep`.
+        traces: one an example, of the same blocks and steps, with attention; without `reduce`.
         masks: the referent of each, at its image's size.
         distractors: the other objects of each; without them there is no grounding.
         image_ids: of each; by default every trace is of an image of its own.

@@ -135,7 +135,7 @@ def gather(
         steps=steps,
         blocks=spread(every_block, max(1, SITES // len(steps))),
         attention="mean",
-        keep=LeadingDirections(whole.grid, coarse),
+        reduce=LeadingDirections(whole.grid, coarse),
         seed=seed,
     )
     streams, keys = tuple(taken.layout.grids), taken.phrase_keys

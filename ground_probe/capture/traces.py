@@ -1,24 +1,18 @@
-"""One run of an editor on one image and instruction, and what was captured of it."""
+"""What was captured of one run of an editor: tensors by site, and where they lie in the image."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
-from ground_probe.capture.hooks import Capture, capture
-from ground_probe.capture.layout import Layout
+from ground_probe.capture.layout import EMPTY, Layout
 from ground_probe.capture.sites import Captured
-from ground_probe.editors.editor import Editor
-from ground_probe.editors.phrases import Span
-from ground_probe.errors import InputError, UnsupportedEditorError, unknown
+from ground_probe.errors import UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
 
 
@@ -36,7 +30,7 @@ class Sink(NamedTuple):
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trace:
     """What was captured of one run. Image tokens are the noise, then the reference.
 
@@ -45,11 +39,6 @@ class Trace:
         attention: (heads, image tokens, phrase tokens) by (block, step): the probability that an
             image token attends to a token of the phrase.
         attention_from_text: (heads, phrase tokens, image tokens) by (block, step).
-        affinity: (heads, chosen tokens, image tokens) by (block, step).
-        key_mass: (heads, keys) by (block, step): the mean probability that a sample of image
-            tokens gives to every key.
-        prediction: the one-step prediction of the clean latents, by step.
-        reference: (tokens, channels), the reference's latents; kept with a prediction.
         attention_output: (tokens, dim) by (block, step, stream): what the block's attention module
             returns. That is after its output projection, or the joined heads where it has none of
             its own (single blocks of FLUX.1); single blocks of FLUX.2 project their heads together
@@ -58,36 +47,43 @@ class Trace:
             phrase, carried on by each head's attention among the stream's tokens. In a UNet, the
             mean map of the block's heads on the grid of the finest chosen blocks, carried on by
             the mean of those blocks' self-attention; (1, tokens of that grid, phrase tokens).
-        device: where the denoiser ran.
+        affinity: (heads, chosen tokens, image tokens) by (block, step).
+        key_mass: (heads, keys) by (block, step): the mean probability that a sample of image
+            tokens gives to every key.
+        prediction: the one-step prediction of the clean latents, by step.
+        reference: (tokens, channels), the reference's latents; kept with a prediction.
         blocks: names of the blocks, in the order in which they run.
         steps: denoising steps, from 0.
         sigmas: the noise level, by step.
-        timesteps: what the model was given, by step.
+        timesteps: the time that the denoiser was told, by step, on the scheduler's scale.
         phrase_tokens: the phrase's tokens as the tokenizer spells them.
+        phrase_keys: their indices among the text tokens.
         padding: indices of the text tokens that are padding.
         layout: the token grids.
-        geometry: how the image lies on the reference's grid.
+        geometry: how the image lies on the reference's grid; None where that is not known.
+        device, dtype: where, and in which number format, the denoiser ran.
     """
 
-    hidden: Captured
-    attention: Captured
-    attention_from_text: Captured
-    affinity: Captured
-    key_mass: Captured
-    prediction: Mapping[int, Tensor]
-    blocks: tuple[str, ...]
-    steps: tuple[int, ...]
-    sigmas: Mapping[int, float]
-    timesteps: Mapping[int, float]
-    phrase_tokens: tuple[str, ...]
-    phrase_keys: tuple[int, ...]
-    padding: tuple[int, ...]
-    layout: Layout = field(repr=False)
-    geometry: Geometry | None
-    reference: Tensor | None = None
+    hidden: Captured = field(default_factory=Captured)
+    attention: Captured = field(default_factory=Captured)
+    attention_from_text: Captured = field(default_factory=Captured)
     attention_output: Captured = field(default_factory=Captured)
     propagated: Captured = field(default_factory=Captured)
+    affinity: Captured = field(default_factory=Captured)
+    key_mass: Captured = field(default_factory=Captured)
+    prediction: dict[int, Tensor] = field(default_factory=dict)
+    reference: Tensor | None = None
+    blocks: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
+    sigmas: dict[int, float] = field(default_factory=dict)
+    timesteps: dict[int, float] = field(default_factory=dict)
+    phrase_tokens: tuple[str, ...] = ()
+    phrase_keys: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    layout: Layout = field(default=EMPTY, repr=False)
+    geometry: Geometry | None = None
     device: str | torch.device = "cpu"
+    dtype: str | torch.dtype = "float32"
 
     def change(self, step: int) -> Float[Tensor, "rows cols"]:
         """How far a step's prediction of the clean latents is from the reference.
@@ -158,6 +154,12 @@ class Trace:
             found.append(Sink(stream, token, float(mass[key])))
         return found
 
+    def save(self, path: str | Path) -> None:
+        """Write the trace to a file, whole or not at all; `load_trace` reads it."""
+        from ground_probe.capture.files import save_trace
+
+        save_trace(self, path)
+
     def _stream_of(self, key: int) -> tuple[str, int]:
         """Which stream a key belongs to, and which token of it."""
         places = {"text": slice(0, self.layout.text)}
@@ -169,113 +171,3 @@ class Trace:
         stream, at = next((s, at) for s, at in places.items() if at.start <= key < at.stop)
         token = key - at.start
         return ("padding" if stream == "text" and token in self.padding else stream), token
-
-
-def trace(
-    editor: Editor,
-    image: Image.Image,
-    instruction: str,
-    phrase: str | Span | None = None,
-    *,
-    steps: Sequence[int] = (0,),
-    blocks: str | Sequence[str] = "all",
-    streams: Sequence[str] | None = None,
-    attention: bool | Literal["mean"] = True,
-    attention_output: bool = False,
-    propagate: int = 0,
-    keep: Any = None,
-    seed: int = 0,
-    affinity: str | Sequence[int] = (),
-    mass: bool = False,
-    prediction: bool = False,
-    roles: Sequence[str] = ("cond",),
-    interventions: Sequence[Any] = (),
-    num_steps: int | None = None,
-    **arguments: Any,
-) -> Trace:
-    """Run an editor as far as needed and return what was asked for.
-
-    Args:
-        editor: from `load_editor`.
-        image: what to edit.
-        instruction: what to change.
-        phrase: words of the instruction, or their (start, stop); None for the whole instruction.
-        steps: denoising steps, from 0, of the `num_steps` that the schedule has.
-        blocks: "all" or globs.
-        streams: "noise", "reference", "text"; None for the image streams that there are.
-        attention: whether to keep attention to and from the phrase; "mean" averages the heads.
-        attention_output: whether to keep what the blocks' attention modules return, of the streams
-            that `streams` says.
-        propagate: how often to carry the maps to the phrase on by attention within each image
-            stream that `streams` names, or within each that there is.
-        keep: reduces each hidden state and attention output on its device: `keep_tokens(256)`.
-        seed: of the noise.
-        affinity: image tokens, or a stream, whose attention to all image tokens is kept.
-        mass: whether to keep how image tokens spread their attention over all keys.
-        prediction: whether to keep the one-step prediction of the clean latents.
-        roles: forwards of classifier-free guidance: "cond", "image_only", "uncond".
-        interventions: changes made on the way, see `ground_probe.capture.interventions`.
-        num_steps: of the schedule; None for the pipeline's own default. A schedule of one step is
-            not the first step of the model's own schedule.
-        arguments: further arguments of the pipeline's call. Guidance is on where it matters: after
-            step 0, for other roles, and for a prediction.
-
-    Raises:
-        PhraseError: the phrase is not in the instruction or lost its tokens, attended to or not.
-        SilentSiteError: a site did not fire.
-    """
-    num_steps = num_steps or _default_steps(type(editor.pipeline))
-    steps = (steps,) if isinstance(steps, int) else tuple(steps)
-    if steps and max(steps) >= num_steps:
-        raise InputError(
-            f"step {max(steps)} is not in a schedule of {num_steps} steps: 0 to {num_steps - 1}"
-        )
-    capturing = capture(
-        editor.pipeline,
-        blocks,
-        steps=steps,
-        streams=streams,
-        roles=roles,
-        instruction=instruction,
-        phrase=phrase,
-        attention=attention,
-        attention_output=attention_output,
-        propagate=propagate,
-        affinity=affinity,
-        mass=mass,
-        prediction=prediction,
-        keep=keep,
-        interventions=interventions,
-    )
-    guided = any(steps) or prediction or capturing.wanted.roles != ("cond",)
-    given = editor.arguments(image, instruction, seed, guided=guided) | arguments
-    before = getattr(editor.pipeline, "_progress_bar_config", {})
-    # A bar that stops early looks like a failure.
-    editor.pipeline.set_progress_bar_config(**{**before, "disable": True})
-    try:
-        with capturing as captured, torch.no_grad():
-            editor.pipeline(**given, num_inference_steps=num_steps)
-    finally:
-        editor.pipeline._progress_bar_config = before
-    return _trace(captured, editor.geometry(image) if editor.family.fit else None)
-
-
-def _trace(captured: Capture, geometry: Geometry) -> Trace:
-    keys = captured.keys
-    return Trace(
-        **{
-            part.name: getattr(captured, part.name)
-            for part in fields(Trace)
-            if hasattr(captured, part.name)
-        },
-        steps=tuple(captured.wanted.steps),
-        phrase_tokens=keys.tokens if keys else (),
-        phrase_keys=tuple(keys.phrase.tolist()) if keys else (),
-        padding=tuple(keys.padding.tolist()) if keys else (),
-        geometry=geometry,
-    )
-
-
-@cache
-def _default_steps(pipeline: type) -> int:
-    return inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default

@@ -1,4 +1,4 @@
-"""Reducers for `keep=`: what is left of a hidden state before it leaves the device."""
+"""Reducers for `reduce=`: what is left of a hidden state before it leaves the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ground_probe.errors import InputError
 
-Keep = Callable[[Float[Tensor, "tokens dim"]], Tensor]
+Reducer = Callable[[Float[Tensor, "tokens dim"]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ def keep_half(hidden: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
     return hidden.clamp(-65504, 65504).to(torch.float16)
 
 
-def chain(*keeps: Keep) -> Keep:
+def chain(*reducers: Reducer) -> Reducer:
     """Several reducers, the first one first."""
 
-    def kept(hidden: Tensor) -> Tensor:
-        for keep in keeps:
-            hidden = keep(hidden)
+    def reduced(hidden: Tensor) -> Tensor:
+        for reduce in reducers:
+            hidden = reduce(hidden)
         return hidden
 
-    return kept
+    return reduced

@@ -1,0 +1,193 @@
+"""Small causal changes made while a pipeline runs: to a stream's rows, or to the phrase's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ground_probe.capture.clock import Clock
+from ground_probe.capture.kernel import Attention
+from ground_probe.capture.sites import ROLES, STREAMS, Site, resolve
+from ground_probe.errors import InputError, unknown
+
+States = Float[Tensor, "tokens dim"]
+Edit = Callable[[Site, States], Tensor | None]
+"""Given a site and what a block hands on there, returns what takes its place, or None."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReplaceRows:
+    """Replace, or ablate, rows of a stream where a block hands it on.
+
+    Args:
+        blocks: "all" or globs.
+        stream: "noise", "reference" or "text".
+        value: a number, or a tensor that fits the rows: (tokens, dim) or (dim,).
+        rows: which tokens of the stream; None for all.
+        steps: denoising steps; None for all.
+        roles: forwards of classifier-free guidance.
+
+    >>> at = Site("transformer_blocks.0", 0, "text", "cond")
+    >>> ReplaceRows("all", "text", 7.0, rows=[1])(at, torch.zeros(2, 3))
+    tensor([[0., 0., 0.],
+            [7., 7., 7.]])
+    """
+
+    blocks: str | Sequence[str]
+    stream: str
+    value: Tensor | float = 0.0
+    rows: Sequence[int] | None = None
+    steps: Sequence[int] | None = None
+    roles: str | Sequence[str] = ("cond",)
+
+    def __post_init__(self) -> None:
+        roles = (self.roles,) if isinstance(self.roles, str) else tuple(self.roles)
+        object.__setattr__(self, "roles", roles)
+        if self.stream not in STREAMS:
+            raise unknown("stream", self.stream, STREAMS)
+        for role in roles:
+            if role not in ROLES:
+                raise unknown("role", role, ROLES)
+
+    def __call__(self, site: Site, states: States) -> Tensor | None:
+        """The states with the rows replaced; those given stay as they are."""
+        if site.stream != self.stream or site.role not in self.roles:
+            return None
+        rows = torch.arange(len(states)) if self.rows is None else torch.as_tensor(list(self.rows))
+        if len(rows) and not -len(states) <= rows.min() <= rows.max() < len(states):
+            raise InputError(
+                f"ReplaceRows(rows={list(self.rows or ())}): {self.stream!r} has {len(states)} "
+                f"tokens at {site.block}, 0 to {len(states) - 1}"
+            )
+        value = torch.as_tensor(self.value).to(states)
+        expected = (len(rows), states.shape[-1])
+        if value.shape not in ((), expected[1:], expected, (1, expected[1])):
+            raise InputError(
+                f"ReplaceRows has a value of shape {tuple(value.shape)} for rows of shape "
+                f"{expected} of {self.stream!r} at {site.block}: give a number, (dim,) or (rows, "
+                "dim)"
+            )
+        states = states.clone()
+        states[rows.to(states.device)] = value
+        return states
+
+
+@dataclass(frozen=True)
+class ReweightPhrase:
+    """Multiply the attention that every token pays to the phrase, then renormalize.
+
+    Args:
+        weight: 0 ablates the phrase's keys, 1 changes nothing.
+        blocks: "all" or globs.
+        steps: denoising steps; None for all.
+    """
+
+    weight: float
+    blocks: str | Sequence[str] = "all"
+    steps: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise InputError(f"ReweightPhrase({self.weight}): give a weight of at least 0")
+
+
+class Edits:
+    """The edits of one run: they are applied where they are meant, and it is noted where."""
+
+    def __init__(
+        self,
+        edits: Sequence[Any],
+        blocks: Mapping[str, nn.Module],
+        chosen: Mapping[str, frozenset[str]],
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._scopes = [
+            (edit, resolve(blocks, edit.blocks) if hasattr(edit, "blocks") else chosen)
+            for edit in edits
+        ]
+        self._made: list[set[Site]] = [set() for _ in edits]
+        self._ran: set[tuple[str, int]] = set()
+        self.blocks = frozenset(name for _, scope in self._scopes for name in scope)
+
+    def of_block(self, name: str, output: Any) -> Any:
+        """A block's output with its edits in it, or None where there are none."""
+        clock, edited = self._clock, None
+        if "cond" in clock.roles:
+            self._ran.add((name, clock.step))
+        for made, (edit, scope) in zip(self._made, self._scopes, strict=True):
+            if name not in scope or not callable(edit) or not self._now(edit):
+                continue
+            clone = _cloned(output if edited is None else edited)
+            streams = clock.layout.split(clone)
+            if isinstance(edit, ReplaceRows) and edit.stream not in streams:
+                raise InputError(
+                    f"ReplaceRows of {edit.stream!r}: {name} hands on {', '.join(streams)}"
+                )
+            for stream, states in streams.items():
+                for row, role in enumerate(clock.roles):
+                    site = Site(name, clock.step, stream, role)
+                    new = edit(site, states[row])
+                    if not isinstance(edit, ReplaceRows):
+                        made.add(site)
+                    if new is None:
+                        continue
+                    if new.shape != states[row].shape:
+                        raise InputError(
+                            f"an edit at {tuple(site)} returned the shape {tuple(new.shape)} for "
+                            f"states of the shape {tuple(states[row].shape)}"
+                        )
+                    made.add(site)
+                    states[row] = new
+                    edited = clone
+        return edited
+
+    def of_attention(self, name: str, inside: str, keys: Tensor, call: Attention) -> Attention:
+        """The call of an attention module with the phrase's keys reweighted."""
+        clock = self._clock
+        for made, (edit, scope) in zip(self._made, self._scopes, strict=True):
+            meant = isinstance(edit, ReweightPhrase) and inside in scope.get(name, ())
+            if meant and self._now(edit) and "cond" in clock.roles:
+                call = call.reweighted(keys, edit.weight, clock.roles.index("cond"))
+                made.add(Site(name, clock.step, "text", "cond"))
+        return call
+
+    def silent(self) -> str | None:
+        """Which edit did not take place; None if all did."""
+        for made, (edit, scope) in zip(self._made, self._scopes, strict=True):
+            kind = getattr(edit, "__name__", type(edit).__name__)
+            if not made:
+                return f"the edit {kind} never took place: none of its blocks, steps and roles ran"
+            for part in ("step", "role"):
+                named = {getattr(site, part) for site in made}
+                for wanted in getattr(edit, f"{part}s", None) or ():
+                    if wanted not in named:
+                        return f"the edit {kind} never took place at {part} {wanted!r}"
+            if isinstance(edit, ReweightPhrase):
+                due = {(b, s) for b, s in self._ran if b in scope and s in (edit.steps or (s,))}
+                if missed := sorted(due - {(site.block, site.step) for site in made}):
+                    return f"the edit {kind} never took place at {missed[0]}: {_BYPASSED}"
+        return None
+
+    def _now(self, edit: Any) -> bool:
+        steps = getattr(edit, "steps", None)
+        return steps is None or self._clock.step in steps
+
+
+_BYPASSED = (
+    "no attention to the phrase passed through F.scaled_dot_product_attention there; set the "
+    "native attention backend"
+)
+
+
+def _cloned(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.clone()
+    if isinstance(output, tuple | list):
+        return type(output)(_cloned(part) for part in output)
+    return output
