@@ -30,10 +30,10 @@ from torch.overrides import TorchFunctionMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import ground_probe as gp  # noqa: E402
-from ground_probe import testing  # noqa: E402
-from ground_probe.capture.kernel import Attention  # noqa: E402
-from ground_probe.capture.sites import blocks_of  # noqa: E402
+import ground_probe as gp
+from ground_probe import testing
+from ground_probe.capture.kernel import Attention
+from ground_probe.capture.sites import blocks_of
 
 INSTRUCTION = "make the small red circle left of the big dog blue"
 PHRASE = "the small red circle left of the big"  # eight tokens of the word-level tokenizer

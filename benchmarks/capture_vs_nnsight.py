@@ -32,11 +32,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
-sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("tests", ".")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import testing  # noqa: E402
-
-import ground_probe as gp  # noqa: E402
+import ground_probe as gp
+from ground_probe import testing
 
 INSTRUCTION, PHRASE = "make the red circle blue", "red circle"
 STEPS, TEXT, NOISE, KEYS = 4, 24, 64, (2, 3)

@@ -67,12 +67,9 @@ class Trace:
     hidden: Captured = field(default_factory=Captured)
     attention: Captured = field(default_factory=Captured)
     attention_from_text: Captured = field(default_factory=Captured)
-    attention_output: Captured = field(default_factory=Captured)
-    propagated: Captured = field(default_factory=Captured)
     affinity: Captured = field(default_factory=Captured)
     key_mass: Captured = field(default_factory=Captured)
     prediction: dict[int, Tensor] = field(default_factory=dict)
-    reference: Tensor | None = None
     blocks: tuple[str, ...] = ()
     steps: tuple[int, ...] = ()
     sigmas: dict[int, float] = field(default_factory=dict)
@@ -82,6 +79,9 @@ class Trace:
     padding: tuple[int, ...] = ()
     layout: Layout = field(default=EMPTY, repr=False)
     geometry: Geometry | None = None
+    reference: Tensor | None = None
+    attention_output: Captured = field(default_factory=Captured)
+    propagated: Captured = field(default_factory=Captured)
     device: str | torch.device = "cpu"
     dtype: str | torch.dtype = "float32"
 
