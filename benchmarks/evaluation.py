@@ -42,10 +42,10 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 
 import ground_probe as gp
 from ground_probe.datasets.scenes.split import ScenesSplit
+from ground_probe.evaluation.job import Item, Job, chunks
 from ground_probe.evaluation.large import Load
 from ground_probe.evaluation.ray import CHUNK_SENTENCES, Ray
-from ground_probe.evaluation.job import Item, Job, chunks
-from ground_probe.segmentation import default_recipe
+from ground_probe.segmentation import recipe_for
 from tools.train_tiny.build import POOLED_WIDTH, WIDTH, build_pipeline, build_tokenizer
 
 ROUNDS = 5
@@ -197,7 +197,7 @@ def memory(limit: int) -> dict[str, list[int]]:
         return found
 
     with tempfile.TemporaryDirectory() as out:
-        gp.evaluate(editor, split, out, replace(default_recipe(editor), **early), segment=measured)
+        gp.evaluate(editor, split, out, replace(recipe_for(editor), **early), segment=measured)
     tenths = [round(len(seen) * n / 10) for n in range(1, 11)]
     resident, most = zip(*(seen[n - 1] for n in tenths), strict=True)
     return {"sentences": tenths, "resident_mib": list(resident), "most_mib": list(most)}

@@ -23,13 +23,13 @@ from ground_probe import metrics
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import random_weights
 from ground_probe.evaluation.baselines import BASELINES
-from ground_probe.segmentation import Recipe, compare, default_recipe, edit_difference
+from ground_probe.segmentation import compare, edit_difference, recipe_for
 from ground_probe.study.calibrate import fraction
 
 STYLES = ("scenes", "scenes+", "scenesg")
 
 
-def counted(editor, split, recipe: Recipe, edits: int) -> pd.DataFrame:
+def counted(editor, split, recipe, edits: int) -> pd.DataFrame:
     """Intersection, union and seconds by example and method."""
     untrained = random_weights(editor)
     rows = []
@@ -105,7 +105,7 @@ def main() -> None:
     arguments = parser.parse_args()
     editor = gp.load_editor(arguments.model)
     editor.pipeline.set_progress_bar_config(disable=True)
-    recipe = Recipe.from_json(arguments.recipe) if arguments.recipe else default_recipe(editor)
+    recipe = recipe_for(editor, arguments.recipe)
     blocks = tuple(blocks_of(editor.denoiser))
     print(f"recipe {recipe.digest}: {fraction(blocks, recipe):.0%} of a step's blocks")
     tables = []

@@ -1,4 +1,4 @@
-from . import errors, geometry, metrics, photos, study
+from . import errors, geometry, images, metrics, study
 from .capture import Trace, capture, keep_tokens, load_trace, trace
 from .datasets import RefExample, Split, load_split
 from .editors import Editor, load_editor
@@ -6,7 +6,7 @@ from .evaluation import evaluate
 from .geometry import Geometry
 from .probes import Estimate, fisher_ratio, linear_probe_auc
 from .run_record import open_run
-from .segmentation import Recipe, Segmentation, segment, segment_each, to_mask
+from .segmentation import Recipe, Segmentation, recipe_for, segment, to_mask
 from .study import probe_table
 
 __version__: str
@@ -25,6 +25,7 @@ __all__ = [
     "evaluate",
     "fisher_ratio",
     "geometry",
+    "images",
     "keep_tokens",
     "linear_probe_auc",
     "load_editor",
@@ -32,10 +33,9 @@ __all__ = [
     "load_trace",
     "metrics",
     "open_run",
-    "photos",
     "probe_table",
+    "recipe_for",
     "segment",
-    "segment_each",
     "study",
     "to_mask",
     "trace",

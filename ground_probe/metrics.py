@@ -48,7 +48,7 @@ def counts(
 
 
 def iou(
-    intersections: Int[np.ndarray, "*rows"], unions: Int[np.ndarray, "*rows"]
+    intersections: Int[np.ndarray, "*rows"] | int, unions: Int[np.ndarray, "*rows"] | int
 ) -> Float[np.ndarray, "*rows"]:
     """Intersection over union of each row; 0 where both masks are empty."""
     intersections, unions = as_array(intersections), as_array(unions)

@@ -12,30 +12,31 @@ import torch
 import ground_probe as gp
 from ground_probe.capture.sites import blocks_of
 from ground_probe.errors import InputError, PhraseError
-from ground_probe.segmentation.recipe import Recipe, default_recipe
+from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import segment
 from ground_probe.study.ablate import ablate, fractions, steps, variants
-from ground_probe.study.bench import MARGIN, Bench, best_of, search
+from ground_probe.study.bench import MARGIN, Bench, best_of, search, variants_of
 from ground_probe.study.calibrate import (
-    AGAIN,
     GRID,
+    PLAIN,
     calibrate,
     curve_path,
     fraction,
 )
 from ground_probe.study.curve import interval_curve
 from ground_probe.study.head_search import MOST, HeadSearch
-from ground_probe.testing import kontext
+from ground_probe.study.sweep import candidates, sweep
+from ground_probe.testing import instruct_pix2pix, kontext
 
+LONG = "{expression} and so on"
 TEMPLATES = ("make {expression} blue", "remove {expression}")
 GRIDS = {
     "templates": TEMPLATES,
     "grid": (
-        {"focus": (1.0, 4.0)},
+        {"propagation": (0, 1)},
         {"feature_depth": ((0.0, 0.5), (0.5, 1.0))},
         {"edges": (0.0, 1.0)},
     ),
-    "again": ({"magnets": ("", "of the")},),
     "folds": 2,
 }
 
@@ -77,11 +78,9 @@ def test_it_writes_the_recipe_with_where_it_is_from_and_the_curve(editor, train,
 def test_it_begins_at_the_plain_recipe_for_the_packaged_one_has_seen_every_fold(
     editor, train, monkeypatch
 ):
-    packaged = Recipe(temperature=0.4, spatial=0.5)
-    monkeypatch.setattr("ground_probe.segmentation.recipe._packaged", lambda name: packaged)
-    assert default_recipe(editor) == packaged
+    monkeypatch.setattr("ground_probe.segmentation.recipes._packaged", lambda: None)
     found = calibrate(editor, train, **GRIDS).recipe
-    assert (found.temperature, found.spatial) == (Recipe().temperature, Recipe().spatial)
+    assert (found.seeds, found.standardize) == (PLAIN.seeds, PLAIN.standardize)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -109,58 +108,58 @@ class _Table:
 
 
 def test_near_ties_go_to_the_plain_value():
-    grid = [{"focus": (1.0, 4.0)}, {"rounds": (1, 3)}]
-    bench = _Table({("focus", 4.0): MARGIN / 2, ("rounds", 3): 2 * MARGIN})
-    best = search(bench, Recipe(focus=4.0), grid, np.arange(4), passes=1)
-    assert (best.focus, best.rounds) == (1.0, 3)
+    grid = [{"edges": (1.0, 4.0)}, {"propagation": (1, 3)}]
+    bench = _Table({("edges", 4.0): MARGIN / 2, ("propagation", 3): 2 * MARGIN})
+    best = search(bench, Recipe(edges=4.0), grid, np.arange(4), passes=1)
+    assert (best.edges, best.propagation) == (1.0, 3)
 
 
 class _Short(_Table):
-    """A bench whose editor cannot read the words that magnets add."""
+    """A bench whose editor cannot read a template."""
 
     def ious(self, recipe, rows):
-        if recipe.magnets:
+        if recipe.template == LONG:
             raise PhraseError("the text is cut")
         return super().ious(recipe, rows)
 
 
 def test_a_setting_that_makes_an_instruction_too_long_is_not_chosen():
-    bench, rows = _Short({("magnets", "of the"): 1.0}), np.arange(4)
-    grid = [{"magnets": ("", "of the")}, {"magnets": ("of the", "")}]
-    assert search(bench, Recipe(), grid, rows).magnets == ""
+    bench, rows, short = _Short({("template", LONG): 1.0}), np.arange(4), Recipe().template
+    grid = [{"template": (short, LONG)}, {"template": (LONG, short)}]
+    assert search(bench, Recipe(), grid, rows).template == short
     with pytest.raises(PhraseError, match="the text is cut"):
-        best_of(bench, [Recipe(magnets="of the")], rows)
+        best_of(bench, [Recipe(template=LONG)], rows)
 
 
 def test_an_ablation_leaves_out_what_makes_an_instruction_too_long(train):
     words = "the small red square that is to the left of the large blue ring"
     bench = Bench(gp.load_editor("tiny", device="cpu"), [replace(train[0], expression=words)])
-    recipe = Recipe(template="change the color of {expression} to white", words="instruction")
-    longer = replace(recipe, magnets="of the and a with")  # beyond its 24 tokens
-    table = ablate(bench, recipe, iter([("magnets", "", longer)]))
+    recipe = Recipe(template="change the color of {expression} to white")
+    longer = replace(recipe, template=4 * "on the left " + "{expression}")  # beyond 24
+    table = ablate(bench, recipe, iter([("template", "", longer)]))
     assert table["part"].tolist() == ["full"]
 
 
-def test_a_bench_scores_as_segment_does_and_looks_once(editor, train):
+def test_a_bench_scores_as_segment_does_and_runs_the_editor_once(editor, train):
     examples = list(train)[:3]
     calls = []
     handle = editor.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
     bench = Bench(editor, examples)
     ious = bench.ious(Recipe())
-    bench.ious(Recipe(focus=4.0))
+    bench.ious(Recipe(seeds="soft"))
     handle.remove()
     assert len(calls) == len(examples)
     masks = [segment(editor, e.image, e.expression, Recipe()).mask for e in examples]
     counts = [gp.metrics.counts(mask, e.mask) for mask, e in zip(masks, examples, strict=True)]
-    # Looks are kept in half precision.
+    # Traces are kept in half precision.
     np.testing.assert_allclose(ious, gp.metrics.iou(*np.array(counts).T), atol=0.02)
 
 
 def test_every_value_of_the_grid_makes_a_recipe():
-    for group in (*GRID, *AGAIN):
+    for group in GRID:
+        tried = list(variants_of(PLAIN, group))
         for name, values in group.items():
-            for value in values:
-                Recipe(**{name: value})
+            assert {getattr(recipe, name) for recipe in tried} == set(values)
 
 
 def test_folds_are_of_images(editor, train):
@@ -171,16 +170,16 @@ def test_folds_are_of_images(editor, train):
 def test_the_best_head_is_the_one_that_points(editor, train):
     """Of all heads one is given the mask itself: it must come first, alone."""
     bench = Bench(editor, list(train)[:3])
-    recipe = Recipe()
-    for seen, example in zip(bench.looks(recipe), bench.examples, strict=True):
-        maps = seen.traces[0].attention[bench.blocks[2], 0]
-        label = torch.as_tensor(seen.geometry.soft_labels(example.mask), dtype=maps.dtype)
+    recipe = Recipe(propagation=0)
+    for trace, example in zip(bench.traces(recipe), bench.examples, strict=True):
+        maps = trace.attention[bench.blocks[2], 0]
+        label = torch.as_tensor(trace.geometry.soft_labels(example.mask), dtype=maps.dtype)
         tokens = maps.shape[1] // 2
         maps[1, tokens:] = 1e-3 + label.flatten()[:, None]
     search_ = HeadSearch(bench, [("noise",), ("reference",)])
     best = next(search_.best(recipe, np.arange(3), 1))
     assert best.heads == ((0.625, 1),)
-    assert (best.prior_streams, best.direction) == (("reference",), "from_image")
+    assert best.prior_streams == ("reference",)
     early = list(search_.best(recipe, np.arange(3), 99, until=0.5))
     assert all(depth < 0.5 for each in early for depth, _ in each.heads)
     assert max(len(each.heads) for each in early) == MOST
@@ -193,8 +192,7 @@ def bench(editor, train):
 
 def test_the_ablation_pairs_every_variant_with_the_recipe(bench):
     recipe = Recipe(propagation=1, edges=1.0)
-    named = [each for each in variants(recipe, ("noise", "reference")) if each[0] != "seeds"]
-    named = named[:12]
+    named = list(variants(recipe, ("noise", "reference")))[:12]
     table = ablate(bench, recipe, iter(named))
     full = table.iloc[0]
     assert (full["part"], full["difference"], full["value"]) == ("full", 0.0, recipe.digest)
@@ -208,14 +206,14 @@ def test_every_variant_is_a_recipe_of_streams_that_there_are():
     recipe = Recipe(prior_streams=("noise",), feature_streams=("noise",))
     named = list(variants(recipe, ("noise",)))
     assert not any("reference" in value for part, value, _ in named if part.endswith("streams"))
-    assert {"without", "template", "seeds", "words", "feature blocks"} <= {n[0] for n in named}
+    assert {"without", "template", "seeds", "words", "feature_depth"} <= {n[0] for n in named}
 
 
 def test_an_ablation_of_attention_alone_adds_the_features_and_names_nothing_else_of_them():
-    recipe = Recipe(classifier="none", propagation=0)
+    recipe = Recipe(classifier="none", cut="half", propagation=0)
     named = list(variants(recipe, ("noise", "reference")))
     parts = {value if part == "without" else part for part, value, _ in named}
-    assert not parts & {"rounds", "focus", "feature_streams", "feature blocks", "affinity"}
+    assert not parts & {"seeds", "states", "feature_streams", "feature_depth", "product"}
     added = [each.classifier for part, _, each in named if part == "classifier"]
     assert added == ["cosine", "lda"]
 
@@ -224,17 +222,8 @@ def test_features_that_gain_little_over_attention_alone_are_dropped():
     group = [each for each in GRID if "classifier" in each]
     for gain, classifier in ((MARGIN / 2, "none"), (2 * MARGIN, "lda")):
         bench = _Table({("classifier", "lda"): gain})
-        found = search(bench, Recipe(), group, np.arange(4))
+        found = search(bench, PLAIN, group, np.arange(4))
         assert found.classifier == classifier
-
-
-def test_an_ablation_of_the_predicted_change_names_nothing_of_attention():
-    recipe = Recipe(prior_from="change", heads=((0.5, 0),), propagation=2)
-    named = list(variants(recipe, ("noise", "reference")))
-    parts = {value if part == "without" else part for part, value, _ in named}
-    assert "predicted change" in parts and not parts & {"propagation", "chosen heads", "direction"}
-    assert all(each.prior_from == "attention" for _, value, each in named
-               if value == "predicted change")  # fmt: skip
 
 
 def test_steps_share_one_run(editor, train):
@@ -244,7 +233,7 @@ def test_steps_share_one_run(editor, train):
     table = ablate(bench, Recipe(), steps(Recipe(), (0, 2)))
     handle.remove()
     assert len(ran) == 2 * 3
-    assert list(table["value"][1:]) == ["1", "3"]
+    assert list(table["value"][1:]) == ["0", "2"]
     assert table["difference"][1] == 0
 
 
@@ -275,3 +264,50 @@ def test_a_curve_is_drawn_in_the_order_of_its_numbers(bench):
     assert list(line.get_xdata()) == sorted(table["value"].astype(float))
     with pytest.raises(InputError, match="no rows"):
         interval_curve(table.iloc[:0], x="value", xlabel="share", about="")
+
+
+SMALL = {
+    "template": ("make {expression} blue", "remove {expression}"),
+    "step": (0, 1),
+    "streams": (("reference",), ("noise", "reference")),
+    "words": ("all", "content"),
+    "seeds": ("hard", "soft"),
+    "states": ("attention", "block"),
+    "feature_depth": ((0.3, 0.4), (0.8, 0.9)),
+}
+
+
+def test_a_sweep_runs_once_for_each_example_and_template_and_goes_on(editor, train, tmp_path):
+    examples, calls = list(train)[:3], []
+    handle = editor.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
+    recipe = sweep(editor, examples[:2], tmp_path / "r.json", choices=SMALL, folds=2)
+    steps = 2  # denoising steps 0 and 1 are computed in one run
+    assert len(calls) == 2 * len(SMALL["template"]) * steps
+    sweep(editor, examples, tmp_path / "r.json", choices=SMALL, folds=3)
+    handle.remove()
+    assert len(calls) == 3 * len(SMALL["template"]) * steps, "what was scored is not scored again"
+    assert recipe in candidates(editor, SMALL)
+    made = recipe.provenance
+    assert 0 <= made["miou_held_out"] <= 1 and made["n"] == 2
+    assert Recipe.from_json(tmp_path / "r.json").provenance["n"] == 3
+
+
+def test_a_sweep_scores_each_candidate_as_segment_does(editor, train, tmp_path):
+    recipe = sweep(editor, list(train)[:2], tmp_path / "r.json", choices=SMALL, folds=2)
+    ious = np.mean(
+        [
+            gp.metrics.iou(
+                *gp.metrics.counts(segment(editor, e.image, e.expression, r).mask, e.mask)
+            )
+            for e in list(train)[:2]
+            for r in [recipe]
+        ]
+    )
+    every = np.stack([np.load(path) for path in sorted((tmp_path / "r.ious").glob("*.npy"))])
+    assert every.mean(0).max() == pytest.approx(ious, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_sweep_names_only_streams_that_the_editor_has():
+    unet = gp.load_editor(instruct_pix2pix(), device="cpu")
+    assert {recipe.streams for recipe in candidates(unet)} == {("noise",)}

@@ -20,7 +20,7 @@ from ground_probe.editors import hub, weights
 from ground_probe.errors import GroundProbeError, InputError, MissingWeightsError
 from ground_probe.evaluation import evaluate
 from ground_probe.evaluation.large import Load, drop_blocks, encode_ahead
-from ground_probe.segmentation import default_recipe
+from ground_probe.segmentation import recipe_for
 
 KONTEXT = "black-forest-labs/FLUX.1-Kontext-dev"
 
@@ -149,7 +149,7 @@ def test_a_dtype_by_name():
 def test_a_smaller_editor_gives_the_same_table(tmp_path):
     split = gp.load_split("scenes", "test", limit=3)
     early = replace(
-        default_recipe(gp.load_editor("tiny", device="cpu")),
+        recipe_for(gp.load_editor("tiny", device="cpu")),
         prior_depth=(0.0, 0.5),
         heads=(),
         feature_depth=(0.0, 0.5),

@@ -175,7 +175,12 @@ def test_the_wheel_holds_all_that_runs(unpacked):
     needed = {path.relative_to(REPO).as_posix() for path in ours}
     needed |= {f"ground_probe/notebooks/{path.name}" for path in NOTEBOOKS}
     assert needed <= made
-    for part in ("weights/model_index.json", "recipes/tiny.json", "template.html", "py.typed"):
+    for part in (
+        "weights/model_index.json",
+        "segmentation/recipes.json",
+        "template.html",
+        "py.typed",
+    ):
         assert any(name.endswith(part) for name in needed), part
     assert {name.split("/")[0].partition("-")[0] for name in made} == {"ground_probe"}
 

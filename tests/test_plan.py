@@ -109,14 +109,14 @@ def test_the_fraction_ends_with_the_block():
 
 
 def test_the_embedded_editor_is_counted_as_it_is():
-    recipe = Recipe(seeds=2, contrast="it", step=1, prior_depth=(0.0, 0.3), feature_depth=(0, 0.2))
+    recipe = Recipe(step=1, prior_depth=(0.0, 0.3), feature_depth=(0, 0.2))
     planned = plan("tiny", "scenes", "test", recipe=recipe)
     parameters = sum(p.numel() for p in load_editor("tiny", device="cpu").denoiser.parameters())
     assert planned.memory.parts["transformer"] == pytest.approx(2 * parameters / 2**30)
-    assert planned.looks == (4, 1) and planned.blocks == (2, 6) and planned.tokens == (512, 24)
+    assert planned.steps_before == 1 and planned.blocks == (2, 6) and planned.tokens == (512, 24)
     flops, one = planned.flops, planned.per_sentence()
     encoded = flops.text + flops.encode
-    assert one["recipe"] == 4 * (encoded + flops.step + flops.fraction)
+    assert one["recipe"] == encoded + flops.step + flops.fraction
     assert planned.sentences == 2000
 
 

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
-from importlib.resources import files
 
 import pytest
 
 import ground_probe as gp
-from ground_probe.editors import FAMILIES, Editor, Family
+from ground_probe.editors import Editor, Family
 from ground_probe.errors import InputError, UnknownNameError
-from ground_probe.segmentation.look import needed
-from ground_probe.segmentation.recipe import Recipe, at_depth, default_recipe, in_depth
+from ground_probe.segmentation.depth import at_depth, in_depth
+from ground_probe.segmentation.forward import blocks_read
+from ground_probe.segmentation.recipe import Recipe
+from ground_probe.segmentation.recipes import recipe_for
 from ground_probe.testing import instruct_pix2pix, kontext, sdxl_instruct_pix2pix
 
 BLOCKS = [f"block.{i}" for i in range(6)]
@@ -18,56 +19,72 @@ BLOCKS = [f"block.{i}" for i in range(6)]
 
 def test_the_digest_changes_with_every_choice_and_with_nothing_else():
     other = {
-        "template": "remove {expression}", "magnets": "of", "affinity": "attention",
-        "step": 1, "seeds": 3, "contrast": "the image", "contrast_in": "both",
+        "template": "remove {expression}", "step": 1, "words": "content",
         "prior_depth": (0.0, 0.5), "prior_streams": ("noise",), "heads": ((0.5, 1),),
-        "direction": "both", "prior_from": "change",
-        "words": "all",
-        "spatial": 0.5, "propagation": 9, "temperature": 0.7, "feature_depth": (0.9, 1.0),
-        "feature_streams": ("reference",), "classifier": "lda", "prototypes": 4, "focus": 3.5,
-        "rounds": 7, "prior_power": 0.25,
-        "edges": 0.25,
+        "normalize": True, "level_weights": (0.3, 0.7), "propagation": 9, "spatial": 0.5,
+        "classifier": "lda", "seeds": "soft", "states": "block", "standardize": True,
+        "feature_depth": (0.9, 1.0), "feature_streams": ("noise",), "cut": "half", "edges": 0.25,
     }  # fmt: skip
-    assert set(other) == {each.name for each in fields(Recipe)} - {"provenance"}
+    product = {"product": True, "cut": "half"}
+    assert {*other, *product} == {each.name for each in fields(Recipe)} - {"provenance"}
     digests = {replace(Recipe(), **{name: value}).digest for name, value in other.items()}
-    assert len(digests | {Recipe().digest}) == len(other) + 1
+    digests |= {Recipe().digest, replace(Recipe(), **product).digest}
+    assert len(digests) == len(other) + 2
     assert Recipe(provenance={"by": "hand"}).digest == Recipe().digest
-    assert Recipe(focus=2).digest == Recipe(focus=2.0).digest
+    assert Recipe(edges=2).digest == Recipe(edges=2.0).digest
 
 
 def test_a_recipe_survives_its_file(tmp_path):
-    recipe = Recipe(prior_streams=["noise"], focus=3, provenance={"data": ["scenes"]})
+    recipe = Recipe(prior_streams=["noise"], edges=3, provenance={"data": ["scenes"]})
     recipe.to_json(tmp_path / "recipe.json")
     again = Recipe.from_json(tmp_path / "recipe.json")
     assert again == recipe and again.digest == recipe.digest
     assert again.provenance == {"data": ["scenes"]}
 
 
-def _without(stored: dict, key: str) -> dict:
-    return {name: value for name, value in stored.items() if name != key}
+def test_a_file_changed_by_hand_is_taken_and_says_so(tmp_path):
+    path = tmp_path / "recipe.json"
+    Recipe(provenance={"by": "us"}).to_json(path)
+    path.write_text(path.read_text().replace('"step": 0', '"step": 3'))
+    recipe = Recipe.from_json(path)
+    assert recipe == Recipe(step=3)
+    assert recipe.provenance == {
+        "edited": f"by hand, from the recipe {Recipe().digest}",
+        "by": "us",
+    }
+
+
+def test_a_file_of_some_choices_takes_the_others_defaults(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text('{"step": 3}')
+    assert Recipe.from_json(path) == Recipe(step=3) and Recipe.from_json(path).provenance == {}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda stored: stored | {"colour": 1}, "colour"),
-        (lambda stored: _without(stored, "focus"), "focus"),
-        (lambda stored: stored | {"focus": 3.0}, "changed after it was written"),
-        (lambda stored: stored | {"words": "al"}, "did you mean 'all'"),
-        (lambda stored: stored | {"seeds": "2"}, "seeds is '2', expected int"),
-        (lambda stored: [stored], "not a recipe"),
+        ({"colour": 1}, "unknown choice in .*'colour'"),
+        ({"cut": "otsu"}, "unknown cut 'otsu'"),
+        ({"step": "2"}, "step is '2', expected int"),
+        ({"step": 10**9}, r"step is 1000000000, expected in \[0, 999\]"),
+        ({"propagation": 10**9}, r"propagation is 1000000000, expected in \[0, 16\]"),
+        ({"edges": float("inf")}, r"edges is inf, expected in \[0, 8\]"),
+        ({"spatial": float("nan")}, r"spatial is nan, expected in \[0, 1\]"),
+        ({"level_weights": [1e308, 1e308]}, "level_weights is .* expected weights"),
+        ({"prior_depth": [0.0, float("nan")]}, "prior_depth is"),
     ],
 )
-def test_a_changed_file_is_refused(tmp_path, change, message):
+def test_a_file_with_a_wrong_choice_is_refused(tmp_path, change, message):
     path = tmp_path / "recipe.json"
     Recipe().to_json(path)
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(InputError, match=message):
         Recipe.from_json(path)
 
 
-def test_a_file_that_is_no_json_is_refused(tmp_path):
-    (tmp_path / "recipe.json").write_text("focus: 2")
+@pytest.mark.parametrize("text", ["focus: 2", "[]", "", "3"])
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
+    (tmp_path / "recipe.json").write_text(text)
     with pytest.raises(InputError, match="is not a recipe"):
         Recipe.from_json(tmp_path / "recipe.json")
 
@@ -79,18 +96,24 @@ def test_a_file_that_is_no_json_is_refused(tmp_path):
         {"prior_depth": (0.5, 0.5)},
         {"feature_depth": (0.0, 1.5)},
         {"prior_streams": ()},
-        {"seeds": 0},
         {"step": -1},
         {"spatial": 2.0},
-        {"focus": 0.0},
         {"heads": ((1.5, 0),)},
         {"heads": ((0.5, -1),)},
+        {"level_weights": (0.0, 0.0)},
     ],
 )
 def test_a_choice_out_of_range_is_refused(choice):
     (name,) = choice
     with pytest.raises(InputError, match=f"recipe: {name} is"):
         Recipe(**choice)
+
+
+@pytest.mark.parametrize("choice", [{"product": True}, {"classifier": "none"}])
+def test_only_features_by_themselves_have_a_zero(choice):
+    with pytest.raises(InputError, match="cut is 'zero', expected 'half'"):
+        Recipe(**choice)
+    assert Recipe(**choice, cut="half")
 
 
 @pytest.mark.parametrize("choice", [{"prior_depth": (0.1,)}, {"heads": ((0.5, 1, 2),)}])
@@ -100,56 +123,59 @@ def test_a_choice_of_the_wrong_length_is_refused(choice):
 
 
 def test_an_unknown_choice_lists_what_there_is():
-    with pytest.raises(UnknownNameError, match="from_image, from_text, both"):
-        Recipe(direction="sideways")
+    with pytest.raises(UnknownNameError, match="block, attention"):
+        Recipe(states="sideways")
 
 
 def test_depths_choose_blocks_by_their_middles():
     assert in_depth(BLOCKS, (0.0, 1.0)) == tuple(BLOCKS)
     assert in_depth(BLOCKS, (0.333, 0.667)) == ("block.2", "block.3")
     assert in_depth(BLOCKS, (0.30, 0.31)) == ("block.1",)
-    recipe = Recipe(prior_depth=(0.5, 0.667), feature_depth=(0.0, 0.2))
-    assert needed(BLOCKS, recipe) == ("block.0", "block.3")
     assert at_depth(BLOCKS, 0.9) == "block.5"
+    recipe = Recipe(prior_depth=(0.5, 0.667), feature_depth=(0.0, 0.2))
+    assert blocks_read(BLOCKS, recipe) == ("block.0", "block.3")
     recipe = Recipe(heads=((0.58, 1), (0.1, 0), (0.58, 0)), feature_depth=(0.0, 0.2))
-    assert needed(BLOCKS, recipe) == ("block.0", "block.3")
+    assert blocks_read(BLOCKS, recipe) == ("block.0", "block.3")
 
 
 def test_features_that_are_not_compared_are_not_read():
-    recipe = Recipe(classifier="none", propagation=0, prior_depth=(0.5, 0.667))
-    assert needed(BLOCKS, recipe) == ("block.3",) and not recipe.reads_features
-    carried = replace(recipe, propagation=1)
-    assert len(needed(BLOCKS, carried)) > 1 and carried.reads_features
-    assert not replace(carried, prior_from="change").reads_features
-    assert "feature_depth" in recipe.idle and "feature_depth" not in carried.idle
+    recipe = Recipe(classifier="none", cut="half", prior_depth=(0.5, 0.667))
+    assert blocks_read(BLOCKS, recipe) == ("block.3",)
+    assert recipe.streams == ("reference",)
 
 
-def test_every_packaged_recipe_is_whole_and_says_where_it_is_from():
-    folder = files("ground_probe.segmentation") / "recipes"
-    stored = [file for file in folder.iterdir() if file.name.endswith(".json")]
-    assert {"tiny.json"} < {f.name for f in stored}
-    assert {f.name for f in stored} <= {f"{f.name}.json" for f in FAMILIES} | {"tiny.json"}
-    for file in stored:
-        assert Recipe.from_json(file).provenance["method"]
+@pytest.mark.parametrize(("blocks", "block"), [(57, 44), (60, 46), (25, 19)])
+def test_the_paper_s_features_come_from_the_block_that_its_authors_name(blocks, block):
+    names = [str(at) for at in range(blocks)]
+    assert in_depth(names, Recipe().feature_depth) == (str(block),)
+    qwen = Recipe(feature_depth=(0.82, 0.83))
+    assert in_depth([str(at) for at in range(60)], qwen.feature_depth) == ("49",)
 
 
 def test_small_editors_take_the_embedded_editor_s_recipe():
     small, large = (gp.load_editor(kontext(sample_size=side)) for side in (64, 1024))
-    assert default_recipe(small).provenance != default_recipe(large).provenance
+    assert recipe_for(small).provenance["model"] == "tiny"
+    assert recipe_for(large).provenance["calibrated"] == "on no weights"
+    assert recipe_for(small, "paper") == recipe_for(large, "paper") == Recipe()
 
 
 # The Euler schedulers of diffusers 0.42.1 under NumPy 2.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("builder", [instruct_pix2pix, sdxl_instruct_pix2pix])
-def test_an_editor_without_a_reference_stream_takes_its_family_s_recipe(builder):
-    pipeline = builder()
-    pipeline.vae.register_to_config(sample_size=512)  # as the weights on the hub say
-    recipe = default_recipe(gp.load_editor(pipeline, device="cpu"))
-    assert "reference" not in (*recipe.prior_streams, *recipe.feature_streams)
-    assert recipe.provenance["method"]
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_an_editor_without_a_reference_stream_reads_what_it_has(builder, name):
+    recipe = recipe_for(gp.load_editor(builder(), device="cpu"), name)
+    assert recipe.streams == ("noise",) and recipe.provenance["calibrated"] == "on no weights"
 
 
-def test_a_family_without_a_recipe_takes_the_streams_that_it_has():
+def test_a_family_without_a_recipe_of_its_own_takes_that_of_all():
     family = Family(name="Unheard", pipeline="UnheardPipeline", streams=("noise",))
-    recipe = default_recipe(Editor(None, family, "unheard"))
-    assert recipe.prior_streams == recipe.feature_streams == ("noise",)
+    assert recipe_for(Editor(None, family, "unheard")).streams == ("noise",)
+
+
+def test_a_name_that_is_none_says_which_there_are(tmp_path):
+    editor = gp.load_editor(kontext())
+    with pytest.raises(UnknownNameError, match=r"unknown recipe 'papre'.*did you mean 'paper'"):
+        recipe_for(editor, "papre")
+    Recipe(step=2).to_json(tmp_path / "own.json")
+    assert recipe_for(editor, tmp_path / "own.json") == Recipe(step=2)

@@ -48,7 +48,7 @@ assert_type(split[0], gp.RefExample)
 assert_type(split.keys, tuple[str, ...])
 assert_type([example.expression for example in split], list[str])
 
-found = gp.segment(editor, image, "the red circle", recipe=gp.Recipe(seeds=2))
+found = gp.segment(editor, image, "the red circle", recipe=gp.Recipe(step=2))
 assert_type(found, gp.Segmentation)
 assert_type(gp.metrics.counts(found.mask, split[0].mask), tuple[int, int])
 assert_type(gp.Recipe.from_json("recipe.json").digest, str)

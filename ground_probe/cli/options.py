@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ground_probe.cli import loading
@@ -49,8 +48,8 @@ def add_data(
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """`--recipe`."""
     group = parser.add_argument_group("recipe")
-    help_ = "what `calibrate` wrote; default: the one that comes with the model's family"
-    group.add_argument("--recipe", metavar="FILE", help=help_)
+    help_ = "default, paper, or a file such as `calibrate` writes; default: default"
+    group.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_)
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -67,17 +66,16 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     add_seed(parser)
 
 
-def recipe(arguments: argparse.Namespace) -> Recipe | None:
-    """The recipe that was named; None for the editor's own.
+def recipe(arguments: argparse.Namespace) -> Recipe | str:
+    """The recipe of a file, or the name of a packaged one.
 
     Raises:
         InputError: the file is no recipe.
+        UnknownNameError: neither a packaged recipe nor a file.
     """
-    if arguments.recipe is None:
-        return None
-    from ground_probe.segmentation import Recipe
+    from ground_probe.segmentation.recipes import read_recipe
 
-    return Recipe.from_json(Path(arguments.recipe).expanduser())
+    return read_recipe(arguments.recipe or "default")
 
 
 def split(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -51,10 +52,10 @@ class Job:
     def describe(self, editor: Any) -> dict[str, Any]:
         """What of the editor and the recipe changes numbers, and belongs in the keys."""
         recipe = self.recipe
-        if recipe is None and editor is not None:
-            from ground_probe.segmentation import default_recipe
+        if editor is not None and (recipe is None or isinstance(recipe, str | Path)):
+            from ground_probe.segmentation import recipe_for
 
-            recipe = default_recipe(editor)
+            recipe = recipe_for(editor, recipe)
         return {
             "model": _revision(editor),
             "dtype": _text(getattr(editor, "dtype", None)),

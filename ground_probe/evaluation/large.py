@@ -17,8 +17,9 @@ from tqdm import tqdm
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, fill, load_editor
 from ground_probe.errors import GroundProbeError, InputError
-from ground_probe.segmentation.recipe import Recipe, default_recipe
-from ground_probe.segmentation.segment import needed
+from ground_probe.segmentation.forward import blocks_read
+from ground_probe.segmentation.recipe import Recipe
+from ground_probe.segmentation.recipes import recipe_for
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class Load:
         return load_editor(self.model, **self.options, prepare=self._prepare)
 
     def _prepare(self, editor: Editor, device: torch.device) -> None:
-        recipe = self.recipe or default_recipe(editor)
+        recipe = recipe_for(editor, self.recipe)
         if self.drop and self.options.get("quantize"):
             raise InputError("blocks of quantized weights cannot be dropped: choose one of the two")
         if self.drop:
-            last = needed(tuple(blocks_of(editor.denoiser)), recipe)[-1]
+            last = blocks_read(tuple(blocks_of(editor.denoiser)), recipe)[-1]
             drop_blocks(editor.denoiser, last)
         if self.expressions:
-            words = dict.fromkeys((*self.expressions, *filter(None, [recipe.contrast])))
+            words = dict.fromkeys(self.expressions)
             encode_ahead(editor, [fill(recipe.template, each)[0] for each in words], device)
 
 

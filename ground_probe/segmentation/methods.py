@@ -1,77 +1,92 @@
-"""What the segmenter is compared with, on the same editor."""
+"""What the segmenter is compared with, on the same editor and from the same forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from jaxtyping import Bool
 from PIL import Image
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.measure import label
-from torch import Tensor, nn
+from sklearn.decomposition import PCA
+from torch import Tensor
 
-from ground_probe.capture import Trace
-from ground_probe.capture.sites import attentions_of, blocks_of
+from ground_probe.capture import Trace, trace
+from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, fill
 from ground_probe.images import to_rgb
-from ground_probe.segmentation.look import Look, Mask, look, needed
-from ground_probe.segmentation.mask import to_mask
+from ground_probe.segmentation.features import Features, token_features
+from ground_probe.segmentation.forward import blocks_read, geometry_of
+from ground_probe.segmentation.mask import to_mask, to_masks
 from ground_probe.segmentation.prior import unit
-from ground_probe.segmentation.recipe import Recipe, default_recipe
-from ground_probe.segmentation.segment import decide, features_of, masks_of
+from ground_probe.segmentation.recipe import Recipe
+from ground_probe.segmentation.recipes import recipe_for
+from ground_probe.segmentation.segment import segment_trace
 from ground_probe.segmentation.words import token_weights
 
+Mask = Bool[np.ndarray, "height width"]
 METHODS = (
     "full", "attention", "discriminant", "features", "one_step_difference", "concepts",
     "largest_region",
 )  # fmt: skip
-_POWER_ROUNDS = 30
 
 
 def compare(
     editor: Editor,
     image: Image.Image,
     expression: str,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     seed: int = 0,
 ) -> dict[str, Mask]:
-    """The masks of every method in `METHODS`, all from the one step that the segmenter looks at.
+    """The masks of every method in `METHODS`, all from one forward pass.
 
     - full: `segment`.
-    - attention: the prior from attention alone; the recipe itself where that compares no features.
-    - discriminant: the score alone, of the linear discriminant where the recipe compares nothing.
+    - attention: the prior alone; the recipe itself where that compares no features.
+    - discriminant: the features' score alone, of the linear discriminant where the recipe compares
+      nothing.
     - features: the smaller of the two sides of the features' first principal component.
-    - one_step_difference: the prior from the predicted change alone.
+    - one_step_difference: the predicted change alone.
     - concepts: dot products in the attention's output space, of image tokens with the expression's
       words less the instruction's other words. Source: Helbling et al. (2025), ConceptAttention.
     - largest_region: see `largest_region`; looks at neither words nor editor.
     """
-    recipe = recipe or default_recipe(editor)
-    attends = replace(recipe, prior_from="attention", classifier="none")
-    compared = "lda" if recipe.classifier == "none" else recipe.classifier
-    compares = replace(recipe, classifier=compared, prior_power=0.0)
+    recipe = recipe_for(editor, recipe)
+    attends = replace(recipe, classifier="none", product=False, cut="half")
+    compares = replace(recipe if recipe.compares else _comparing(recipe), product=False)
     blocks = tuple(blocks_of(editor.denoiser))
-    chosen = {*needed(blocks, compares), *needed(blocks, attends)}
-    with _listening(editor) as outputs:
-        every = {"streams": None, "prediction": True}
-        seen = look(editor, image, expression, attends, seed, sorted(chosen), **every)
-    found, last = decide(seen, recipe), seen.traces[-1]
+    last = max(blocks.index(r) for one in (attends, compares) for r in blocks_read(blocks, one))
+    instruction, phrase = fill(recipe.template, expression)
+    made = trace(
+        editor,
+        image,
+        instruction,
+        phrase,
+        steps=(recipe.step,),
+        blocks=blocks[: last + 1],
+        streams=("noise", "reference", "text"),
+        attention=True if recipe.heads else "mean",
+        propagate=recipe.propagation,
+        attention_output=True,
+        prediction=True,
+        seed=seed,
+    )
+    masks = {
+        name: segment_trace(made, blocks, image, expression, one).mask
+        for name, one in {"full": recipe, "attention": attends, "discriminant": compares}.items()
+    }
+    geometry = geometry_of(made)
     maps = {
-        "attention": torch.as_tensor(decide(seen, attends).prior),
-        "features": _smaller_side(seen, recipe),
-        "one_step_difference": last.change(recipe.step),
-        "concepts": _concepts(outputs, last),
+        "features": _smaller_side(token_features(made, blocks, compares)).view(geometry.grid),
+        "one_step_difference": made.change(recipe.step),
+        "concepts": _concepts(made, recipe.step),
     }
     stacked = torch.stack([each.float().cpu() for each in maps.values()])
-    masks = dict(zip(maps, masks_of(seen, stacked, recipe), strict=True))
-    masks |= {"full": found.mask, "discriminant": decide(seen, compares).mask}
-    masks["largest_region"] = largest_region(seen.image)
+    made_masks = to_masks(stacked, geometry, image, edges=recipe.edges)
+    masks |= dict(zip(maps, made_masks, strict=True))
+    masks["largest_region"] = largest_region(image)
     return {name: masks[name] for name in METHODS}
 
 
@@ -79,13 +94,12 @@ def edit_difference(
     editor: Editor,
     image: Image.Image,
     expression: str,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     seed: int = 0,
     steps: int = 28,
 ) -> Mask:
-    """Where the finished edit differs from the image: the mean absolute difference, thresholded."""
-    recipe = recipe or default_recipe(editor)
-    instruction, _ = fill(recipe.template, expression)
+    """Where the finished edit differs from the image: the mean absolute difference, cut at half."""
+    instruction, _ = fill(recipe_for(editor, recipe).template, expression)
     image = to_rgb(image)
     edited = editor.edit(image, instruction, seed, steps)
     change = np.abs(np.asarray(edited, float) - np.asarray(image, float)).mean(-1)
@@ -101,44 +115,23 @@ def largest_region(image: Image.Image) -> Mask:
     return regions == sizes.argmax() + 1 if len(sizes) else np.ones(distance.shape, bool)
 
 
-@contextmanager
-def _listening(editor: Editor) -> Iterator[list[Any]]:
-    """Keep what the denoiser's attention modules return."""
-    outputs: list[Any] = []
-
-    def returned(module: nn.Module, args: tuple, output: Any) -> None:
-        outputs.append(output)
-
-    modules = [m for b in blocks_of(editor.denoiser).values() for m in attentions_of(b).values()]
-    handles = [module.register_forward_hook(returned) for module in modules]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+def _comparing(recipe: Recipe) -> Recipe:
+    return replace(recipe, classifier="lda", cut="half")
 
 
-def _smaller_side(seen: Look, recipe: Recipe) -> Tensor:
-    features = features_of(seen, recipe)[-1]
-    features = features - features.mean(0)
-    axis = features[features.norm(dim=-1).argmax()]
-    for _ in range(_POWER_ROUNDS):
-        axis = F.normalize((features @ axis) @ features, dim=0)
-    along = features @ axis
-    side = along > threshold_otsu(along.numpy())
-    return (along if side.float().mean() < 0.5 else -along).view(seen.geometry.grid)
+def _smaller_side(features: Features) -> Tensor:
+    along = PCA(1, random_state=0).fit_transform(features.numpy())[:, 0]
+    smaller = (along > threshold_otsu(along)).mean() < 0.5
+    return torch.as_tensor(along if smaller else -along)
 
 
-def _concepts(outputs: list[Any], trace: Trace) -> Tensor:
-    words = torch.as_tensor(token_weights(trace.phrase_tokens, False), dtype=torch.float32)
-    phrase = list(trace.phrase_keys)
-    maps = []
-    for output in outputs:
-        # Attention modules return the image before the text, blocks as in the sequence.
-        output = output[::-1] if isinstance(output, tuple) and trace.layout.text_first else output
-        streams = {name: part[0].float().cpu() for name, part in trace.layout.split(output).items()}
-        text = streams.pop("text")
-        rest = sorted({*range(len(text))} - {*phrase, *trace.padding})
+def _concepts(made: Trace, step: int) -> Tensor:
+    words = torch.as_tensor(token_weights(made.phrase_tokens, False), dtype=torch.float32)
+    phrase, maps = list(made.phrase_keys), []
+    for block in made.blocks:
+        states = {s: made.attention_output[block, step, s] for s in (*made.layout.grids, "text")}
+        text = states.pop("text").float()
+        rest = sorted({*range(len(text))} - {*phrase, *made.padding})
         concept = words @ text[phrase] - text[rest].mean(0)
-        maps += [unit(part @ concept) for part in streams.values()]
-    return torch.stack(maps).mean(0).view(trace.geometry.grid)
+        maps += [unit(state.float() @ concept) for state in states.values()]
+    return torch.stack(maps).mean(0).view(geometry_of(made).grid)

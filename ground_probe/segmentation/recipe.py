@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ground_probe.editors.editor import Editor
-from ground_probe.editors.families import small_side_px
 from ground_probe.errors import InputError, unknown
-from ground_probe.run_record import digest, whole_file
+from ground_probe.io import digest, whole_file
 
 Depth = tuple[float, float]
 Head = tuple[float, int]
 Streams = tuple[str, ...]
-Direction = Literal["from_image", "from_text", "both"]
-Words = Literal["all", "content", "instruction"]
+Words = Literal["all", "content"]
+States = Literal["block", "attention"]
 Classifier = Literal["none", "cosine", "lda"]
-Affinity = Literal["features", "attention"]
-Contrasted = Literal["features", "prior", "both"]
-Prior = Literal["attention", "change"]
-OF_ATTENTION = frozenset({
-    "prior_depth", "prior_streams", "heads", "direction", "words", "propagation", "affinity",
-    "temperature",
-})  # fmt: skip
-"""Choices that say nothing where the prior is the predicted change."""
+Seeds = Literal["hard", "soft"]
+Cut = Literal["half", "zero"]
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "step": (0, 999), "propagation": (0, 16), "spatial": (0, 1), "edges": (0, 8),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,65 +36,56 @@ class Recipe:
 
     Args:
         template: the instruction, with one `{expression}`.
-        magnets: words appended to it that draw attention from the expression's ("": none).
         step: denoising step, from 0.
-        seeds: noise seeds to average over.
-        contrast: another expression, or one for nothing in particular, which is subtracted ("":
-            none).
-        contrast_in: what it is subtracted from.
-        prior_from: the attention between image and words, or how far the step's prediction of the
-            edited image is from the reference, for which the whole step is computed.
+        words: the tokens of the expression that count: all, or those that are no stop words.
         prior_depth: blocks whose attention is averaged.
         prior_streams: image tokens whose attention is averaged.
         heads: (depth of its block, number from 0) of each head that is averaged; none named: all
             those of `prior_depth`.
-        direction: attention of image tokens to the words, of the words to image tokens, or both.
-        words: all of the expression's, those that are no stop words, or the whole instruction's.
-        spatial: weight of left, right, top, bottom, middle and ordinals, in [0, 1].
-        propagation: rounds of averaging the attention over similar tokens.
-        affinity: similar by features, or by the attention between image tokens of feature blocks.
-        temperature: of that similarity; lower keeps to nearer neighbours.
-        feature_depth: blocks whose hidden states are compared.
-        feature_streams: image tokens whose hidden states are compared.
+        normalize: whether each map is divided by its mean first, so that no block speaks louder
+            than another; otherwise probabilities are averaged.
+        level_weights: weights of a UNet's levels, from the finest; none named: equal ones.
+        propagation: how often a block's attention among image tokens carries its map on.
+        spatial: weight of left, right, top, bottom and middle, in [0, 1].
         classifier: cosine to prototypes, or a shrunk linear discriminant; "none" compares nothing,
             and the mask is the prior's alone.
-        prototypes: of the background; the object has one, and the discriminant takes one of each.
-        focus: power of the prior where it weighs the prototypes; higher trusts only its peak.
-        rounds: how often the scores make new prototypes, at least 1.
-        prior_power: power of the prior in its product with the score; 0 leaves it out.
+        seeds: the prior divides tokens at one half into object and background (hard), or weighs
+            them (soft).
+        states: what is compared: the states that blocks hand on, or what their attention returns.
+        standardize: whether each channel of them is standardized over the image first.
+        feature_depth: blocks whose states are compared.
+        feature_streams: image tokens whose states are compared.
+        product: whether the score is multiplied by the prior.
+        cut: of the score at the image's size: at half of its range, or at zero, where both
+            prototypes are equally near.
         edges: radius, in tokens, of the filter that lets edges follow the image's; 0 for none.
         provenance: how this came about; no part of the digest.
 
     Raises:
         InputError: a choice that does not exist or is out of its range.
 
-    >>> Recipe(seeds=2).digest == Recipe(seeds=2, provenance={"by": "hand"}).digest
+    >>> Recipe(step=2).digest == Recipe(step=2, provenance={"by": "hand"}).digest
     True
     """
 
     template: str = "Change the color of {expression} to red"
-    magnets: str = ""
     step: int = 0
-    seeds: int = 1
-    contrast: str = ""
-    contrast_in: Contrasted = "features"
-    prior_from: Prior = "attention"
-    prior_depth: Depth = (0.3, 0.8)
-    prior_streams: Streams = ("noise", "reference")
+    words: Words = "all"
+    prior_depth: Depth = (0.0, 1.0)
+    prior_streams: Streams = ("reference",)
     heads: tuple[Head, ...] = ()
-    direction: Direction = "from_image"
-    words: Words = "content"
-    spatial: float = 0.0
+    normalize: bool = False
+    level_weights: tuple[float, ...] = ()
     propagation: int = 1
-    affinity: Affinity = "features"
-    temperature: float = 0.1
-    feature_depth: Depth = (0.5, 0.8)
-    feature_streams: Streams = ("noise", "reference")
+    spatial: float = 0.0
     classifier: Classifier = "cosine"
-    prototypes: int = 1
-    focus: float = 2.0
-    rounds: int = 2
-    prior_power: float = 1.0
+    seeds: Seeds = "hard"
+    states: States = "attention"
+    standardize: bool = False
+    feature_depth: Depth = (0.775, 0.785)
+    feature_streams: Streams = ("reference",)
+    product: bool = False
+    cut: Cut = "zero"
     edges: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -106,43 +93,38 @@ class Recipe:
         hints = _hints()
         for name in _choices():
             object.__setattr__(self, name, _as(hints[name], name, getattr(self, name)))
+        for name, (low, high) in _RANGES.items():
+            self._require(low <= getattr(self, name) <= high, name, f"in [{low}, {high}]")
         for name in ("prior_depth", "feature_depth"):
-            depth = getattr(self, name)
-            self._require(
-                0 <= depth[0] < depth[1] <= 1, name, "(low, high) with 0 <= low < high <= 1"
-            )
+            low, high = getattr(self, name)
+            self._require(0 <= low < high <= 1, name, "(low, high) with 0 <= low < high <= 1")
         named = all(0 <= depth <= 1 and head >= 0 for depth, head in self.heads)
         self._require(named, "heads", "(depth in [0, 1], number from 0) of each")
         for name in ("prior_streams", "feature_streams"):
             self._require(len(getattr(self, name)) > 0, name, "at least one stream")
-        for name in ("seeds", "rounds", "prototypes"):
-            self._require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("step", "propagation", "prior_power", "edges"):
-            self._require(getattr(self, name) >= 0, name, "0 or more")
-        for name in ("focus", "temperature"):
-            self._require(getattr(self, name) > 0, name, "above 0")
-        self._require(0 <= self.spatial <= 1, "spatial", "in [0, 1]")
+        weights = self.level_weights
+        summing = not weights or (min(weights) >= 0 and 0 < sum(weights) < math.inf)
+        self._require(summing, "level_weights", "weights of 0 or more, not all 0")
         self._require(self.template.count("{expression}") == 1, "template", "one {expression}")
+        signed = self.classifier != "none" and not self.product
+        self._require(
+            self.cut != "zero" or signed, "cut", "'half': only compared features have a 0"
+        )
 
     def _require(self, holds: bool, name: str, what: str) -> None:
         if not holds:
             raise InputError(f"recipe: {name} is {getattr(self, name)!r}, expected {what}")
 
     @property
-    def reads_features(self) -> bool:
-        """Whether hidden states are compared, for the score or to carry the prior."""
-        carried = self.prior_from == "attention" and self.propagation > 0
-        return self.classifier != "none" or carried
+    def compares(self) -> bool:
+        """Whether features are compared."""
+        return self.classifier != "none"
 
     @property
-    def idle(self) -> frozenset[str]:
-        """Choices that change no mask beside the others."""
-        idle = OF_ATTENTION if self.prior_from == "change" else frozenset()
-        if not self.propagation:
-            idle |= {"affinity", "temperature"}
-        if self.classifier == "none":
-            idle |= {"prototypes", "focus", "rounds", "prior_power"}
-        return idle if self.reads_features else idle | {"feature_depth", "feature_streams"}
+    def streams(self) -> Streams:
+        """Image tokens that are read, for the prior or the features."""
+        compared = self.feature_streams if self.compares else ()
+        return tuple(dict.fromkeys((*self.prior_streams, *compared)))
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -162,86 +144,53 @@ class Recipe:
 
     @classmethod
     def from_json(cls, path: Path | str) -> Recipe:
-        """Read a recipe that `to_json` wrote.
+        """Read a recipe: one that `to_json` wrote, or a file with some of its choices.
+
+        Choices that are not in the file take their defaults. One changed by hand is taken as it
+        is: its digest is new, and its provenance says `edited` and which digest it had.
 
         Raises:
-            InputError: not a recipe, one with unknown or missing choices, or one changed by hand.
+            InputError: no JSON object, a choice that does not exist, or one out of its range.
         """
         try:
-            stored = json.loads(Path(path).read_text())
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a recipe: {error}") from error
-        known = {"digest", *(each.name for each in fields(cls))}
-        if not isinstance(stored, dict) or set(stored) != known:
-            differ = sorted(known ^ set(stored)) if isinstance(stored, dict) else "no object"
-            raise InputError(f"{path} is not a recipe: unknown or missing keys: {differ}")
-        written = stored.pop("digest")
-        recipe = cls(**stored)
-        if recipe.digest != written:
-            raise InputError(
-                f"{path} was changed after it was written (digest {written}, found "
-                f"{recipe.digest}): build a Recipe and write it with to_json"
-            )
-        return recipe
+        if not isinstance(stored, dict):
+            raise InputError(f"{path} is not a recipe: it holds no JSON object")
+        return cls.from_choices(stored, str(path))
 
-
-def default_recipe(editor: Editor) -> Recipe:
-    """The recipe that comes with the package for an editor: its family's, or the embedded one's.
-
-    A family without one takes the plain recipe.
-    """
-    kontext = editor.family.name == "FluxKontext"
-    name = "tiny" if kontext and small_side_px(editor.pipeline) else editor.family.name
-    return _packaged(name) or plain_recipe(editor)
-
-
-def plain_recipe(editor: Editor) -> Recipe:
-    """`Recipe()`, less the streams that an editor's blocks do not have."""
-    streams = tuple(name for name in Recipe().prior_streams if name in editor.family.streams)
-    return Recipe(prior_streams=streams, feature_streams=streams)
-
-
-@cache
-def _packaged(name: str) -> Recipe | None:
-    stored = files("ground_probe.segmentation") / "recipes" / f"{name}.json"
-    return Recipe.from_json(stored) if stored.is_file() else None
-
-
-def in_depth(blocks: Sequence[str], depth: Depth) -> tuple[str, ...]:
-    """The blocks in an interval of the depth; the nearest one where it holds none.
-
-    >>> in_depth(["a", "b", "c", "d"], (0.5, 1.0))
-    ('c', 'd')
-    """
-    low, high = depth
-    inside = [name for at, name in enumerate(blocks) if low <= (at + 0.5) / len(blocks) < high]
-    return tuple(inside) or (at_depth(blocks, (low + high) / 2),)
-
-
-def at_depth(blocks: Sequence[str], depth: float) -> str:
-    """The block whose middle is nearest to a depth.
-
-    >>> at_depth(["a", "b", "c", "d"], 0.6)
-    'c'
-    """
-    return min(enumerate(blocks), key=lambda each: abs((each[0] + 0.5) / len(blocks) - depth))[1]
+    @classmethod
+    def from_choices(cls, stored: Mapping[str, Any], name: str = "recipe") -> Recipe:
+        """A recipe of the given choices, the others at their defaults; see `from_json`."""
+        known = [each.name for each in fields(cls)]
+        for choice in stored:
+            if choice not in (*known, "digest"):
+                raise unknown(f"choice in {name}", choice, known)
+        recipe = cls(**{choice: stored[choice] for choice in known if choice in stored})
+        written = stored.get("digest", recipe.digest)
+        if written == recipe.digest:
+            return recipe
+        provenance = {"edited": f"by hand, from the recipe {written}", **recipe.provenance}
+        return replace(recipe, provenance=provenance)
 
 
 def _as(hint: Any, name: str, value: Any) -> Any:
     """A value of the annotated type; lists become tuples and whole numbers floats."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise unknown(name, value, get_args(hint))
+            raise unknown(name, str(value), get_args(hint))
     elif get_origin(hint) is tuple and isinstance(value, list | tuple):
         kinds = get_args(hint)
         kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
         if len(kinds) != len(value):
             raise InputError(f"recipe: {name} holds {value!r}, expected {len(kinds)} values")
-        return tuple(_as(kind, name, each) for kind, each in zip(kinds, value, strict=True))
+        return tuple(_as(kind, name, item) for kind, item in zip(kinds, value, strict=True))
     elif hint is float and type(value) is int:
         return float(value)
     elif type(value) is not hint:
-        raise InputError(f"recipe: {name} is {value!r}, expected {hint.__name__}")
+        kind = getattr(hint, "__name__", str(hint))
+        raise InputError(f"recipe: {name} is {value!r}, expected {kind}")
     return value
 
 

@@ -18,8 +18,7 @@ from PIL import Image
 
 from ground_probe import metrics
 from ground_probe.images import to_rgb
-from ground_probe.segmentation.look import Mask
-from ground_probe.segmentation.segment import Segmentation
+from ground_probe.segmentation.segment import Mask, Segmentation
 
 
 def snap(result: Segmentation, image: Image.Image, model: Any, processor: Any) -> Mask:

@@ -1,4 +1,4 @@
-"""What each part of a recipe is worth: variants scored on the same looks, and paired with it."""
+"""What each part of a recipe is worth: variants scored on the same traces, and paired with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ground_probe import metrics
 from ground_probe.errors import PhraseError
-from ground_probe.segmentation.recipe import Depth, Recipe, in_depth
+from ground_probe.segmentation.depth import in_depth
+from ground_probe.segmentation.recipe import Depth, Recipe
 from ground_probe.study.bench import Bench
 from ground_probe.study.calibrate import ENDS, STREAMS, TEMPLATES, fraction
 
@@ -21,82 +22,68 @@ STEPS = (0, 1, 3, 6, 13, 20, 27)
 """Of the 28 that the schedule has."""
 
 _REMOVED: Mapping[str, Mapping[str, Any]] = {
-    "predicted change": {"prior_from": "attention"},
-    "prior in the product": {"prior_power": 0.0},
     "propagation": {"propagation": 0},
     "spatial words": {"spatial": 0.0},
     "chosen heads": {"heads": ()},
-    "chosen words": {"words": "all"},
-    "rounds": {"rounds": 1},
-    "features": {"classifier": "none"},
-    "focus": {"focus": 1.0},
+    "features": {"classifier": "none", "product": False, "cut": "half"},
     "edges of the image": {"edges": 0.0},
-    "magnets": {"magnets": ""},
-    "contrast": {"contrast": ""},
 }
 _CHANGED: Mapping[str, Sequence[Any]] = {
     "prior_streams": STREAMS,
-    "feature_streams": STREAMS,
-    "direction": ("from_image", "from_text", "both"),
+    "words": ("all", "content"),
+    "normalize": (True, False),
+    "propagation": (0, 1),
     "classifier": ("cosine", "lda"),
-    "prototypes": (1, 2, 4),
-    "words": ("all", "content", "instruction"),
-    "affinity": ("features", "attention"),
     "template": TEMPLATES,
-    "magnets": ("of the and a with",),
-    "seeds": (2, 4),
 }
-_NULL = "the object"
+_OF_FEATURES: Mapping[str, Sequence[Any]] = {
+    "feature_streams": STREAMS,
+    "feature_depth": ENDS,
+    "seeds": ("hard", "soft"),
+    "states": ("block", "attention"),
+    "standardize": (True, False),
+    "product": (True, False),
+}
 
 
 def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str, Recipe]]:
-    """Every (part, value, variant) of the ablation, those that share a look together.
-
-    What says nothing beside the recipe's other choices is left out, such as what only shapes
-    attention where the prior is the predicted change.
+    """Every (part, value, variant) of the ablation, those that share a trace together.
 
     Args:
         recipe: the full one.
         streams: that the editor has; no variant names another.
     """
     for part, change in _REMOVED.items():
-        if not recipe.idle.issuperset(change):
-            yield "without", part, replace(recipe, **change)
-    for name, values in _CHANGED.items():
-        if name in recipe.idle:
-            continue
+        variant = replace(recipe, **change)
+        if variant != recipe:
+            yield "without", part, variant
+    changed = {**_CHANGED, **(_OF_FEATURES if recipe.compares else {})}
+    for name, values in changed.items():
         for value in values:
             if name.endswith("streams") and not set(value) <= set(streams):
                 continue
-            shown = "+".join(value) if isinstance(value, tuple) else str(value)
-            yield name, shown, replace(recipe, **{name: value})
-    for part in ("prior", "features", "both") if recipe.reads_features else ("prior",):
-        yield "contrast", f"{_NULL}, in {part}", replace(recipe, contrast=_NULL, contrast_in=part)
-    for low, high in ENDS if recipe.reads_features else ():
-        yield "feature blocks", f"{low:g} to {high:g}", replace(recipe, feature_depth=(low, high))
+            shown = "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            cut = "half" if name == "product" and value else recipe.cut
+            yield name, shown, replace(recipe, **{name: value, "cut": cut})
 
 
 def steps(recipe: Recipe, count: Sequence[int] = STEPS) -> Iterator[tuple[str, str, Recipe]]:
     """The recipe at other denoising steps of 28, each of which needs all steps before it."""
     for step in count:
-        yield "step", str(step + 1), replace(recipe, step=step)
+        yield "step", str(step), replace(recipe, step=step)
 
 
 def fractions(recipe: Recipe, blocks: Sequence[str]) -> Iterator[tuple[str, str, Recipe]]:
     """The recipe whose features and attention are read no later than each part of the blocks.
 
-    Nothing else is chosen anew, except that a predicted change gives way to attention where the
-    step ends early. For the best recipe at each fraction, chosen on training data, see
+    Nothing else is chosen anew. For the best recipe at each fraction, chosen on training data, see
     the curve that calibration writes.
     """
     for _, high in ENDS:
         features = _until(recipe.feature_depth, high)
         heads = tuple(head for head in recipe.heads if head[0] < high)
         prior = recipe.prior_depth if heads else _until(recipe.prior_depth, high)
-        source = recipe.prior_from if high >= 1 else "attention"
-        variant = replace(
-            recipe, feature_depth=features, heads=heads, prior_depth=prior, prior_from=source
-        )
+        variant = replace(recipe, feature_depth=features, heads=heads, prior_depth=prior)
         last = in_depth(blocks, (0.0, high))[-1]
         yield "fraction", f"{(blocks.index(last) + 1) / len(blocks):.3f}", variant
 
@@ -105,7 +92,7 @@ def ablate(bench: Bench, recipe: Recipe, named: Iterator[tuple[str, str, Recipe]
     """Score variants of a recipe on a bench's examples.
 
     Args:
-        bench: whose looks every variant shares as far as it can.
+        bench: whose traces every variant shares as far as it can.
         recipe: what they are compared with; it is the first row.
         named: (part, value, variant), from `variants`, `steps` or `fractions`.
 

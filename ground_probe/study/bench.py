@@ -1,8 +1,9 @@
-"""Scores recipes on examples, and searches among them: every model output is computed once."""
+"""Scores recipes on examples, and searches among them: every forward pass is made once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -12,14 +13,13 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from ground_probe import metrics
-from ground_probe.capture import Trace, keep_half
-from ground_probe.capture.sites import Captured, blocks_of
+from ground_probe.capture import Trace, keep_half, trace
+from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
-from ground_probe.editors import Editor
-from ground_probe.errors import PhraseError
-from ground_probe.segmentation.look import Look, look
+from ground_probe.editors import Editor, fill
+from ground_probe.errors import InputError, PhraseError
 from ground_probe.segmentation.recipe import Recipe
-from ground_probe.segmentation.segment import decide
+from ground_probe.segmentation.segment import segment_trace
 
 Grid = Sequence[Mapping[str, Sequence[Any]]]
 Ious = Float[np.ndarray, " examples"]
@@ -27,21 +27,20 @@ Rows = Int[np.ndarray, " rows"]
 MARGIN = 0.004
 """A choice must gain so much mIoU over the plain one that comes first in the grid."""
 
-_LOOKS = ("template", "magnets", "seeds", "contrast", "prior_from")
-_KEPT = 8
+_KEPT = 8  # kinds of traces that are held
 
 
 class Bench:
-    """Scores recipes on examples; each look is taken once, each recipe scored once.
+    """Scores recipes on examples; each forward pass is made once, each recipe scored once.
 
-    Looks keep every block and stream in half precision, and only the latest few kinds of them are
-    held: recipes that share template, step, noise and contrast had best come together.
+    Traces keep every block and stream in half precision, and only the latest few kinds of them are
+    held: recipes that share a template had best come together.
 
     Args:
         editor: from `load_editor`.
         examples: what recipes are scored on.
         seed: of the noise.
-        steps: denoising steps that every look keeps, for recipes that differ in them; none: the
+        steps: denoising steps that every trace keeps, for recipes that differ in them; none: the
             recipe's own.
     """
 
@@ -56,7 +55,7 @@ class Bench:
         self.blocks = tuple(blocks_of(editor.denoiser))
         self.images = np.unique([each.image_id for each in examples], return_inverse=True)[1]
         self.bar = tqdm(unit="recipe", desc="recipes scored", leave=False)
-        self._looks: dict[tuple, list[Look]] = {}
+        self._traces: dict[tuple, list[Trace]] = {}
         self._ious: dict[Recipe, Ious] = {}
 
     def ious(self, recipe: Recipe, rows: Rows | None = None) -> Ious:
@@ -65,37 +64,39 @@ class Bench:
         rows = np.arange(len(known)) if rows is None else rows
         missing = rows[np.isnan(known[rows])]
         if len(missing):
-            looks = self.looks(recipe)
+            traces = self.traces(recipe)
             for at in missing:
-                found = decide(looks[at], recipe).mask
-                known[at] = metrics.iou(*metrics.counts(found, self.examples[at].mask))
+                one = self.examples[at]
+                made = segment_trace(traces[at], self.blocks, one.image, one.expression, recipe)
+                known[at] = metrics.iou(*metrics.counts(made.mask, one.mask))
             self.bar.update()
         return known[rows]
 
-    def looks(self, recipe: Recipe) -> list[Look]:
-        """What the editor saw of every example."""
-        attends = bool(recipe.propagation) and recipe.affinity == "attention"
+    def traces(self, recipe: Recipe) -> list[Trace]:
+        """Every example's forward pass on a recipe's template, all blocks kept."""
         steps = self.steps or (recipe.step,)
-        whole = recipe.words == "instruction"
-        key = (*(getattr(recipe, name) for name in _LOOKS), steps, whole, attends)
-        if key not in self._looks:
-            while len(self._looks) >= _KEPT:
-                del self._looks[next(iter(self._looks))]
-            examples = tqdm(self.examples, desc=f"look: {recipe.template}", leave=False)
-            self._looks[key] = [self._look(each, recipe, steps) for each in examples]
-        self._looks[key] = self._looks.pop(key)
-        return self._looks[key]
+        key = (recipe.template, steps, recipe.propagation)
+        if key not in self._traces:
+            while len(self._traces) >= _KEPT:
+                del self._traces[next(iter(self._traces))]
+            examples = tqdm(self.examples, desc=f"forward: {recipe.template}", leave=False)
+            self._traces[key] = [self._trace(each, recipe, steps) for each in examples]
+        self._traces[key] = self._traces.pop(key)
+        return self._traces[key]
 
-    def _look(self, example: RefExample, recipe: Recipe, steps: tuple[int, ...]) -> Look:
-        given = {
-            "streams": None,
-            "attention": True,
-            "reduce": keep_half,
-            "blocks": "all",
-            "steps": steps,
-        }
-        seen = look(self.editor, example.image, example.expression, recipe, self.seed, **given)
-        return replace(seen, traces=_lean(seen.traces), nulls=_lean(seen.nulls))
+    def _trace(self, example: RefExample, recipe: Recipe, steps: tuple[int, ...]) -> Trace:
+        instruction, phrase = fill(recipe.template, example.expression)
+        return trace(
+            self.editor,
+            example.image,
+            instruction,
+            phrase,
+            steps=steps,
+            propagate=recipe.propagation,
+            attention_output=True,
+            reduce=keep_half,
+            seed=self.seed,
+        )
 
 
 def search(
@@ -109,12 +110,18 @@ def search(
     best = start
     for _ in range(passes):
         for group in grid:
-            tried = (
-                replace(best, **dict(zip(group, values, strict=True)))
-                for values in product(*group.values())
-            )
-            best = best_of(bench, tried, rows)
+            best = best_of(bench, variants_of(best, group), rows)
     return best
+
+
+def variants_of(recipe: Recipe, group: Mapping[str, Sequence[Any]]) -> Iterator[Recipe]:
+    """A recipe with every combination of some values; those that fit together only."""
+    for values in product(*group.values()):
+        chosen = dict(zip(group, values, strict=True))
+        if chosen.get("classifier") == "none" or chosen.get("product"):
+            chosen["cut"] = "half"
+        with suppress(InputError):
+            yield replace(recipe, **chosen)
 
 
 def best_of(bench: Bench, recipes: Iterable[Recipe], rows: Rows) -> Recipe:
@@ -135,20 +142,3 @@ def best_of(bench: Bench, recipes: Iterable[Recipe], rows: Rows) -> Recipe:
         raise too_long
     at = int(np.argmax(scores))
     return tried[at if scores[at] > scores[0] + MARGIN else 0]
-
-
-def _lean(traces: tuple[Trace, ...]) -> tuple[Trace, ...]:
-    """Attention in half precision too; between image tokens, its mean over heads is enough."""
-    return tuple(
-        replace(
-            each,
-            attention=_halved(each.attention),
-            attention_from_text=_halved(each.attention_from_text),
-            affinity=Captured({s: keep_half(a.mean(0, True)) for s, a in each.affinity.items()}),
-        )
-        for each in traces
-    )
-
-
-def _halved(maps: Captured) -> Captured:
-    return Captured({site: keep_half(each) for site, each in maps.items()})

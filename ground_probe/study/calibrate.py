@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 import ground_probe
 from ground_probe import metrics
-from ground_probe.capture.surroundings import predicts
-from ground_probe.datasets.example import RefExample
+from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
 from ground_probe.io import digest, whole_file
-from ground_probe.segmentation.look import needed
-from ground_probe.segmentation.recipe import OF_ATTENTION, Depth, Recipe, plain_recipe
+from ground_probe.segmentation.forward import blocks_read
+from ground_probe.segmentation.recipe import Depth, Recipe
 from ground_probe.study.bench import Bench, Grid, best_of, search
 from ground_probe.study.head_search import HeadSearch
 
@@ -29,6 +28,11 @@ HEAD_SETS = 6
 """Sets of heads that are scored, best first by their agreement with the masks."""
 
 _ENDS = 6  # depths at which the forward pass may stop
+PLAIN = Recipe(
+    prior_depth=(0.3, 0.8), normalize=True, propagation=0, classifier="lda", seeds="soft",
+    states="block", standardize=True, feature_depth=(0.5, 0.8), cut="half",
+)  # fmt: skip
+"""Where the search begins, with an editor's streams: the packaged recipe has seen every fold."""
 STREAMS = (("noise",), ("reference",), ("noise", "reference"))
 TEMPLATES = (
     "change the color of {expression} to red",
@@ -45,27 +49,18 @@ def _intervals(width: int) -> tuple[Depth, ...]:
 
 ENDS = _intervals(1)
 DEPTHS = (*ENDS, *_intervals(2))
-FEATURES: Mapping[str, Sequence[Any]] = {
-    "feature_depth": DEPTHS,
-    "feature_streams": STREAMS,
-}
 GRID: Grid = (
-    {"propagation": (0, 1, 2), "temperature": (0.1, 0.2, 0.4)},
-    FEATURES,
-    {"classifier": ("none", "cosine", "lda"), "focus": (1.0, 2.0, 4.0), "rounds": (1, 2, 3)},
-    {"prior_power": (0.0, 0.5, 1.0, 2.0)},
+    {"propagation": (0, 1)},
+    {"states": ("block", "attention"), "standardize": (True, False)},
+    {"feature_depth": DEPTHS, "feature_streams": STREAMS},
+    {"classifier": ("none", "cosine", "lda"), "seeds": ("soft", "hard")},
+    {"product": (False, True)},
+    {"cut": ("half", "zero")},
     {"edges": (0.0, 1.0, 1.5, 2.0)},
-    {"prototypes": (1, 2, 4)},
     {"spatial": (0.0, 0.5, 1.0)},
 )
 """A group's settings are tried together, the plain ones first."""
-AGAIN: Grid = (
-    {"words": ("all", "content", "instruction")},
-    {"affinity": ("features", "attention")},
-)
-"""Tried last: the editor must look again. Left to who calls are noise seeds and a contrast, which
-multiply the price of every segmentation, and magnets, with which a long expression may no longer
-fit into the text encoder; the ablation says what they would add."""
+_BEFORE_FEATURES = 3  # groups of the grid
 
 
 @dataclass(frozen=True)
@@ -85,22 +80,20 @@ class Calibration:
 
 def calibrate(
     editor: Editor,
-    splits: Sequence[RefExample] | Sequence[Sequence[RefExample]],
+    splits: Split | Sequence[Split],
     out: Path | str | None = None,
     *,
     templates: Sequence[str] = TEMPLATES,
     grid: Grid = GRID,
-    again: Grid = AGAIN,
     folds: int = 3,
     seed: int = 0,
 ) -> Calibration:
     """Choose every setting of the segmenter on training examples.
 
     Heads come first, by their agreement with the masks, and each group of settings in turn takes
-    its best values, the others held. Where a step predicts the edited image, the groups are gone
-    through once more for a prior from the predicted change. Then the forward pass is cut short as
-    far as it costs less than `COST_MARGIN`. All of that is repeated without each fold of images,
-    and its choice scored on that fold: the honest score in the provenance, and the honest curve.
+    its best values, the others held. Then the forward pass is cut short as far as it costs less
+    than `COST_MARGIN`. All of that is repeated without each fold of images, and its choice scored
+    on that fold: the honest score in the provenance, and the honest curve.
 
     Args:
         editor: from `load_editor`.
@@ -109,14 +102,13 @@ def calibrate(
             neither.
         templates: instructions with one `{expression}`.
         grid: groups of fields of `Recipe` with the values to try, the plain ones first.
-        again: the same, for what changes the instruction.
         folds: of images, at least 2.
         seed: of the noise.
 
     Raises:
         InputError: a split that is not for training, or fewer images than folds.
     """
-    splits = [splits] if hasattr(splits, "split") else list(splits)
+    splits = [splits] if isinstance(splits, Split) else list(splits)
     refuse_other_than_train(splits)
     examples = [splits[at][row] for at in range(len(splits)) for row in _bar(splits[at])]
     bench = Bench(editor, examples, seed)
@@ -125,8 +117,8 @@ def calibrate(
             f"{folds} folds of {bench.images.max() + 1} images: give 2 or more of each"
         )
     streams = tuple(each for each in STREAMS if set(each) <= set(editor.family.streams))
-    grids = [tuple(_that_there_are(group, editor) for group in each) for each in (grid, again)]
-    chooser = _Chooser(bench, templates, *grids, HeadSearch(bench, streams))
+    there = tuple(_that_there_are(group, editor) for group in grid)
+    chooser = _Chooser(bench, templates, there, HeadSearch(bench, streams))
     rows = np.arange(len(examples))
     best, by_end = chooser.choose(rows)
     held_out, held_out_by_end = (
@@ -142,10 +134,7 @@ def calibrate(
     bench.bar.close()
     low, high = metrics.cluster_interval(held_out, bench.images)
     provenance = {
-        "method": (
-            "heads by agreement with the masks, or the predicted change; coordinate search; "
-            f"{folds} folds of images"
-        ),
+        "method": f"heads by agreement with the masks; coordinate search; {folds} folds of images",
         "model": editor.name,
         "revision": editor.revision,
         "data": [
@@ -155,7 +144,7 @@ def calibrate(
         "n": len(examples),
         "folds": folds,
         "keys": digest([example.key for example in examples]),
-        "grid": digest([templates, *(list(map(_listed, each)) for each in (grid, again))]),
+        "grid": digest([templates, *map(_listed, grid)]),
         "seed": seed,
         "miou_held_out": round(float(held_out.mean()), 4),
         "miou_held_out_interval": [round(low, 4), round(high, 4)],
@@ -174,7 +163,7 @@ def calibrate(
 
 def fraction(blocks: Sequence[str], recipe: Recipe) -> float:
     """The share of a step's blocks that are computed for a recipe."""
-    return (blocks.index(needed(blocks, recipe)[-1]) + 1) / len(blocks)
+    return (blocks.index(blocks_read(blocks, recipe)[-1]) + 1) / len(blocks)
 
 
 def curve_path(recipe: Path | str) -> Path:
@@ -189,7 +178,6 @@ class _Chooser:
     bench: Bench
     templates: Sequence[str]
     grid: Grid
-    again: Grid
     heads: HeadSearch
 
     @property
@@ -201,37 +189,27 @@ class _Chooser:
     def choose(self, rows: np.ndarray) -> tuple[Recipe, list[Recipe]]:
         """The recipe for some examples, and the best that stops after each end.
 
-        The search begins at the plain recipe, for the packaged one has seen every fold. Features
-        are chosen for what they tell by themselves, with the stronger classifier.
+        Features are chosen for what they tell by themselves, with the stronger classifier.
         """
-        plain = replace(plain_recipe(self.bench.editor), classifier="lda", prior_power=0.0)
-        told = [replace(plain, template=template) for template in self.templates]
-        pointed = [next(self.heads.best(each, rows, 1)) for each in told]
+        there = self.bench.editor.family.streams
+        streams = tuple(name for name in ("noise", "reference") if name in there)
+        plain = replace(PLAIN, prior_streams=streams, feature_streams=streams)
+        of_templates = [replace(plain, template=template) for template in self.templates]
+        pointed = [next(self.heads.best(each, rows, 1)) for each in of_templates]
         best = best_of(self.bench, pointed, rows)
         best = best_of(self.bench, self.heads.best(best, rows, HEAD_SETS), rows)
         best = search(self.bench, best, self.grid, rows)
         best = best_of(self.bench, (best, *self.heads.best(best, rows, HEAD_SETS)), rows)
-        best = search(self.bench, best, self.again, rows)
         by_end = [self._until(best, end, rows) for end in self.ends]
-        editor = self.bench.editor
-        if predicts(editor.pipeline) and "reference" in editor.family.streams:
-            by_end[-1] = best_of(self.bench, (by_end[-1], self._from_change(best, rows)), rows)
         scores = np.array([self.bench.ious(recipe, rows).mean() for recipe in by_end])
         # The first that is good enough: the ends ascend.
         best = by_end[int(np.argmax(scores >= scores.max() - COST_MARGIN))]
-        return search(self.bench, best, self.grid[2:], rows), by_end
-
-    def _from_change(self, best: Recipe, rows: np.ndarray) -> Recipe:
-        """The best recipe whose prior is the predicted change."""
-        change = replace(best, prior_from="change", magnets="")
-        told = [replace(change, template=template) for template in self.templates]
-        grid = [group for group in self.grid if not OF_ATTENTION.issuperset(group)]
-        return search(self.bench, best_of(self.bench, told, rows), grid, rows)
+        return search(self.bench, best, self.grid[_BEFORE_FEATURES:], rows), by_end
 
     def _until(self, best: Recipe, end: int, rows: np.ndarray) -> Recipe:
         """The best recipe that reads no block after one."""
         blocks, until = self.bench.blocks, (end + 1) / len(self.bench.blocks)
-        depths = [d for d in ENDS if d[1] <= until + 0.01] if best.reads_features else []
+        depths = [d for d in ENDS if d[1] <= until + 0.01] if best.compares else []
         tried = [
             replace(heads, feature_depth=depth)
             for heads in (best, *self.heads.best(best, rows, 1, until))
@@ -253,7 +231,7 @@ def _curve(bench: Bench, ends: Sequence[int], held_out: np.ndarray, best: Recipe
     return curve.assign(chosen=reached & ~reached.shift(fill_value=False))
 
 
-def refuse_other_than_train(splits: Sequence[Any]) -> None:
+def refuse_other_than_train(splits: Sequence[Split]) -> None:
     """Raise InputError for a split that scores are reported on."""
     for split in splits:
         if split.split != "train":
@@ -263,7 +241,7 @@ def refuse_other_than_train(splits: Sequence[Any]) -> None:
             )
 
 
-def _bar(split: Sequence[RefExample]) -> Iterator[int]:
+def _bar(split: Split) -> Iterator[int]:
     return iter(tqdm(range(len(split)), desc=f"read {split.dataset}", leave=False))
 
 

@@ -13,17 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from ground_probe.segmentation.look import Look
+from ground_probe.capture import Trace
 from ground_probe.segmentation.prior import head_maps
-from ground_probe.segmentation.recipe import Head, Recipe, Streams
+from ground_probe.segmentation.recipe import Head, Recipe, Streams, Words
 from ground_probe.study.bench import Bench
 
 MOST = 4
 """Heads in a prior."""
 _POOL = 64  # heads that pairs are formed of
-_BOTH = ("from_image", "from_text")
-_WORDS = ("content", "all")
-Way = tuple[Streams, str, str]
+_WORDS: tuple[Words, ...] = ("content", "all")
+Way = tuple[Streams, Words]
 
 
 class Fit(NamedTuple):
@@ -44,22 +43,22 @@ class HeadSearch:
     """Ranks sets of heads by the correlation of their prior with the mask on the token grid.
 
     Args:
-        bench: whose looks to read; each kind is read once.
+        bench: whose traces to read; each kind is read once.
         streams: choices of image tokens whose attention is averaged.
     """
 
     def __init__(self, bench: Bench, streams: Sequence[Streams]) -> None:
         self._bench = bench
-        self._ways: list[Way] = list(product(streams, (*_BOTH, "both"), _WORDS))
+        self._ways: list[Way] = list(product(streams, _WORDS))
         self._fits: dict[tuple, dict[Way, Fit]] = {}
 
     def best(
         self, recipe: Recipe, rows: np.ndarray, count: int, until: float = 1.0
     ) -> Iterator[Recipe]:
-        """The recipe with the heads, streams, direction and words that agree best with the masks.
+        """The recipe with the heads, streams and words that agree best with the masks.
 
         Args:
-            recipe: whose template, step and contrast is looked at.
+            recipe: names template, step and propagation.
             rows: the examples that count.
             count: how many variants to give, best first.
             until: only heads of blocks whose middle lies before this depth.
@@ -70,41 +69,29 @@ class HeadSearch:
             for chosen, agreement in _greedy(fit, rows, inside):
                 found.append((agreement, way, tuple(sorted(fit.heads[at] for at in chosen))))
         found.sort(key=lambda each: -each[0])
-        for _, (streams, direction, words), heads in found[:count]:
-            yield replace(
-                recipe, prior_streams=streams, direction=direction, words=words, heads=heads
-            )
+        for _, (streams, words), heads in found[:count]:
+            yield replace(recipe, prior_streams=streams, words=words, heads=heads)
 
     def _fit(self, recipe: Recipe) -> dict[Way, Fit]:
-        key = (recipe.template, recipe.magnets, recipe.step, recipe.seeds, recipe.contrast)
+        key = (recipe.template, recipe.step, recipe.propagation, recipe.normalize)
         if key not in self._fits:
-            plain = replace(recipe, words="content")
-            looks, examples = self._bench.looks(plain), self._bench.examples
-            labels = [
-                seen.geometry.soft_labels(e.mask) for seen, e in zip(looks, examples, strict=True)
-            ]
-            self._fits[key] = _fit(looks, labels, plain, self._ways)
+            self._fits[key] = _fit(self._bench, recipe, self._ways)
         return self._fits[key]
 
 
-def _fit(
-    looks: Sequence[Look], labels: Sequence[np.ndarray], recipe: Recipe, ways: Sequence[Way]
-) -> dict[Way, Fit]:
-    own = {way: [] for way in ways}
-    among = {way: [] for way in ways}
-    for seen, label in zip(tqdm(looks, desc="heads", leave=False), labels, strict=True):
-        label = torch.as_tensor(label, dtype=torch.float32).flatten()
-        label = label - label.mean()
+def _fit(bench: Bench, recipe: Recipe, ways: Sequence[Way]) -> dict[Way, Fit]:
+    own: dict[Way, list[Tensor]] = {way: [] for way in ways}
+    among: dict[Way, list[Tensor]] = {way: [] for way in ways}
+    traces = tqdm(bench.traces(recipe), desc="heads", leave=False)
+    for trace, example in zip(traces, bench.examples, strict=True):
+        label = torch.as_tensor(trace.geometry.soft_labels(example.mask), dtype=torch.float32)
+        label = label.flatten() - label.mean()
         label = label / label.norm().clamp_min(1e-12)
-        heads, parts = _parts(seen, recipe, ways)
-        for streams, direction, words in ways:
-            maps = sum(
-                parts[stream, each, words]
-                for stream in streams
-                for each in (_BOTH if direction == "both" else (direction,))
-            )
-            own[streams, direction, words].append(maps @ label)
-            among[streams, direction, words].append(maps @ maps.T)
+        heads, parts = _parts(trace, bench.blocks, recipe, ways)
+        for streams, words in ways:
+            maps = sum(parts[stream, words] for stream in streams)
+            own[streams, words].append(maps @ label)
+            among[streams, words].append(maps @ maps.T)
     return {
         way: _pooled(heads, torch.stack(own[way]).numpy(), torch.stack(among[way]).numpy())
         for way in ways
@@ -112,15 +99,15 @@ def _fit(
 
 
 def _parts(
-    seen: Look, recipe: Recipe, ways: Sequence[Way]
-) -> tuple[list[Head], dict[tuple[str, str, str], Tensor]]:
-    """Each head's centred map in every stream and direction that the ways are made of."""
+    trace: Trace, blocks: Sequence[str], recipe: Recipe, ways: Sequence[Way]
+) -> tuple[list[Head], dict[tuple[str, Words], Tensor]]:
+    """Each head's centered map in every stream and choice of words that the ways are made of."""
     parts = {}
-    for stream in sorted({stream for streams, _, _ in ways for stream in streams}):
-        for direction, words in product(_BOTH, _WORDS):
-            one = replace(recipe, prior_streams=(stream,), direction=direction, words=words)
-            heads, maps = head_maps(seen.traces[0], seen.blocks, one)
-            parts[stream, direction, words] = maps - maps.mean(-1, keepdim=True)
+    for stream in sorted({stream for streams, _ in ways for stream in streams}):
+        for words in _WORDS:
+            one = replace(recipe, prior_streams=(stream,), words=words)
+            heads, maps = head_maps(trace, blocks, one)
+            parts[stream, words] = maps - maps.mean(-1, keepdim=True)
     return heads, parts
 
 

@@ -18,9 +18,8 @@ from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
-from ground_probe.segmentation import Recipe, default_recipe
-from ground_probe.segmentation.look import look
-from ground_probe.segmentation.segment import decide
+from ground_probe.images import to_rgb
+from ground_probe.segmentation import Recipe, recipe_for, segment
 
 CELLS = 32 * 32  # of a map at most
 SITES = 60  # (block, step) at most
@@ -108,7 +107,7 @@ def gather(
     expression: str,
     steps: Sequence[int],
     seed: int,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
 ) -> View:
     """Segment an expression, and capture attention and features at the given steps.
 
@@ -122,9 +121,8 @@ def gather(
     """
     if not steps:
         raise InputError("no steps: give denoising steps counted from 0, as (0, 3, 9)")
-    recipe = recipe or default_recipe(editor)
+    recipe = recipe_for(editor, recipe)
     every_block = tuple(blocks_of(editor.denoiser))
-    seen = look(editor, image, expression, recipe, seed)
     instruction, span = fill(recipe.template, expression)
     whole = editor.geometry(image)
     coarse = coarser(whole.grid, CELLS)
@@ -145,9 +143,9 @@ def gather(
     features = torch.stack([torch.stack([_each(taken.hidden, s) for s in of]) for of in sites])
     maps = [[[_attention(taken, *site, cells) for site in row] for row in of] for of in sites]
     named = trace(editor, image, instruction, span, blocks=every_block[:1], attention=False)
-    found = decide(seen, recipe)
+    found = segment(editor, image, expression, recipe, seed)
     return View(
-        image=seen.image,
+        image=to_rgb(image),
         expression=expression,
         instruction=instruction,
         tokens=taken.phrase_tokens,

@@ -72,7 +72,7 @@ def explore(
     image: Image.Image,
     expression: str,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
     steps: Sequence[int] = (0, 3, 9),
     out: Path | str | None = None,
     seed: int = 0,

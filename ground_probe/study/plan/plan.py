@@ -15,8 +15,8 @@ from ground_probe.datasets import GENERATED, check_names, load_split, refcoco
 from ground_probe.datasets.scenes.draw import SIZE_PX
 from ground_probe.editors.weights import QUANTIZERS
 from ground_probe.errors import InputError, unknown
-from ground_probe.segmentation.recipe import default_recipe
-from ground_probe.segmentation.segment import needed
+from ground_probe.segmentation.forward import blocks_read
+from ground_probe.segmentation.recipes import recipe_for
 from ground_probe.study.plan.flops import Flops, count, image_tokens, native_px
 from ground_probe.study.plan.gpus import Gpu, gpu
 from ground_probe.study.plan.parts import Parts, build
@@ -74,7 +74,7 @@ class Plan:
         native_px: (height, width) of a photo for the model.
         tokens: image tokens and text tokens of one forward.
         blocks: of the denoiser: how many are needed, of how many.
-        looks: forwards that the recipe makes for a sentence, and complete steps before each.
+        steps_before: complete denoising steps before the one that the recipe reads.
         recipe: its digest.
         flops: of one sentence.
         device: the GPU.
@@ -91,7 +91,7 @@ class Plan:
     native_px: tuple[int, int]
     tokens: tuple[int, int]
     blocks: tuple[int, int]
-    looks: tuple[int, int]
+    steps_before: int
     recipe: str
     flops: Flops
     device: Gpu = field(repr=False)
@@ -101,11 +101,10 @@ class Plan:
     def per_sentence(self) -> dict[str, float]:
         """FLOPs of a sentence by what is run: text and image are encoded each time."""
         encoded = (self.flops.text or 0) + (self.flops.encode or 0)
-        looks, before = self.looks
-        one = encoded + before * self.flops.step + self.flops.fraction
+        one = encoded + self.steps_before * self.flops.step + self.flops.fraction
         full = FULL_STEPS * self.flops.step + (self.flops.decode or 0)
         return {
-            "recipe": float(looks * one),
+            "recipe": float(one),
             "one step": float(encoded + self.flops.step),
             f"{FULL_STEPS} steps": float(encoded + full),
         }
@@ -125,14 +124,13 @@ class Plan:
 
     def __str__(self) -> str:
         need, of = self.blocks
-        looks, before = self.looks
         device, memory, flops = self.device, self.memory, self.flops
         lines = [
             f"{self.model}, structure from {self.source}",
             f"{self.dataset} {self.split}: {self.sentences:,} sentences; a photo is "
             f"{self.native_px[0]} x {self.native_px[1]} px to the model, {self.tokens[0]:,} image "
             f"and {self.tokens[1]:,} text tokens",
-            f"recipe {self.recipe}: {looks} x ({before} steps + {need} of {of} blocks)",
+            f"recipe {self.recipe}: {self.steps_before} steps and {need} of {of} blocks",
             "",
             "TFLOP of one sentence",
             *_rows(
@@ -216,11 +214,11 @@ def plan(
         raise unknown("quantizer", quantize, QUANTIZERS)
     chosen = gpu(device)
     parts = build(model, config)
-    recipe = recipe or default_recipe(parts.editor)
+    recipe = recipe_for(parts.editor, recipe)
     height, width = (SIZE_PX, SIZE_PX) if dataset in GENERATED else COCO_PX
     geometry = parts.editor.geometry(SimpleNamespace(height=height, width=width))
     names = tuple(blocks_of(parts.editor.denoiser))
-    last = needed(names, recipe)[-1]
+    last = blocks_read(names, recipe)[-1]
     text_tokens = _text_tokens(parts)
     weight = BYTES[dtype or "bfloat16"]
     return Plan(
@@ -233,7 +231,7 @@ def plan(
         native_px=native_px(parts, geometry),
         tokens=(image_tokens(parts, geometry), text_tokens),
         blocks=(names.index(last) + 1, len(names)),
-        looks=(recipe.seeds * (2 if recipe.contrast else 1), recipe.step),
+        steps_before=recipe.step,
         recipe=recipe.digest,
         flops=count(parts, geometry, text_tokens, last),
         device=chosen,
