@@ -30,6 +30,7 @@ NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 EVERYTHING = "everything"
 MAY_IMPORT = {  # directly; what these may import comes with them
     "errors": (),
+    "words": (),
     "geometry": ("errors",),
     "metrics": ("errors",),
     "io": ("errors",),
@@ -39,7 +40,7 @@ MAY_IMPORT = {  # directly; what these may import comes with them
     "editors": ("geometry", "images", "io"),
     "capture": ("editors",),
     "probes": ("metrics",),
-    "segmentation": ("capture", "datasets", "metrics", "run_record"),
+    "segmentation": ("capture", "datasets", "metrics", "run_record", "words"),
     "evaluation": ("segmentation", "datasets", "metrics", "run_record"),
     "testing": (),
     "study": ("evaluation", "probes"),

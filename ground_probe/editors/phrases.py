@@ -8,11 +8,6 @@ from ground_probe.errors import PhraseError
 
 Span = tuple[int, int]
 
-_FUNCTION_WORDS = """a an the this that these those is are was be being been has have had of in on
-    at to by from with and or for its his her their it he she they who which what there"""
-FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""English words that name nothing."""
-
 # A piece of a word as SentencePiece, byte-level BPE and CLIP mark it.
 _MARKS = str.maketrans("", "", "▁Ġ")
 

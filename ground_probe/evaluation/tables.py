@@ -13,6 +13,7 @@ import pandas as pd
 from ground_probe import metrics
 from ground_probe.datasets import refcoco
 from ground_probe.errors import UnknownNameError
+from ground_probe.words import PLACE_WORDS, RELATION_WORDS, words_of
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 METRICS = ("miou", "oiou", *(f"p@{x}" for x in PRECISIONS))
@@ -24,12 +25,7 @@ BREAKDOWN_COLUMNS = ("dataset", "split", *ABOUT, "method", "by", "level", *_SCOR
 GROUPS = ("object size", "location words", "expression length")
 _KEYS = ["dataset", "split", "method"]
 
-LOCATION_WORDS = frozenset({
-    "left", "right", "top", "bottom", "up", "down", "upper", "lower", "leftmost", "rightmost",
-    "middle", "center", "centre", "front", "back", "behind", "corner", "side", "edge", "end",
-    "next", "near", "nearest", "closest", "far", "farthest", "above", "below", "under", "over",
-    "beside", "between",
-})  # fmt: skip
+LOCATION_WORDS = PLACE_WORDS | RELATION_WORDS
 
 
 def summarise(
@@ -163,15 +159,6 @@ def groups(results: pd.DataFrame) -> pd.DataFrame:
             words.map(len), [-1, 2, 5, 10, np.inf], labels=["1-2", "3-5", "6-10", "11+"]
         ),
     })  # fmt: skip
-
-
-def words_of(expression: str) -> list[str]:
-    """The whole words of an expression, in lower case, in any script.
-
-    >>> words_of("The cup, top-left")
-    ['the', 'cup', 'top', 'left']
-    """
-    return re.findall(r"[\w']+", expression.lower())
 
 
 def published() -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,30 +9,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 from skimage.measure import label, regionprops
 
-from ground_probe.editors.phrases import FUNCTION_WORDS, plain
+from ground_probe.editors.phrases import plain
+from ground_probe.words import FUNCTION_WORDS, NUMBERS, ORDINALS, SIDE_OF, words_of
 
 STOP_WORDS = FUNCTION_WORDS | {"one", "ones"}
 
 _AXES = {"left": (1, -1), "right": (1, +1), "top": (0, -1), "bottom": (0, +1)}
-_SYNONYMS = {
-    "left": "left leftmost lefthand",
-    "right": "right rightmost righthand",
-    "top": "top topmost upper uppermost up",
-    "bottom": "bottom bottommost lower lowermost lowest down",
-    "middle": "middle center centre central",
-}
-_SIDE = {word: side for side, words in _SYNONYMS.items() for word in words.split()}
-_ORDINALS = {
-    "first": 1,
-    "1st": 1,
-    "second": 2,
-    "2nd": 2,
-    "third": 3,
-    "3rd": 3,
-    "fourth": 4,
-    "4th": 4,
-}
-_NUMBERS = {"both": 2, "two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +61,18 @@ def place_of(expression: str) -> Place:
     >>> place_of("the cup to the left of the plate").sides, place_of("the cup on the left").sides
     ((), ('left',))
     """
-    words = re.findall(r"[a-z0-9]+", expression.lower())
+    words = words_of(expression)
     sides = [
-        _SIDE[word] for at, word in enumerate(words) if word in _SIDE and not _relates(words, at)
+        SIDE_OF[word]
+        for at, word in enumerate(words)
+        if word in SIDE_OF and not _relates(words, at)
     ]
-    ordinal = next((_ORDINALS[word] for word in words if word in _ORDINALS), None)
+    ordinal = next((ORDINALS[word] for word in words if word in ORDINALS), None)
     count = next(
         (
-            _NUMBERS[word]
+            NUMBERS[word]
             for at, word in enumerate(words)
-            if word in _NUMBERS and "of" not in words[max(at - 2, 0) : at]
+            if word in NUMBERS and "of" not in words[max(at - 2, 0) : at]
         ),
         None,
     )

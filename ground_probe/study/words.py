@@ -6,22 +6,54 @@ import re
 from collections.abc import Sequence
 
 from ground_probe.datasets.scenes import COLORS
-from ground_probe.editors.phrases import FUNCTION_WORDS, Span, plain
+from ground_probe.editors.phrases import Span, plain
+from ground_probe.words import (
+    ACTION_WORDS,
+    FUNCTION_WORDS,
+    ORDINALS,
+    PLACE_WORDS,
+    RELATION_WORDS,
+    word_spans,
+)
 
 IN_EXPRESSION = ("head noun", "attribute", "location", "relation", "other noun", "stop word")
 CLASSES = (*IN_EXPRESSION, "template", "padding", "end of sequence")
 """The expression's words, the template's, and what the tokenizer adds."""
 
-_LISTS = {
-    "attribute": """big large small little tall short long tiny huge dark light bright striped plaid
-        black white gray grey brown pink beige gold silver tan old young""",
-    "location": """left leftmost right rightmost top topmost upper bottom bottommost lower middle
-        center centre corner side front back far near nearest closest first second third fourth""",
-    "relation": """above below under over behind beside between next holding wearing riding sitting
-        standing facing touching inside outside around""",
-}
-_CLASS = {word: name for name, words in _LISTS.items() for word in words.split()}
-_CLASS |= dict.fromkeys(FUNCTION_WORDS, "stop word") | dict.fromkeys(COLORS, "attribute")
+_ATTRIBUTES = frozenset(
+    [
+        "big",
+        "large",
+        "small",
+        "little",
+        "tall",
+        "short",
+        "long",
+        "tiny",
+        "huge",
+        "dark",
+        "light",
+        "bright",
+        "striped",
+        "plaid",
+        "black",
+        "white",
+        "gray",
+        "grey",
+        "brown",
+        "pink",
+        "beige",
+        "gold",
+        "silver",
+        "tan",
+        "old",
+        "young",
+    ]
+)
+_CLASS = dict.fromkeys(_ATTRIBUTES.union(COLORS), "attribute")
+_CLASS |= dict.fromkeys(PLACE_WORDS.union(ORDINALS), "location")
+_CLASS |= dict.fromkeys(RELATION_WORDS | ACTION_WORDS, "relation")
+_CLASS |= dict.fromkeys(FUNCTION_WORDS, "stop word")
 
 
 def word_classes(expression: str) -> list[tuple[Span, str]]:
@@ -33,7 +65,7 @@ def word_classes(expression: str) -> list[tuple[Span, str]]:
     ['attribute', 'head noun', 'stop word', 'stop word', 'relation', 'stop word', 'stop word', \
 'other noun']
     """
-    words = [(m.span(), m.group().lower()) for m in re.finditer(r"\w+", expression)]
+    words = [(span, expression[slice(*span)].lower()) for span in word_spans(expression)]
     names = [_CLASS.get(word, "other noun") for _, word in words]
     for i, (_, word) in enumerate(words[:-2]):
         if names[i] == "location" and words[i + 1][1] == "of" and word != "middle":
