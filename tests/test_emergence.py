@@ -200,9 +200,9 @@ def test_a_killed_collection_resumes_with_equal_samples(editor, split, tmp_path,
 
     monkeypatch.setattr(module, "reduced", dying)
     with pytest.raises(_Killed):
-        collect(editor, split, SPEC, tmp_path / "killed")
+        collect(editor, split, SPEC, tmp_path / "killed", workers=1)
     done.pop()
-    resumed = collect(editor, split, SPEC, tmp_path / "killed")
+    resumed = collect(editor, split, SPEC, tmp_path / "killed", workers=1)
     assert done == [split.keys[0], split.keys[2]]  # the second was not run again
     assert resumed.rows.equals(whole.rows)
     for cell in whole.cells:

@@ -235,6 +235,68 @@ def test_a_study_leaves_a_record_and_a_page_and_runs_again_in_place(small_study,
     assert read_record(out / "run.json") == record
 
 
+def runs(folder: Path) -> list[str]:
+    return (folder / "runs.txt").read_text().split()
+
+
+def test_a_finished_part_is_kept_and_one_with_another_input_is_run_again(tmp_path, capsys):
+    out, data, marker = tmp_path / "study", tmp_path / "data", tmp_path / "runs.txt"
+    data.mkdir()
+    (data / "refs.json").write_text("[]")
+    mark = f"with open({str(marker)!r}, 'a') as file: file.write(out[-5:] + ' ')"
+    source = notebook(tmp_path, mark, *STUDY_CELLS)
+    given = {"root": str(data), "limit": 5, "notebooks": PLAN}
+
+    def said_of_a_run() -> str:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(study, "notebook_path", lambda name: source)
+            study.run_study(out, **given)
+        return capsys.readouterr().err
+
+    assert "kept" not in said_of_a_run()
+    again = said_of_a_run()
+    assert "small: finished before, with equal parameters, code and data; kept" in again
+    assert len(runs(tmp_path)) == 1 and read_record(out / "run.json")["status"] == "success"
+    (data / "refs.json").write_text("[1]")
+    said_of_a_run()
+    (out / "small.html").unlink()
+    said_of_a_run()
+    notebook(tmp_path, mark, *STUDY_CELLS, "1 + 1")
+    said_of_a_run()
+    assert len(runs(tmp_path)) == 4
+    said_of_a_run()
+    assert len(runs(tmp_path)) == 4
+
+
+def test_notebooks_run_beside_one_another_and_a_failed_one_ends_the_study(tmp_path, monkeypatch):
+    out = tmp_path / "study"
+    wait = (
+        "import pathlib, time\nfolder = pathlib.Path(out)\n(folder / f'{share}.seen').touch()\n"
+        "while len(list(folder.glob('*.seen'))) < 2: time.sleep(0.05)"  # for the other one
+    )
+    begin = 'import ground_probe as gp\nrun = gp.open_run("{}", out, limit=limit)'
+    for name, share in (("left", 0.25), ("right", 0.75)):
+        cells = (begin.format(name), wait, "run.finish(n_ok=1)")
+        notebook(tmp_path, *cells, parameters=PARAMETERS.replace("0.5", str(share)), name=name)
+    notebook(tmp_path, begin.format("bad"), "1 / 0", name="bad")
+    sources = {name: tmp_path / f"{name}.ipynb" for name in ("left", "right", "bad")}
+    monkeypatch.setattr(study, "notebook_path", sources.__getitem__)
+    study.run_study(out, notebooks={"left": ("limit",), "right": ("limit",)}, workers=2)
+    parts = read_record(out / "run.json")["parts"]
+    assert {name: part["status"] for name, part in parts.items()} == {
+        "left": "success",
+        "right": "success",
+    }
+    alone = notebook(tmp_path, begin.format("left"), "import time; time.sleep(60)", name="left")
+    assert alone == sources["left"]
+    with pytest.raises(GroundProbeError, match="bad failed: ZeroDivisionError"):
+        study.run_study(
+            tmp_path / "failed", notebooks={"left": ("limit",), "bad": ("limit",)}, workers=2
+        )
+    assert read_record(tmp_path / "failed" / "run.json")["status"] == "error"
+    assert read_record(tmp_path / "failed" / "left.run.json")["status"] == "interrupted"
+
+
 def test_the_command_hands_on_how_to_load(monkeypatch, tmp_path, capsys):
     def run_study(out, **settings):
         raise InputError(str(settings["loading"]))

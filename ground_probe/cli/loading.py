@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ground_probe.errors import InputError
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("bfloat16", "float16", "float32")
 OFFLOADS = ("model", "sequential")
+_SMALL_BYTES = 400_000_000
 QUANTIZERS = ("bnb4", "bnb8", "torchao8")
 
 
@@ -62,7 +65,9 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
     from ground_probe.editors.hub import absent, fetch
     from ground_probe.editors.weights import usable_device
 
-    usable_device(arguments.device)
+    device = usable_device(arguments.device)
+    if device.type == "cpu" and _is_small(arguments.model):
+        _one_thread()
     name = absent(arguments.model, arguments.download)
     if name is None:
         return
@@ -74,6 +79,30 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
     print(planned, file=sys.stderr)
     _check_room(planned, arguments.device)
     fetch(name)
+
+
+def default_workers(arguments: argparse.Namespace) -> int:
+    """The cores, where a model is small and runs on them; else one."""
+    from ground_probe.editors.weights import usable_device
+    from ground_probe.study.workers import cores
+
+    small = usable_device(arguments.device).type == "cpu" and _is_small(arguments.model)
+    return cores() if small else 1
+
+
+def _is_small(model: str) -> bool:
+    """Whether one thread is faster than several, which wait for one another; by the files' size."""
+    sizes = (path.stat().st_size for path in Path(model).expanduser().rglob("*.safetensors"))
+    return model == "tiny" or (Path(model).is_dir() and sum(sizes) < _SMALL_BYTES)
+
+
+def _one_thread() -> None:
+    """Here and in the processes that are started from here, unless the user said otherwise."""
+    import torch
+
+    threads = os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if threads.isdecimal():
+        torch.set_num_threads(max(1, int(threads)))
 
 
 def _check_room(planned: Plan, device: str | None) -> None:

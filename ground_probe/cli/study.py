@@ -18,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_data(parser, split=None)
     options.add_recipe(parser)
     parser.add_argument("--out", default="runs/study", metavar="DIR", help="default: runs/study")
+    parser.add_argument(
+        "--workers",
+        type=options.positive,
+        metavar="N",
+        help="notebooks, and images of each, at a time; default: the cores, for a small model",
+    )
     options.add_seed(parser)
 
 
@@ -39,6 +45,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         root=arguments.root,
         recipe=arguments.recipe,
         limit=arguments.limit,
+        workers=arguments.workers or loading.default_workers(arguments),
         seed=arguments.seed,
     )
     found = tables(page.parent)

@@ -20,18 +20,22 @@ from ground_probe.probes import estimate, per_image
 from ground_probe.study.spec import Spec
 from ground_probe.study.tokens import Tokens, sample_tokens
 from ground_probe.study.words import CLASSES, token_classes
+from ground_probe.study.workers import each_image
 
 BEYOND = "padding and end"
 """Keys of the text that are no token of the instruction: one map for all of them."""
 
 
-def attended_words(editor: Editor, split: Sequence[RefExample], spec: Spec) -> pd.DataFrame:
+def attended_words(
+    editor: Editor, split: Sequence[RefExample], spec: Spec, workers: int = 0
+) -> pd.DataFrame:
     """Attention by class of token, one row an example, block, stream and class.
 
     Args:
         editor: from `load_editor`.
         split: from `load_split`.
         spec: whose first step and template are looked at.
+        workers: processes, 0 for as many as there are cores.
 
     Returns:
         image_id, block, stream, name (one of `CLASSES`, or "padding and end"), tokens: how many;
@@ -40,10 +44,11 @@ def attended_words(editor: Editor, split: Sequence[RefExample], spec: Spec) -> p
         against those of the other objects, NaN where there is none.
     """
     one = replace(spec, steps=spec.steps[:1])
-    rows: list[dict[str, Any]] = []
-    for position in tqdm(range(len(split)), desc="words", unit="image", leave=False):
-        rows += _of_example(editor, split[position], one)
-    return pd.DataFrame(rows)
+    found = each_image(
+        editor, lambda at: list(_of_example(editor, split[at], one)), range(len(split)), workers
+    )
+    bar = tqdm(found, desc="words", unit="image", leave=False, total=len(split))
+    return pd.DataFrame([row for rows in bar for row in rows])
 
 
 def summarise_words(words: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from ground_probe.study.causal import intervene
 from ground_probe.study.reduced import reduced
 from ground_probe.study.samples import Samples
 from ground_probe.study.spec import Spec
+from ground_probe.study.workers import each_image
 
 
 def collect(
@@ -27,6 +28,7 @@ def collect(
     folder: Path | str,
     *,
     control: str = "",
+    workers: int = 0,
 ) -> Samples:
     """Sample every cell (block, stream, step) of an editor on every example of a split.
 
@@ -39,17 +41,22 @@ def collect(
         spec: every choice.
         folder: where the samples lie; shared by all collections of a study.
         control: name of what this collection is a control for, by default the spec's condition.
+        workers: processes, 0 for as many as there are cores; the samples are the same.
 
     Raises:
         InputError: the folder holds other choices under the same name.
         IncompleteError: no example offers the spec's condition.
     """
-    (found,) = collect_each(editor, split, {control or spec.condition: spec}, folder)
+    (found,) = collect_each(editor, split, {control or spec.condition: spec}, folder, workers)
     return found
 
 
 def collect_each(
-    editor: Editor, split: Sequence[RefExample], specs: Mapping[str, Spec], folder: Path | str
+    editor: Editor,
+    split: Sequence[RefExample],
+    specs: Mapping[str, Spec],
+    folder: Path | str,
+    workers: int = 0,
 ) -> list[Samples]:
     """What `collect` gives for each of several specs, image by image: its encoding is shared.
 
@@ -58,6 +65,7 @@ def collect_each(
         split: from `load_split`.
         specs: by the name of what each is a control for.
         folder: as that of `collect`.
+        workers: as those of `collect`.
 
     Raises:
         InputError: as `collect`.
@@ -73,16 +81,27 @@ def collect_each(
         for spec in specs.values()
     ]
     expressions = split.expressions
-    files: list[list[Path]] = [[] for _ in specs]
+    keys = split.keys
+
+    def paths(position: int) -> list[Path]:
+        names = (digest([keys[position], _asked(expressions, spec)]) for spec in specs.values())
+        return [place / f"{name}.safetensors" for place, name in zip(places, names, strict=True)]
+
+    def keep(position: int) -> None:
+        with encoded_once(editor):
+            for spec, path in zip(specs.values(), paths(position), strict=True):
+                if not path.exists():
+                    _keep(editor, split[position], expressions, spec, path)
+
     title = f"{split.split}: {', '.join(specs) if len(specs) < 4 else f'{len(specs)} runs each'}"
-    with encoded_once(editor):
-        for position, key in enumerate(tqdm(split.keys, desc=title, unit="image", leave=False)):
-            for spec, place, found in zip(specs.values(), places, files, strict=True):
-                path = place / f"{digest([key, _asked(expressions, spec)])}.safetensors"
-                if path.exists() or _keep(editor, split[position], expressions, spec, path):
-                    found.append(path)
+    missing = [at for at in range(len(keys)) if not all(path.exists() for path in paths(at))]
+    done = each_image(editor, keep, missing, workers)
+    for _ in tqdm(done, desc=title, unit="image", leave=False, total=len(missing)):
+        pass
     opened = []
-    for (control, spec), found in zip(specs.items(), files, strict=True):
+    files = zip(*(paths(position) for position in range(len(keys))), strict=True)
+    for (control, spec), of in zip(specs.items(), files, strict=True):
+        found = [path for path in of if path.exists()]
         if not found:
             raise IncompleteError(
                 f"no example of {split.dataset} {split.split} has {spec.condition!r}"
@@ -110,13 +129,12 @@ def _settled(folder: Path, settings: dict) -> Path:
 
 def _keep(
     editor: Editor, example: RefExample, expressions: Sequence[str], spec: Spec, path: Path
-) -> bool:
-    """Run the editor on one example and write its file; False where there is nothing to ask."""
+) -> None:
+    """Run the editor on one example and write its file, unless there is nothing to ask."""
     told = spec.instruction(example, expressions)
     plan = told and intervene(editor, example, told, spec)
     if not plan:
-        return False
+        return
     arrays, about = reduced(editor, example, plan, spec)
     with whole_file(path) as part:
         save_file(arrays, part, metadata={"about": json.dumps(about)})
-    return True

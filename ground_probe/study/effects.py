@@ -29,6 +29,7 @@ def causal_check(
     spec: Spec,
     folder: Path | str,
     blocks: Sequence[str],
+    workers: int = 0,
 ) -> list[Samples]:
     """Collect step 0 undisturbed and under every intervention.
 
@@ -39,9 +40,10 @@ def causal_check(
         folder: where samples lie.
         blocks: where to intervene besides the input; what they hand on reaches only the blocks
             after them.
+        workers: processes, 0 for as many as there are cores.
     """
     specs = causal_specs(spec, blocks, has_pooled(editor))
-    return collect_each(editor, split, {_name(each): each for each in specs}, folder)
+    return collect_each(editor, split, {_name(each): each for each in specs}, folder, workers)
 
 
 def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:

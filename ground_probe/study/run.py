@@ -10,12 +10,10 @@ import ast
 import html
 import logging
 import math
-import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 import pandas as pd
@@ -28,24 +26,22 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from traitlets import default
 
 from ground_probe.errors import GroundProbeError, InputError, unknown
-from ground_probe.run_record import (
-    RunRecord,
-    canonical_json,
-    read_record,
-    recording,
-    status_path,
-    whole_file,
-    writable_folder,
-)
+from ground_probe.io import canonical_json, digest, whole_file, writable_folder
+from ground_probe.run_record import RunRecord, read_record, recording, status_path
+from ground_probe.study.finished import evaluations, finished_parts, inputs
+from ground_probe.study.parts import Part, run_parts, say
 
 NOTEBOOKS = {
     "00_quickstart": ("model", "loading", "dataset", "root", "recipe", "seed"),
-    "10_emergence": ("model", "loading", "dataset", "root", "limit", "seed"),
-    "20_where_and_what": ("model", "loading", "dataset", "root", "limit", "seed"),
+    "10_emergence": ("model", "loading", "dataset", "root", "limit", "workers", "seed"),
+    "20_where_and_what": ("model", "loading", "dataset", "root", "limit", "workers", "seed"),
     "30_segmentation": ("model", "loading", "dataset", "root", "recipe", "limit", "seed"),
     "90_report": (),
 }
 EXPLORER = "explorer.html"
+_LAST = "90_report"  # it reads what the others leave
+_IDLE = ("out", "workers")  # parameters that no result depends on
+_UNTOLD = ("spec", "packages", "python", "machine", "commit", "dirty")  # of a part: the whole's
 
 
 def notebook_path(name: str) -> Path:
@@ -94,13 +90,16 @@ def resolve_parameters(source: Path, given: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def run_notebook(source: Path, folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+def run_notebook(
+    source: Path, folder: Path, parameters: dict[str, Any], progress: TextIO | None = None
+) -> dict[str, Any]:
     """Execute a notebook into `folder` as a notebook and as HTML; return its own record.
 
     Args:
         source: the notebook, with a `parameters` cell that declares `out`.
         folder: exists; receives `NAME.ipynb`, `NAME.html` and `NAME.run.json`.
         parameters: without `out`, which is the folder.
+        progress: where the notebook's own bars go; by default standard error.
 
     Raises:
         InputError: a parameter is refused; nothing was run.
@@ -110,7 +109,7 @@ def run_notebook(source: Path, folder: Path, parameters: dict[str, Any]) -> dict
     status, executed = status_path(folder, source.stem), folder / source.name
     status.unlink(missing_ok=True)
     try:
-        _execute(source, executed, values)
+        _execute(source, executed, values, progress or sys.stderr)
     except (KeyboardInterrupt, SystemExit):
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it misses what was cut off
         _end(status, "interrupted")
@@ -138,12 +137,15 @@ def run_study(
     recipe: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    workers: int = 1,
     notebooks: dict[str, tuple[str, ...]] = NOTEBOOKS,
 ) -> Path:
-    """Run the notebooks one after the other; return the page that shows their results.
+    """Run the notebooks; return the page that shows their results.
+
+    A part that is there, of equal parameters, code, packages, weights and data, is kept.
 
     Args:
-        out: folder of results; a run of the same settings in it is run again in place.
+        out: folder of results; a run of the same settings in it is gone on with.
         model: what `load_editor` takes, as text.
         loading: further arguments of `load_editor`.
         dataset: what `load_split` takes.
@@ -151,6 +153,8 @@ def run_study(
         recipe: file of the segmenter's choices; None for the editor's own.
         limit: examples a split at most; by default what each notebook says.
         seed: of all noise and sampling.
+        workers: notebooks at a time, and processes in which each collects; from a script, more
+            than one need its `if __name__ == "__main__":`.
         notebooks: which to run, each with the names of those of the above that it takes.
 
     Raises:
@@ -164,38 +168,44 @@ def run_study(
         "root": root,
         "recipe": recipe,
         "limit": limit,
+        "workers": workers,
         "seed": seed,
     }
-    if limit is not None:
-        from ground_probe.study.spec import FOLDS, at_least  # late: with torch
+    from ground_probe.study.spec import FOLDS, at_least  # late: with torch
 
+    if limit is not None:
         at_least(FOLDS, limit=limit)
-    plan = {}
+    at_least(1, workers=workers)
+    sources, plan = {name: notebook_path(name) for name in notebooks}, {}
     for name, takes in notebooks.items():
         given = {key: settings[key] for key in takes if settings[key] is not None}
-        resolved = resolve_parameters(notebook_path(name), given)
-        plan[name] = {key: value for key, value in resolved.items() if key != "out"}
+        plan[name] = resolve_parameters(sources[name], given)
+    spec = {
+        name: {key: value for key, value in parameters.items() if key not in _IDLE}
+        for name, parameters in plan.items()
+    }
     folder = writable_folder(out)
-    with recording(folder / "run.json", {"notebooks": plan}, seed=seed, parts={}) as run:
-        for name, parameters in plan.items():
-            _say(f"{name} ...")
-            begun = time.monotonic()
-            part = run_notebook(notebook_path(name), folder, parameters)
-            run.fields["parts"][name] = {
-                key: value
-                for key, value in part.items()
-                if key not in ("spec", "packages", "python", "machine", "commit", "dirty")
-            }
+    before = finished_parts(folder)
+    with recording(folder / "run.json", {"notebooks": spec}, seed=seed, parts={}) as run:
+        parts, ours = run.fields["parts"], inputs(model, root, recipe)
+
+        def keep(name: str, part: dict[str, Any], key: str) -> None:
+            parts[name] = {k: v for k, v in part.items() if k not in _UNTOLD} | {"key": key}
             run.write("started")
-            _say(f"{name} done in {time.monotonic() - begun:.0f} s")
+
+        first = [name for name in plan if name != _LAST]
+        for wave in (first, [name for name in plan if name == _LAST]):
+            read = [evaluations(folder), parts] if wave == [_LAST] else []
+            keys = {n: digest([sources[n].read_text(), spec[n], ours, *read]) for n in wave}
+            old = [name for name in wave if before.get(name, {}).get("key") == keys[name]]
+            for name in old:
+                keep(name, before[name], keys[name])
+                say(f"{name}: finished before, with equal parameters, code and data; kept")
+            new = [Part(n, sources[n], folder, plan[n]) for n in wave if n not in old]
+            for name, part in run_parts(new, workers):
+                keep(name, part, keys[name])
         _write(folder / "index.html", _index(folder, run))
     return folder / "index.html"
-
-
-def _say(line: str) -> None:
-    """A line of progress, where progress is wanted."""
-    if not os.environ.get("TQDM_DISABLE"):
-        print(line, file=sys.stderr, flush=True)
 
 
 def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
@@ -275,7 +285,7 @@ class _OwnKernel(AsyncKernelManager):
         return KernelSpecManager(kernel_dirs=[])
 
 
-def _execute(source: Path, executed: Path, values: dict[str, Any]) -> None:
+def _execute(source: Path, executed: Path, values: dict[str, Any], progress: TextIO) -> None:
     # papermill's own look at parameters warns of types it cannot parse; ours are checked. What it
     # calls an error it raises as well.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
@@ -288,7 +298,7 @@ def _execute(source: Path, executed: Path, values: dict[str, Any]) -> None:
         kernel_manager_class=_OwnKernel,
         extra_arguments=["--log-level=50"],  # of the kernel itself: it warns of TCP, and of Ctrl-C
         progress_bar=False,
-        stderr_file=sys.stderr,  # the notebook's own progress bars
+        stderr_file=progress,
     )
 
 

@@ -37,6 +37,7 @@ def compare_templates(
     spec: Spec,
     folder: Path | str,
     templates: Sequence[str],
+    workers: int = 0,
 ) -> pd.DataFrame:
     """By template, label set, probe and stream: the block best on val, on test.
 
@@ -46,11 +47,12 @@ def compare_templates(
         spec: of the study; its template is replaced.
         folder: where samples lie.
         templates: instructions with `{expression}`.
+        workers: processes, 0 for as many as there are cores.
     """
     parts = []
     for template in templates:
         one = replace(spec, template=template)
-        fit, test = (collect(editor, split, one, folder) for split in splits)
+        fit, test = (collect(editor, split, one, folder, workers=workers) for split in splits)
         table = summarise(score(fit, [test], title=template))
         for labels in table.labels.unique():
             for probe in PROBES:
