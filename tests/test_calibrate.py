@@ -304,7 +304,7 @@ def test_a_sweep_scores_each_candidate_as_segment_does(editor, train, tmp_path):
         ]
     )
     every = np.stack([np.load(path) for path in sorted((tmp_path / "r.ious").glob("*.npy"))])
-    assert every.mean(0).max() == pytest.approx(ious, abs=1e-6)
+    assert every.mean(0).max() == pytest.approx(ious, abs=0.02)  # half precision
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

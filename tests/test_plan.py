@@ -16,7 +16,7 @@ from ground_probe.study.plan import GPUS, plan
 from ground_probe.study.plan.facts import FACTS
 from ground_probe.study.plan.flops import _counted
 from ground_probe.study.plan.parts import build
-from ground_probe.study.plan.plan import _memory
+from ground_probe.study.plan.plan import _memory, sweep_cost
 
 CONFIGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "model-configs"
 needs_configs = pytest.mark.skipif(not CONFIGS.is_dir(), reason=f"{CONFIGS} is not there")
@@ -155,3 +155,14 @@ def test_the_command(tmp_path):
     assert "one A100, 312 TFLOP/s" in answer.text and answer.data["fits"]
     assert answer.data["device"]["source"].startswith("https://www.nvidia.com/")
     assert answer.data["device"]["source"] in answer.text
+
+
+def test_what_a_calibration_costs_is_its_forward_passes_and_the_states_of_one():
+    planned = plan("tiny", "scenes", "test")
+    cost = sweep_cost(planned, 10)
+    flops = planned.flops
+    one = flops.text + flops.encode + 5 * flops.step  # denoising steps 0 to 4
+    speed = planned.device.tflops * 1e12 * planned.utilisation
+    assert cost["hours"] == pytest.approx(10 * 2 * one / speed / 3600)
+    # 512 image tokens, 6 blocks, two kinds of states, two steps, 128 channels in half precision
+    assert cost["states_gib"] == pytest.approx(512 * 6 * 2 * 2 * 128 * 2 / 2**30)

@@ -1,13 +1,22 @@
-"""Choose a recipe for the segmenter on training images."""
+"""Choose a recipe for the segmenter on training images.
+
+A large editor's is the best of all combinations of the choices in which published sources disagree.
+A small one's is searched head by head and setting by setting.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
+
+if TYPE_CHECKING:
+    from ground_probe.datasets import Split
+    from ground_probe.editors import Editor
 
 EXAMPLE = "--dataset scenes,scenes+,scenesg --limit 100 --out recipe.json"
 
@@ -20,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         required=True,
         metavar="FILE",
-        help="the recipe, JSON; accuracy against the fraction of a step goes beside it, as CSV",
+        help="the recipe, JSON; beside it goes what was scored, or accuracy against the fraction "
+        "of a step as CSV",
     )
     options.add_seed(parser)
 
@@ -30,7 +40,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     import ground_probe as gp
     from ground_probe.datasets import check_names
     from ground_probe.run_record import writable_folder
-    from ground_probe.study.calibrate import calibrate, curve_path, refuse_other_than_train
+    from ground_probe.study.calibrate import refuse_other_than_train
+    from ground_probe.study.sweep import is_swept
 
     out = Path(arguments.out).expanduser()
     writable_folder(out.parent)
@@ -41,7 +52,28 @@ def run(arguments: argparse.Namespace) -> Answer:
     splits = [options.split(arguments, name) for name in names]
     refuse_other_than_train(splits)
     editor = gp.load_editor(arguments.model, **loading.loading(arguments))
-    found = calibrate(editor, splits, out, seed=arguments.seed)
+    choose = _sweep if is_swept(editor) else _search
+    return choose(editor, splits, out, arguments.seed)
+
+
+def _sweep(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer:
+    from ground_probe.study.sweep import sweep
+
+    recipe = sweep(editor, [example for split in splits for example in split], out, seed=seed)
+    made = recipe.provenance
+    low, high = made["miou_held_out_interval"]
+    return Answer(
+        f"recipe {recipe.digest}, {made['method']}: held-out mIoU {made['miou_held_out']:.3f} "
+        f"[{low:.3f}, {high:.3f}], the paper's choices {made['miou_paper']:.3f}, on {made['n']} "
+        f"examples\n\nResults: {out} {out.with_suffix('.ious')}",
+        {"recipe": str(out), "digest": recipe.digest, **made},
+    )
+
+
+def _search(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer:
+    from ground_probe.study.calibrate import calibrate, curve_path
+
+    found = calibrate(editor, splits, out, seed=seed)
     made = found.recipe.provenance
     low, high = made["miou_held_out_interval"]
     return Answer(

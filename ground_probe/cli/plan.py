@@ -6,6 +6,7 @@ import argparse
 
 from ground_probe.cli import loading
 from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import positive
 
 EXAMPLE = "--model FLUX.1-Kontext-dev --dataset refcoco_unc --split val --gpu A100"
 
@@ -28,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of the GPU's peak that is assumed, default: 0.4",
     )
+    parser.add_argument(
+        "--calibrate", type=positive, metavar="N", help="also what `calibrate` on N examples costs"
+    )
     loading.add_weights(parser)
     loading.add_smaller(parser)
 
@@ -35,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Answer:
     """Plan."""
     from ground_probe.study.plan import plan
+    from ground_probe.study.plan.plan import sweep_cost
 
     planned = plan(
         arguments.model,
@@ -49,7 +54,15 @@ def run(arguments: argparse.Namespace) -> Answer:
         drop=arguments.drop,
         encode_ahead=arguments.encode_ahead,
     )
-    return Answer(str(planned), planned.data())
+    if arguments.calibrate is None:
+        return Answer(str(planned), planned.data())
+    cost = sweep_cost(planned, arguments.calibrate)
+    return Answer(
+        f"{planned}\n\nCalibration on {arguments.calibrate} examples: {cost['hours']:.1f} hours of "
+        f"the GPU for forward passes, and {cost['states_gib']:.1f} GiB of memory for the states of "
+        "one",
+        planned.data() | {"calibration": cost},
+    )
 
 
 def _share(text: str) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from ground_probe.capture import Trace, trace
 from ground_probe.capture.sites import blocks_of
@@ -23,6 +24,7 @@ def forward(
     recipes: Sequence[Recipe],
     seed: int = 0,
     pipeline_kwargs: Mapping[str, Any] | None = None,
+    reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Trace:
     """Run an editor on an instruction until the last block that one of some recipes reads.
 
@@ -33,6 +35,7 @@ def forward(
         recipes: one or several of one template; all that they read is kept.
         seed: of the noise.
         pipeline_kwargs: further arguments of the pipeline's call.
+        reduce: what is left of each state: `keep_half` where many blocks are kept.
 
     Raises:
         PhraseError: the expression is empty, or longer than the text encoder reads.
@@ -57,6 +60,7 @@ def forward(
         propagate=max(recipe.propagation for recipe in recipes),
         attention_output=any(r.compares and r.states == "attention" for r in recipes),
         seed=seed,
+        reduce=reduce,
         pipeline_kwargs=pipeline_kwargs,
     )
 

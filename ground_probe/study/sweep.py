@@ -18,9 +18,11 @@ from tqdm import tqdm
 
 import ground_probe
 from ground_probe import metrics
+from ground_probe.capture import keep_half
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
+from ground_probe.editors.families import small_side_px
 from ground_probe.errors import InputError
 from ground_probe.io import digest, whole_file, writable_folder
 from ground_probe.segmentation.forward import forward
@@ -51,6 +53,11 @@ def candidates(editor: Editor, choices: Mapping[str, Sequence[Any]] = CHOICES) -
         if set(streams) <= there:
             recipes.append(replace(base, prior_streams=streams, feature_streams=streams, **chosen))
     return list(dict.fromkeys(recipes))
+
+
+def is_swept(editor: Editor) -> bool:
+    """Whether an editor is calibrated by `sweep`; small ones take the finer search by heads."""
+    return not small_side_px(editor.pipeline)
 
 
 def sweep(
@@ -131,7 +138,9 @@ def _ious(
     for template in dict.fromkeys(recipe.template for recipe in recipes):
         rows = [at for at, recipe in enumerate(recipes) if recipe.template == template]
         of_template = [recipes[at] for at in rows]
-        trace = forward(editor, example.image, example.expression, of_template, seed)
+        trace = forward(
+            editor, example.image, example.expression, of_template, seed, reduce=keep_half
+        )
         for at in rows:
             made = segment_trace(trace, blocks, example.image, example.expression, recipes[at])
             ious[at] = metrics.iou(*metrics.counts(made.mask, example.mask))

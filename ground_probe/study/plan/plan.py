@@ -20,6 +20,7 @@ from ground_probe.segmentation.recipes import recipe_for
 from ground_probe.study.plan.flops import Flops, count, image_tokens, native_px
 from ground_probe.study.plan.gpus import Gpu, gpu
 from ground_probe.study.plan.parts import Parts, build
+from ground_probe.study.sweep import CHOICES
 
 COCO_PX = (480, 640)  # (height, width) of the most frequent photo
 FULL_STEPS = 28
@@ -74,6 +75,7 @@ class Plan:
         native_px: (height, width) of a photo for the model.
         tokens: image tokens and text tokens of one forward.
         blocks: of the denoiser: how many are needed, of how many.
+        width: channels of a token in the denoiser; of a UNet's widest block.
         steps_before: complete denoising steps before the one that the recipe reads.
         recipe: its digest.
         flops: of one sentence.
@@ -91,6 +93,7 @@ class Plan:
     native_px: tuple[int, int]
     tokens: tuple[int, int]
     blocks: tuple[int, int]
+    width: int
     steps_before: int
     recipe: str
     flops: Flops
@@ -231,6 +234,7 @@ def plan(
         native_px=native_px(parts, geometry),
         tokens=(image_tokens(parts, geometry), text_tokens),
         blocks=(names.index(last) + 1, len(names)),
+        width=_width(parts.editor.denoiser),
         steps_before=recipe.step,
         recipe=recipe.digest,
         flops=count(parts, geometry, text_tokens, last),
@@ -238,6 +242,33 @@ def plan(
         utilisation=utilisation,
         memory=_memory(parts, last, chosen, weight, offload, quantize, drop, encode_ahead),
     )
+
+
+def sweep_cost(planned: Plan, examples: int) -> dict[str, float]:
+    """What the first calibration costs: hours of forward passes, and GiB of one pass's states.
+
+    Scoring the candidates, which is arithmetic on what was kept, is not counted.
+
+    Args:
+        planned: any plan of the editor.
+        examples: how many are calibrated on.
+    """
+    flops, steps = planned.flops, max(CHOICES["step"])
+    one = (flops.text or 0) + (flops.encode or 0) + (steps + 1) * flops.step
+    total = examples * len(CHOICES["template"]) * one
+    kinds, kept = len(CHOICES["states"]), len(CHOICES["step"])
+    tokens = planned.tokens[0] * planned.blocks[1] * kinds * kept
+    return {
+        "hours": total / (planned.device.tflops * 1e12 * planned.utilisation) / 3600,
+        "states_gib": tokens * planned.width * BYTES["float16"] / _GIB,
+    }
+
+
+def _width(denoiser: nn.Module) -> int:
+    config = denoiser.config
+    if blocks := getattr(config, "block_out_channels", None):
+        return max(blocks)
+    return config.num_attention_heads * config.attention_head_dim
 
 
 def _memory(
