@@ -15,6 +15,7 @@ from ground_probe.evaluation.rows import row
 from ground_probe.evaluation.store import MANIFEST_COLUMNS
 from ground_probe.io import digest
 from ground_probe.study import collect_report, paper_table
+from ground_probe.study.report import PAPER
 from ground_probe.study.run import notebook_path, run_notebook
 
 ABOUT = {"text": "sent", "overlap": "refer"}
@@ -85,12 +86,13 @@ def test_one_bad_folder_is_named_and_the_others_are_reported(folder, damage):
 
 def test_the_paper_s_rows_keep_their_place_where_nothing_was_measured(folder):
     table = paper_table(collect_report(folder)).set_index(["dataset", "split"])
-    assert len(table) == 8 and table["He et al. 2026"].notna().all()
-    ours = table.loc[("refcoco_unc", "testA")]
+    assert len(table) == 16 and table[PAPER].notna().all()
+    ours = table[table["metric"] == "miou"].loc[("refcoco_unc", "testA")]
     assert (ours["value"], ours["n"], ours["of"], ours["metric"]) == (0.25, 5657, 5657, "miou")
     assert (ours["folder"], ours["model"], ours["overlap"]) == ("whole/testA", "an editor", "refer")
-    assert table["value"].notna().sum() == 1, "a part of testA is not testA, and no other is whole"
-    assert set(table.loc["refcocog_umd", "metric"]) == {"oiou"}
+    assert table["value"].notna().sum() == 2, "a part of testA is not testA, and no other is whole"
+    assert set(table["metric"]) == {"miou", "oiou"}
+    assert set(table["uses"]) == {"editor only (SAM not mentioned)"}
 
 
 def test_nothing_to_report_is_said(tmp_path, folder):
@@ -105,5 +107,5 @@ def test_the_notebook_runs_on_a_folder_of_evaluations(folder, tmp_path):
     out.mkdir()
     record = run_notebook(notebook_path("90_report"), out, {"folder": str(folder)})
     assert record["n_ok"] == 4 * 4 + 6 + 4 + 5657 and record["n_missing"] == 2
-    assert len(record["not_measured"]) == 7 and len(pd.read_csv(out / "paper.csv")) == 8
+    assert len(record["not_measured"]) == 7 and len(pd.read_csv(out / "paper.csv")) == 16
     assert (out / "report.csv").exists() and (out / "figures" / "report.png").exists()

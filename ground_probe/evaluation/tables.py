@@ -161,16 +161,21 @@ def groups(results: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
 
 
+EDITOR_ONLY = "editor only"
+"""What our segmenter uses; `sam.snap` is not part of it."""
+
+
 def published() -> pd.DataFrame:
-    """Published zero-shot numbers: `method, dataset, split, metric, value, source, status`.
+    """Published zero-shot numbers: `method, dataset, split, metric, value, source, status, uses`.
 
     `dataset` carries its owner, as ours do; `value` is a fraction. Rows whose status is
-    `unverified` are from memory and must be shown so.
+    `unverified` are from memory and must be shown so. `uses` says what a system is made of besides
+    its own method: one with SAM or a multimodal language model is of another class than ours.
     """
     with (files("ground_probe.evaluation") / "published.csv").open(encoding="utf-8") as file:
         rows = pd.read_csv(file)
     rows["dataset"] += "_" + rows.pop("owner")
-    return rows.assign(value=rows["value"] / 100)
+    return rows.assign(value=rows["value"] / 100, uses=rows["uses"].fillna("not said"))
 
 
 def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
@@ -179,10 +184,24 @@ def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
     Only whole splits: a mean over some of the sentences is another number.
     """
     same = ["dataset", "split", "metric"]
-    ours = summary[summary["whole"].astype(bool)].assign(source="this run", status="measured")
+    ours = summary[summary["whole"].astype(bool)].assign(
+        source="this run", status="measured", uses=EDITOR_ONLY
+    )
     theirs = published().merge(ours[same].drop_duplicates(), on=same)
     both = pd.concat([ours, theirs], ignore_index=True).rename(columns={"n_ok": "n"})
-    columns = [*same, "method", *ABOUT, "value", "low", "high", "n", "of", "source", "status"]
+    columns = [
+        *same,
+        "method",
+        *ABOUT,
+        "value",
+        "low",
+        "high",
+        "n",
+        "of",
+        "uses",
+        "source",
+        "status",
+    ]
     both = both[both["metric"].isin(["miou", "oiou"])].reindex(columns=columns)
     order = [True, True, True, False]
     both = both.astype({"n": "Int64", "of": "Int64"})

@@ -12,7 +12,7 @@ from ground_probe.errors import InputError
 from ground_probe.evaluation import tables
 from ground_probe.evaluation.store import Store
 
-PAPER = "He et al. 2026"
+PAPER = "He et al. 2026 (12 B editor)"
 
 
 @dataclass(frozen=True)
