@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 import ground_probe as gp
 from ground_probe import testing
-from ground_probe.errors import UnsupportedEditorError
+from ground_probe.errors import InputError, UnsupportedEditorError
 
 # The Euler schedulers of diffusers 0.42.1 under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -65,6 +65,25 @@ def test_a_dot_lies_under_its_token_both_ways(editor, size_px, monkeypatch):
         weight = np.clip(pixels - pixels.min() - 0.5, 0, None)
         found = [(weight * axis).sum() / weight.sum() for axis in np.indices(pixels.shape)]
         assert tuple(int(at // token_px) for at in found) == (row, col), (x_px, y_px)
+
+
+@pytest.mark.parametrize("size_px", [(50, 20_000), (20_000, 50), (9, 2_000), (1, 1), (63, 63)])
+def test_an_extreme_image_has_tokens_or_is_refused_in_a_sentence(editor, size_px, monkeypatch):
+    image = Image.new("RGB", size_px[::-1])
+    try:
+        geometry = editor.geometry(image)
+    except InputError as error:
+        assert "pad it" in str(error)
+        told = testing.INSTRUCTIONS.get(editor.family.name, testing.INSTRUCTION)
+        with pytest.raises(InputError, match="pad it"):
+            editor.arguments(image, told)
+        return
+    assert min(geometry.grid) >= 1
+    covered = geometry.to_pixels(np.ones(geometry.grid))
+    assert covered.shape == size_px and covered.max() == pytest.approx(1)
+    pixels = encoded(editor, image, monkeypatch)
+    token_px = editor.family.token_px(editor.pipeline)
+    assert pixels.shape == (geometry.grid[0] * token_px, geometry.grid[1] * token_px)
 
 
 def test_the_transform_of_an_unknown_pipeline_is_not_guessed():

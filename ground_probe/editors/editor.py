@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from ground_probe.editors.families import Family, family_of
+from ground_probe.editors.family import Fit
 from ground_probe.editors.hub import repository
 from ground_probe.editors.identity import identity
 from ground_probe.editors.weights import check_quantizer, load_pipeline, usable_device
@@ -84,7 +85,7 @@ class Editor:
             raise InputError(f"instruction {instruction!r} is empty: say what to change")
         family, given = self.family, {}
         if family.fit is not None:
-            native = family.fit(self.pipeline, (image.height, image.width)).native
+            native = self._fit(image).native
             given |= family.arguments(self.pipeline, native)
             if family.sized:
                 given |= {"height": native[0], "width": native[1]}
@@ -124,10 +125,24 @@ class Editor:
                 f"how {self.family.pipeline} brings an image to its own size is not known: add a "
                 "`Family` with its `fit` to ground_probe/editors/families.py"
             )
-        size_px = image.height, image.width
-        (height, width), mode, box = self.family.fit(self.pipeline, size_px)
+        (height, width), mode, box = self._fit(image)
         token_px = self.family.token_px(self.pipeline)
-        return Geometry(size_px, (height // token_px, width // token_px), mode=mode, box=box)
+        grid = height // token_px, width // token_px
+        return Geometry((image.height, image.width), grid, mode=mode, box=box)
+
+    def _fit(self, image: Image.Image) -> Fit:
+        """How the pipeline brings an image to its own size, if it can.
+
+        Raises:
+            InputError: the image is so small or so long that a side has no token.
+        """
+        fit = self.family.fit(self.pipeline, (image.height, image.width))
+        if min(fit.native) < self.family.token_px(self.pipeline):
+            raise InputError(
+                f"an image of {image.width} x {image.height} px is brought to {fit.native[1]} x "
+                f"{fit.native[0]} px by {self.family.pipeline}, less than a token: crop or pad it"
+            )
+        return fit
 
 
 def load_editor(
