@@ -14,7 +14,7 @@ from diffusers import FluxKontextPipeline
 
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
-from tools.train_tiny import score
+from tools.train_tiny import rules, score
 from tools.train_tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer, load_weights
 from tools.train_tiny.curriculum import EDITS_A_BATCH, STAGES, WORLDS, EditBatches
 from tools.train_tiny.edits import TEMPLATES, edit, sample_edits
@@ -138,13 +138,13 @@ def test_scoring_accepts_the_asked_image_and_refuses_every_other(drawn):
     for kind in TEMPLATES:
         asked = edit(rng, drawn.scene, drawn.target, drawn.expression, kind)
         wanted = asked.edited.render()
-        assert score.does_as_asked(drawn, asked, wanted)
-        assert not score.does_as_asked(drawn, asked, drawn.scene.render())
+        assert rules.does_as_asked(drawn, asked, wanted)
+        assert not rules.does_as_asked(drawn, asked, drawn.scene.render())
         other = next(i for i in range(len(drawn.scene.objects)) if i != drawn.target)
         elsewhere = drawn.scene.without(other).render()
-        assert not score.does_as_asked(drawn, asked, elsewhere)
-        assert score.change_outside(drawn, asked, wanted) == 0
-        assert score.change_outside(drawn, asked, 255 - wanted) > 0.05
+        assert not rules.does_as_asked(drawn, asked, elsewhere)
+        assert rules.change_outside(drawn, asked, wanted) == 0
+        assert rules.change_outside(drawn, asked, 255 - wanted) > 0.05
 
 
 def test_a_hit_is_a_change_on_the_object_itself(drawn):
@@ -152,8 +152,8 @@ def test_a_hit_is_a_change_on_the_object_itself(drawn):
     edits = [edit(rng, scene, at, "it", "remove") for at in range(len(scene.objects))]
     for index, asked in enumerate(edits):
         share = _on_tokens(scene.mask(index))
-        assert score.hits(scene, asked, share)
-        assert not score.hits(scene, edits[(index + 1) % len(edits)], share)
+        assert rules.hits(scene, asked, share)
+        assert not rules.hits(scene, edits[(index + 1) % len(edits)], share)
 
 
 def _on_tokens(mask):

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from ground_probe.datasets.scenes import ReferringScene
 from tools.train_tiny.build import TEXT_TOKENS
+from tools.train_tiny.worlds import Drawn
 
 STEPS = 28
 _BATCH = 25
@@ -24,17 +24,20 @@ class Outcome:
 
     Args:
         change: Mean absolute change of the latent that the first step predicts, on tokens.
+        change_px: Mean absolute change (0-1) of the decoded prediction against the decoded
+            reference, so that what the autoencoder loses does not count as change.
         predicted: That prediction as an image, where the edit was finished.
         image: The finished image, where the edit was finished.
     """
 
     change: Float[np.ndarray, "rows cols"]
+    change_px: Float[np.ndarray, "height width"]
     predicted: UInt8[np.ndarray, "height width 3"] | None = None
     image: UInt8[np.ndarray, "height width 3"] | None = None
 
 
 def run_edits(
-    pipeline: FluxKontextPipeline, edits: list[tuple[ReferringScene, str]], finish: bool, seed: int
+    pipeline: FluxKontextPipeline, edits: list[tuple[Drawn, str]], finish: bool, seed: int
 ) -> list[Outcome]:
     """Follow instructions on scenes of one size.
 
@@ -53,7 +56,7 @@ def run_edits(
 
 @torch.no_grad()
 def _run_batch(
-    pipeline: FluxKontextPipeline, batch: list[tuple[ReferringScene, str]], finish: bool, seed: int
+    pipeline: FluxKontextPipeline, batch: list[tuple[Drawn, str]], finish: bool, seed: int
 ) -> list[Outcome]:
     side_px = batch[0][0].scene.size_px
     side = side_px // (2 * pipeline.vae_scale_factor)
@@ -89,12 +92,15 @@ def _run_batch(
     latents = pipeline._encode_vae_image(pixels, generator)
     reference = pipeline._pack_latents(latents, *latents.shape)
     change = (first[0] - reference).abs().mean(-1).reshape(-1, side, side).cpu().numpy()
+    predicted, copied = (_decode(pipeline, tokens, side_px) for tokens in (first[0], reference))
+    change_px = np.abs(predicted - copied).mean(-1)
     if not finish:
-        return [Outcome(c) for c in change]
-    predicted = _decode(pipeline, first[0], side_px)
+        return [Outcome(*pair) for pair in zip(change, change_px, strict=True)]
     return [
-        Outcome(c, *((255 * image).round().astype(np.uint8) for image in pair))
-        for c, *pair in zip(change, predicted, finished, strict=True)
+        Outcome(*pair, *((255 * image).round().astype(np.uint8) for image in images))
+        for *pair, images in zip(
+            change, change_px, zip(predicted, finished, strict=True), strict=True
+        )
     ]
 
 

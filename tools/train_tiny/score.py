@@ -3,7 +3,8 @@
     python -m tools.train_tiny.score --limit 500
 
 prints one row a style: where the first step's prediction changes the image, what the finished
-edit did, and whether it left the rest alone.
+edit did, and whether it left the rest alone; then the hit rates by template, and where it fails: by
+noun, by what the words say, by how much is hidden, by the number of objects.
 """
 
 from __future__ import annotations
@@ -14,106 +15,105 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from diffusers import FluxKontextPipeline
-from jaxtyping import Float, UInt8
-from skimage.morphology import dilation, disk
 
 import ground_probe
-from ground_probe.datasets.scenes import COLORS, SHAPES, STYLES, ReferringScene, Scene, load
+from ground_probe.datasets import cartoons
 from tools.train_tiny.edits import TEMPLATES, Edit, edit
-from tools.train_tiny.follow import run_edits
+from tools.train_tiny.follow import Outcome, run_edits
+from tools.train_tiny.rules import change_outside, does_as_asked, hits, hits_in_pixels
+from tools.train_tiny.worlds import STYLES, Drawn, world_of
 
 WEIGHTS = Path(ground_probe.__file__).parent / "editors" / "tiny" / "weights"
 TEMPLATE_EXAMPLES = 100
 """Every template is tried on so many of the examples at most."""
-
-
-def hits(scene: Scene, asked: Edit, change: Float[np.ndarray, "rows cols"]) -> bool:
-    """Whether the token that changes most covers more of the target than of any other object."""
-    token_px = scene.size_px // change.shape[0]
-    row, column = np.unravel_index(change.argmax(), change.shape)
-    window = np.s_[
-        row * token_px : (row + 1) * token_px, column * token_px : (column + 1) * token_px
-    ]
-    share = [scene.mask(i)[window].mean() for i in range(len(scene.objects))]
-    return bool(share[asked.target] > 0 and np.argmax(share) == asked.target)
-
-
-def does_as_asked(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether the image is nearer to what was asked than to any other look of the object.
-
-    Other looks: as it was, any other color, any other shape, absent. Measured as mean absolute
-    difference over the pixels where any of them differ.
-    """
-    scene, target = drawn.scene, asked.target
-    others = [
-        scene,
-        scene.without(target),
-        *(scene.changed(target, color=color) for color in COLORS),
-        *(scene.changed(target, shape=shape) for shape in SHAPES),
-    ]
-    renders = np.stack([other.render() for other in others]).astype(float)
-    wanted = asked.edited.render().astype(float)
-    where = (np.ptp(renders, axis=0) > 0).any(-1)
-    distance = np.abs(renders - image)[:, where].mean((1, 2))
-    is_wanted = np.array([np.array_equal(render, wanted) for render in renders])
-    return bool(is_wanted[distance.argmin()])
-
-
-def change_outside(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Mean absolute change (0-1) of the pixels more than 2 px away from the edited object."""
-    before, wanted = drawn.scene.render().astype(float), asked.edited.render().astype(float)
-    touched = dilation((before != wanted).any(-1), disk(2))
-    return float(np.abs(image - before)[~touched].mean() / 255)
+BREAKDOWNS = ("noun", "says", "edit", "hidden", "objects", "held_out")
 
 
 def score_style(
-    pipeline: FluxKontextPipeline, style: str, limit: int, seed: int = 0
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """The table's row of one style, and the hit rate of every template.
+    pipeline: FluxKontextPipeline, style: str, limit: int, seed: int = 0, finish: bool = True
+) -> tuple[pd.Series, pd.DataFrame]:
+    """The table's row of one style, and a row for every example.
 
     Args:
         pipeline: The editor.
-        style: One of the expression styles.
+        style: One of the expression styles of either world.
         limit: Number of test examples.
         seed: Seed of edits and noise.
+        finish: Whether to finish the edits, too; the first step alone is 20 times as fast.
     """
-    split = load(style, "test", limit=limit)
+    split = world_of(style).load(style, "test", limit=limit)
     rng = np.random.default_rng(seed)
     drawn = [split.scene(i) for i in range(len(split))]
     asked = [edit(rng, d.scene, d.target, d.expression) for d in drawn]
-    instructions = list(zip(drawn, (a.instruction for a in asked), strict=True))
-    outcomes = run_edits(pipeline, instructions, True, seed)
-    frame = pd.DataFrame(
-        {
-            "hit": [
-                hits(d.scene, a, o.change) for d, a, o in zip(drawn, asked, outcomes, strict=True)
-            ],
-            "held_out": [d.held_out for d in drawn],
-            "done": [
-                does_as_asked(d, a, o.image) for d, a, o in zip(drawn, asked, outcomes, strict=True)
-            ],
-            "outside": [
-                change_outside(d, a, o.image)
-                for d, a, o in zip(drawn, asked, outcomes, strict=True)
-            ],
-            "kind": [a.kind for a in asked],
-        }
+    instructions = [(d, a.instruction) for d, a in zip(drawn, asked, strict=True)]
+    outcomes = run_edits(pipeline, instructions, finish, seed)
+    examples = pd.DataFrame(
+        [_example(*parts) for parts in zip(drawn, asked, outcomes, strict=True)]
     )
+    others = pd.DataFrame(_others(pipeline, split, drawn, rng, seed))
+    held_out = examples.held_out != ""
     row = {
         "style": style,
-        "n": len(frame),
-        "hit": frame.hit.mean(),
-        "done": frame.done.mean(),
-        "outside": frame.outside.mean(),
-        "hit_held_out": frame.hit[frame.held_out].mean(),
-        "n_held_out": int(frame.held_out.sum()),
-        "hit_other": _hit_other(pipeline, split, drawn, rng, seed),
-        "chance": float(np.mean([1 / len(d.scene.objects) for d in drawn])),
+        "n": len(examples),
+        "hit": examples.hit.mean(),
+        "hit_px": examples.hit_px.mean(),
+        **({name: examples[name].mean() for name in ("done", "outside")} if finish else {}),
+        "hit_held_out": examples.hit[held_out].mean(),
+        "hit_px_held_out": examples.hit_px[held_out].mean(),
+        "n_held_out": int(held_out.sum()),
+        "hit_other": others.hit.mean(),
+        "hit_px_other": others.hit_px.mean(),
+        "chance": (1 / examples.objects).mean(),
     }
-    return row, _templates(pipeline, drawn[:TEMPLATE_EXAMPLES], style, rng, seed)
+    return pd.Series(row), examples.assign(style=style)
 
 
-def _hit_other(pipeline, split, drawn, rng, seed) -> float:
+def _example(drawn: Drawn, asked: Edit, outcome: Outcome) -> dict[str, object]:
+    """Everything that is known of one example."""
+    row = {
+        **_hit(drawn, asked, outcome),
+        **_description(drawn),
+        "edit": asked.kind,
+        "objects": len(drawn.scene.objects),
+    }
+    if outcome.image is not None:
+        row["done"] = does_as_asked(drawn, asked, outcome.image)
+        row["outside"] = change_outside(drawn, asked, outcome.image)
+    return row
+
+
+def _hit(drawn: Drawn, asked: Edit, outcome: Outcome) -> dict[str, bool]:
+    return {
+        "hit": hits(drawn.scene, asked, outcome.change),
+        "hit_px": hits_in_pixels(drawn.scene, asked, outcome.change_px),
+    }
+
+
+def _description(drawn: Drawn) -> dict[str, str]:
+    """The object's noun, what the words say of it, how much is hidden, whether it is held out."""
+    thing = drawn.scene.objects[drawn.target]
+    if isinstance(drawn, cartoons.ReferringScene):
+        hidden = 1 - drawn.scene.visible(drawn.target)
+        share = "none" if hidden < 0.01 else "below .2" if hidden < 0.2 else ".2 to .4"
+        held_out = " and ".join(sorted(cartoons.held_out(thing)))
+        return {
+            "noun": thing.noun,
+            "says": drawn.reference.kind,
+            "hidden": share,
+            "held_out": held_out,
+        }
+    phrase = drawn.reference.phrase
+    said = {"size": phrase.size, "color": phrase.color, "shape": phrase.shape}
+    says = "relation" if drawn.reference.relation else "place" if drawn.reference.side else None
+    return {
+        "noun": thing.shape,
+        "says": says or " and ".join(name for name, value in said.items() if value),
+        "hidden": "none",
+        "held_out": "color" if drawn.held_out else "",
+    }
+
+
+def _others(pipeline, split, drawn, rng, seed) -> list[dict[str, bool]]:
     """Same image and noise, an expression for another object: does the change go there?"""
     moved = []
     for position, d in enumerate(drawn):
@@ -123,22 +123,40 @@ def _hit_other(pipeline, split, drawn, rng, seed) -> float:
             other, expression = named[0]
             moved.append((d, edit(rng, d.scene, other, expression)))
     outcomes = run_edits(pipeline, [(d, a.instruction) for d, a in moved], False, seed)
-    return float(
-        np.mean([hits(d.scene, a, o.change) for (d, a), o in zip(moved, outcomes, strict=True)])
-    )
+    return [_hit(d, a, o) for (d, a), o in zip(moved, outcomes, strict=True)]
 
 
-def _templates(pipeline, drawn, style, rng, seed) -> pd.DataFrame:
-    rows = []
+def score_templates(pipeline: FluxKontextPipeline, style: str, limit: int) -> pd.DataFrame:
+    """The hit rate of every template on the first test examples of a style."""
+    split = world_of(style).load(style, "test", limit=limit)
+    drawn, rng, rows = [split.scene(i) for i in range(len(split))], np.random.default_rng(0), []
     for kind, templates in TEMPLATES.items():
         for template in templates:
-            edits = [edit(rng, d.scene, d.target, d.expression, kind, template) for d in drawn]
-            pairs = list(zip(drawn, (e.instruction for e in edits), strict=True))
-            outcomes = run_edits(pipeline, pairs, False, seed)
-            scored = zip(drawn, edits, outcomes, strict=True)
-            hit = np.mean([hits(d.scene, e, o.change) for d, e, o in scored])
-            rows.append({"style": style, "kind": kind, "template": template, "hit": hit})
+            pairs = [(d, edit(rng, d.scene, d.target, d.expression, kind, template)) for d in drawn]
+            pairs = [(d, asked) for d, asked in pairs if asked.kind == kind]
+            outcomes = run_edits(pipeline, [(d, asked.instruction) for d, asked in pairs], False, 0)
+            scored = [_hit(*pair, o)["hit"] for pair, o in zip(pairs, outcomes, strict=True)]
+            if scored:
+                rows.append(
+                    {"style": style, "kind": kind, "template": template, "hit": np.mean(scored)}
+                )
     return pd.DataFrame(rows)
+
+
+def breakdown(examples: pd.DataFrame) -> pd.DataFrame:
+    """Hit rates of each group of examples, one row a group and style.
+
+    Args:
+        examples: Rows of `score_style`, of any styles.
+    """
+    rates = [name for name in ("hit", "hit_px", "done") if name in examples]
+    tables = []
+    for by in BREAKDOWNS:
+        grouped = examples.groupby(["style", by], sort=True)[rates]
+        table = grouped.mean().assign(n=grouped.size()).reset_index()
+        table = table.rename(columns={by: "group"}).astype({"group": str})
+        tables.append(table.assign(by=by))
+    return pd.concat(tables, ignore_index=True)[["by", "group", "style", "n", *rates]]
 
 
 def main() -> None:
@@ -146,20 +164,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=WEIGHTS, help="pipeline folder (default: embedded)")
     parser.add_argument("--limit", type=int, default=500, help="test examples a style")
-    parser.add_argument("--out", type=Path, help="folder for scores.csv and templates.csv")
+    parser.add_argument("--styles", default=",".join(STYLES), help="default: of both worlds")
+    parser.add_argument("--first-step", action="store_true", help="leave out the finished edits")
+    parser.add_argument(
+        "--out", type=Path, help="folder for scores, breakdown and templates as CSV"
+    )
     arguments = parser.parse_args()
     pipeline = FluxKontextPipeline.from_pretrained(arguments.model)
     pipeline.set_progress_bar_config(disable=True)
-    scored = [score_style(pipeline, style, arguments.limit) for style in STYLES]
+    styles = arguments.styles.split(",")
+    finish = not arguments.first_step
+    scored = [score_style(pipeline, s, arguments.limit, finish=finish) for s in styles]
     scores = pd.DataFrame([row for row, _ in scored])
-    templates = pd.concat([frame for _, frame in scored]).pivot_table(
-        index=["kind", "template"], columns="style", values="hit"
+    groups = breakdown(pd.concat([examples for _, examples in scored]))
+    print(
+        scores.round(3).to_string(index=False), groups.round(3).to_string(index=False), sep="\n\n"
     )
-    print(scores.round(3).to_string(index=False), templates.round(3), sep="\n\n")
+    tables = {"scores": scores, "breakdown": groups}
+    if finish:
+        limit = min(TEMPLATE_EXAMPLES, arguments.limit)
+        rows = pd.concat([score_templates(pipeline, style, limit) for style in styles])
+        templates = rows.pivot_table(index=["kind", "template"], columns="style", values="hit")
+        print("", templates.round(3), sep="\n")
+        tables["templates"] = templates.reset_index()
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        scores.to_csv(arguments.out / "scores.csv", index=False)
-        templates.to_csv(arguments.out / "templates.csv")
+        for name, table in tables.items():
+            table.to_csv(arguments.out / f"{name}.csv", index=False)
 
 
 if __name__ == "__main__":

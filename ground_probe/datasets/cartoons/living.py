@@ -65,27 +65,48 @@ _WORN: dict[str, Any] = {
 _OFTEN = {"hat": 0.4, "bag": 0.35}
 
 
-@noun("man guy gentleman dude", (56, 80), sometimes=_OFTEN, shirt=ANY, pants=ANY, **_WORN)
+@noun(
+    "man guy gentleman dude",
+    (56, 80),
+    groups="person one",
+    sometimes=_OFTEN,
+    shirt=ANY,
+    pants=ANY,
+    **_WORN,
+)
 def _man(u: Sequence[float]) -> Drawing:
     return _person(u)
 
 
-@noun("woman lady", (54, 76), sometimes=_OFTEN, shirt=ANY, skirt=ANY, **_WORN)
+@noun("woman lady", (54, 76), groups="person one", sometimes=_OFTEN, shirt=ANY, skirt=ANY, **_WORN)
 def _woman(u: Sequence[float]) -> Drawing:
     return _person(u, dress=True, hair="long")
 
 
-@noun("boy", (38, 52), sometimes=_OFTEN, shirt=ANY, shorts=ANY, **_WORN)
+@noun(
+    "boy", (38, 52), groups="person kid child one", sometimes=_OFTEN, shirt=ANY, shorts=ANY, **_WORN
+)
 def _boy(u: Sequence[float]) -> Drawing:
     return _person(u, child=True)
 
 
-@noun("girl", (38, 52), sometimes=_OFTEN, shirt=ANY, skirt=ANY, **_WORN)
+@noun(
+    "girl", (38, 52), groups="person kid child one", sometimes=_OFTEN, shirt=ANY, skirt=ANY, **_WORN
+)
 def _girl(u: Sequence[float]) -> Drawing:
     return _person(u, child=True, dress=True, hair="tails")
 
 
-@noun("dog puppy", (32, 50), sometimes={"collar": 0.6}, fur=ANY, ears=ANY, collar=ANY, dark="dark")
+@noun(
+    "dog puppy",
+    (32, 50),
+    groups="animal one",
+    sometimes={"collar": 0.6},
+    fur=ANY,
+    ears=ANY,
+    collar=ANY,
+    dark="dark",
+)
 def _dog(u: Sequence[float]) -> Drawing:
     long, leg, head = mix(0.38, 0.62, u[0]), mix(0.22, 0.36, u[1]), mix(0.17, 0.22, u[2])
     back, face = 0.92 - leg - 0.26, (long + 0.12, 0.27)
@@ -104,7 +125,16 @@ def _dog(u: Sequence[float]) -> Drawing:
     yield "dark", [oval(face[0] + 1.6 * head, 0.28, 0.05), oval(face[0] + 0.3 * head, 0.2, 0.035)]
 
 
-@noun("cat kitty", (28, 44), sometimes={"collar": 0.5}, fur=ANY, chest=ANY, collar=ANY, dark="dark")
+@noun(
+    "cat kitty",
+    (28, 44),
+    groups="animal one",
+    sometimes={"collar": 0.5},
+    fur=ANY,
+    chest=ANY,
+    collar=ANY,
+    dark="dark",
+)
 def _cat(u: Sequence[float]) -> Drawing:
     wide, head, tail = mix(0.22, 0.34, u[0]), mix(0.2, 0.25, u[1]), mix(0.1, 0.32, u[2])
     top = 0.28
@@ -120,7 +150,13 @@ def _cat(u: Sequence[float]) -> Drawing:
 
 
 @noun(
-    "bird", (26, 38), feathers=ANY, wing=ANY, beak=("orange", "yellow", "black", "red"), dark="dark"
+    "bird",
+    (26, 38),
+    groups="animal one",
+    feathers=ANY,
+    wing=ANY,
+    beak=("orange", "yellow", "black", "red"),
+    dark="dark",
 )
 def _bird(u: Sequence[float]) -> Drawing:
     fat, long, head = mix(0.24, 0.32, u[0]), mix(0.36, 0.48, u[1]), mix(0.17, 0.22, u[2])
@@ -133,7 +169,7 @@ def _bird(u: Sequence[float]) -> Drawing:
     yield "dark", oval(long - 0.01, 0.22, 0.04)
 
 
-@noun("fish", (24, 36), scales=ANY, fins=ANY, dark="dark", paper="paper")
+@noun("fish", (24, 36), groups="animal one", scales=ANY, fins=ANY, dark="dark", paper="paper")
 def _fish(u: Sequence[float]) -> Drawing:
     long, fat, tail = mix(0.55, 0.8, u[0]), mix(0.28, 0.38, u[1]), mix(0.25, 0.4, u[2])
     end = -long - mix(0.2, 0.34, u[3])
@@ -157,7 +193,14 @@ def _four_legs(x: float, top: float, wide: float) -> list:
 
 
 @noun(
-    "horse pony", (46, 64), sometimes={"saddle": 0.5}, coat=ANY, mane=ANY, saddle=ANY, dark="dark"
+    "horse pony",
+    (46, 64),
+    groups="animal one",
+    sometimes={"saddle": 0.5},
+    coat=ANY,
+    mane=ANY,
+    saddle=ANY,
+    dark="dark",
 )
 def _horse(u: Sequence[float]) -> Drawing:
     long, leg, neck = mix(0.32, 0.42, u[0]), mix(0.36, 0.44, u[1]), mix(0.14, 0.24, u[2])
@@ -199,6 +242,7 @@ def _horse(u: Sequence[float]) -> Drawing:
 @noun(
     "cow",
     (42, 58),
+    groups="animal one",
     sometimes={"bell": 0.5},
     hide=ANY,
     patches=ANY,

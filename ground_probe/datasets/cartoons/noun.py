@@ -55,9 +55,10 @@ class Noun:
         height_px: Smallest and largest height in the foreground of an image of 128 px.
         place: "in", "out" or "both": the backgrounds that it appears on.
         parts: The colors that each part can take: names of `COLORS`, or one of `TINTS`.
+        draw: The drawing for four proportions.
         sometimes: How often an optional part is there.
         patterned: Whether the main part may be striped, dotted or checked.
-        draw: The drawing for four proportions.
+        groups: Words for it and others: "person", "animal", ...
     """
 
     name: str
@@ -68,6 +69,7 @@ class Noun:
     draw: Callable[[Sequence[float]], Drawing]
     sometimes: dict[str, float] = field(default_factory=dict)
     patterned: bool = True
+    groups: tuple[str, ...] = ("thing", "one")
 
     @property
     def main(self) -> str:
@@ -89,13 +91,17 @@ def noun(
     place: str = "both",
     patterned: bool = True,
     sometimes: dict[str, float] | None = None,
+    groups: str = "thing one",
     **parts: tuple[str, ...] | str,
 ) -> Callable[[Callable[[Sequence[float]], Drawing]], Callable[[Sequence[float]], Drawing]]:
     """Register a drawing under its first word; the other words are its synonyms."""
 
     def register(draw: Callable[[Sequence[float]], Drawing]) -> Callable:
         name, *_ = called = tuple(words.split())
-        NOUNS[name] = Noun(name, called, height_px, place, parts, draw, sometimes or {}, patterned)
+        among = tuple(groups.split())
+        NOUNS[name] = Noun(
+            name, called, height_px, place, parts, draw, sometimes or {}, patterned, among
+        )
         return draw
 
     return register

@@ -15,7 +15,17 @@ def _wheels(radius: float, *places: float) -> list[tuple[str, list[Outline]]]:
     ]
 
 
-@noun("car auto", (30, 46), "out", body=ANY, roof=ANY, wheels=NEUTRAL, glass="glass", metal="metal")
+@noun(
+    "car auto",
+    (30, 46),
+    "out",
+    groups="vehicle thing one",
+    body=ANY,
+    roof=ANY,
+    wheels=NEUTRAL,
+    glass="glass",
+    metal="metal",
+)
 def _car(u: Sequence[float]) -> Drawing:
     long, roof, wheel = mix(0.85, 1.2, u[0]), mix(0.4, 0.62, u[1]), mix(0.19, 0.25, u[2])
     back = mix(-0.62, -0.4, u[3]) * long
@@ -48,7 +58,17 @@ def _car(u: Sequence[float]) -> Drawing:
     yield from _wheels(wheel, -0.58 * long, 0.58 * long)
 
 
-@noun("bus", (44, 64), "out", body=ANY, stripe=ANY, wheels=NEUTRAL, glass="glass", metal="metal")
+@noun(
+    "bus",
+    (44, 64),
+    "out",
+    groups="vehicle thing one",
+    body=ANY,
+    stripe=ANY,
+    wheels=NEUTRAL,
+    glass="glass",
+    metal="metal",
+)
 def _bus(u: Sequence[float]) -> Drawing:
     long, wheel, low = mix(0.75, 1.0, u[0]), mix(0.11, 0.15, u[1]), mix(0.52, 0.62, u[2])
     yield "body", box(-long, 0.02, long, 0.9, 0.07)
@@ -62,7 +82,15 @@ def _bus(u: Sequence[float]) -> Drawing:
 
 
 @noun(
-    "truck lorry", (40, 60), "out", box=ANY, cab=ANY, wheels=NEUTRAL, glass="glass", metal="metal"
+    "truck lorry",
+    (40, 60),
+    "out",
+    groups="vehicle thing one",
+    box=ANY,
+    cab=ANY,
+    wheels=NEUTRAL,
+    glass="glass",
+    metal="metal",
 )
 def _truck(u: Sequence[float]) -> Drawing:
     long, cab, wheel = mix(0.6, 0.85, u[0]), mix(0.34, 0.44, u[1]), mix(0.13, 0.17, u[2])

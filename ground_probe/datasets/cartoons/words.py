@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from ground_probe.datasets.cartoons.noun import COLORS, NOUNS
 
-_ALIVE = ("man", "woman", "boy", "girl", "dog", "cat", "bird", "fish", "horse", "cow")
 GROUPS = {
-    "person": _ALIVE[:4],
-    "kid": ("boy", "girl"),
-    "child": ("boy", "girl"),
-    "animal": _ALIVE[4:],
-    "vehicle": ("car", "bus", "truck"),
-    "one": tuple(NOUNS),
-    "thing": tuple(name for name in NOUNS if name not in _ALIVE),
+    group: tuple(noun.name for noun in NOUNS.values() if group in noun.groups)
+    for group in sorted({group for noun in NOUNS.values() for group in noun.groups})
 }
 """Words for several nouns."""
 PEOPLE = GROUPS["person"]
