@@ -86,7 +86,7 @@ STAGES = (
     Stage("finish", 1.0, 128, _LAST, 0.35, 0.3, 0.0, 0.7, 0.2, fewest=3, removals=0.4),
 )
 """How the first weights came to be: scenes alone, from nothing."""
-WORLDS_AUTOENCODER_UNTIL = 0.015
+WORLDS_AUTOENCODER_UNTIL = 0.01
 _WORDS = ("scenes+", "scenes+", "scenes+", "scenes", "scenesg")
 WORLDS = (
     Stage("parts", 0.2, 64, _WORDS, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.8, most=3),
