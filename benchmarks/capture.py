@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="beside bare")
     parser.add_argument("--peak", choices=WAYS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -153,25 +154,26 @@ def main() -> None:
     if given.peak:
         print(json.dumps(peak_gib(editor, given.peak)))
         return
-    seconds = {way: [] for way in WAYS}
-    for way in WAYS:
+    ways = tuple(way for way in WAYS if way == "bare" or way in given.ways)
+    seconds = {way: [] for way in ways}
+    for way in ways:
         run(editor, way)
     for turn in range(given.turns):
-        first = turn % len(WAYS)
-        for way in WAYS[first:] + WAYS[:first]:
+        first = turn % len(ways)
+        for way in ways[first:] + ways[:first]:
             seconds[way].append(run(editor, way))
     bare = np.array(seconds["bare"])
     print(
         f"{given.device}, {given.threads} threads, {given.turns} turns, torch {torch.__version__}"
     )
     print(f"{'':14}{'seconds':>9}   ratio to bare: median [quartiles]", flush=True)
-    for way in WAYS:
+    for way in ways:
         low, median, high = np.percentile(np.array(seconds[way]) / bare, [25, 50, 75])
         spread = f"{median:.3f} [{low:.3f}, {high:.3f}]"
         print(f"{way:14}{np.median(seconds[way]):9.3f}   {spread}", flush=True)
     print(f"{'':14}{'peak GiB':>9}   ratio to bare")
     peaks = {}
-    for way in MEASURED_PEAKS:
+    for way in (way for way in MEASURED_PEAKS if way in ways):
         if given.device == "cuda":
             peaks[way] = peak_gib(editor, way)
         else:

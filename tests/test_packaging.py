@@ -42,7 +42,7 @@ MAY_IMPORT = {  # directly; what these may import comes with them
     "probes": ("metrics",),
     "segmentation": ("capture", "datasets", "metrics", "run_record", "words"),
     "evaluation": ("segmentation", "datasets", "metrics", "run_record"),
-    "testing": (),
+    "testing": ("capture", "editors"),
     "study": ("evaluation", "probes"),
     "cli": (EVERYTHING,),
 }
