@@ -27,7 +27,7 @@ KINDS_OF = {
     "vehicle": "car bus truck",
     "one": " ".join(cartoons.NOUNS),
     "thing": "tree flower car bus truck boat bicycle house cup bottle chair lamp umbrella ball "
-    "apple banana cake book clock",
+    "apple banana cake book clock suitcase",
 } | {word: noun.name for noun in cartoons.NOUNS.values() for word in noun.words}
 RELATION = (
     r"\b(to the left of|left of|to the right of|right of|next to|beside|near|behind|in front of)\b"

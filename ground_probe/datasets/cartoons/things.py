@@ -172,3 +172,15 @@ def _clock(u: Sequence[float]) -> Drawing:
         "dark",
         [line(0.06, (0, 0.56), (0, 0.28)), line(0.06, (0, 0.54), (0.1 + abs(x), 0.54 + y))],
     )
+
+
+@noun(
+    "suitcase luggage", (30, 46), shell=ANY, strap=ANY, tag=ANY, dark="dark", sometimes={"tag": 0.6}
+)
+def _suitcase(u: Sequence[float]) -> Drawing:
+    wide, top, band = mix(0.3, 0.46, u[0]), mix(0.2, 0.3, u[1]), mix(0.4, 0.62, u[2])
+    yield "dark", both(oval(0.7 * wide, 0.95, 0.05))
+    yield "dark", [line(0.06, (-0.12, top), (-0.12, 0.03), (0.12, 0.03), (0.12, top))]
+    yield "shell", box(-wide, top, wide, 0.95, 0.06)
+    yield "strap", box(-wide, band, wide, band + mix(0.1, 0.16, u[3]))
+    yield "tag", poly((0.1, top), (0.24, top + 0.16), (0.14, top + 0.26), (0.02, top + 0.12))
