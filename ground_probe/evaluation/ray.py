@@ -176,6 +176,7 @@ def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
     # Ray's socket paths must stay below 107 bytes, so the folder's own path is short.
     folder = tempfile.mkdtemp(prefix="ground-probe-ray-")
     os.environ.update(environment)
+    _read_environment()
     sweeper = subprocess.Popen(
         [sys.executable, "-c", _SWEEPER, folder], stdin=subprocess.PIPE, start_new_session=True
     )
@@ -191,6 +192,21 @@ def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
         sweeper.wait()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+        _read_environment()
+
+
+def _read_environment() -> None:
+    """Let Ray, which has read its environment when it was imported, read it again."""
+    try:
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"this Ray ({_ray().__version__}) cannot keep strangers out of a local cluster: "
+            "pip install 'ground-probe[ray]'"
+        ) from error
 
 
 # Ends what is left of a cluster and removes its folder, once the pipe from the driver closes: a
