@@ -2,7 +2,7 @@ from . import errors, geometry, images, metrics, study
 from .capture import Trace, capture, keep_tokens, load_trace, trace
 from .datasets import RefExample, Split, load_split
 from .editors import Editor, load_editor
-from .evaluation import evaluate
+from .evaluation import compare_runs, evaluate
 from .geometry import Geometry
 from .probes import Estimate, fisher_ratio, linear_probe_auc
 from .run_record import open_run
@@ -21,6 +21,7 @@ __all__ = [
     "Trace",
     "__version__",
     "capture",
+    "compare_runs",
     "errors",
     "evaluate",
     "fisher_ratio",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ground_probe import load_split
-from ground_probe.evaluation import InProcess, evaluate
+from ground_probe.evaluation import InProcess, Processes, evaluate
 from ground_probe.evaluation.ray import Ray
 
 METHODS = ("bright", "noisy", "whole_image", "largest_object")
@@ -43,11 +43,13 @@ def segment(editor, image, expression, recipe=None, seed=0):
 if __name__ == "__main__":
     out, engine, limit, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     shard = tuple(int(number) for number in engine.split("/")) if "/" in engine else None
-    ray = Ray(workers=int(engine.removeprefix("ray"))) if engine.startswith("ray") else None
+    chosen = Ray(workers=int(engine.removeprefix("ray"))) if engine.startswith("ray") else None
+    if engine.startswith("processes"):
+        chosen = Processes(int(engine.removeprefix("processes")))
     recipe = {"seconds": seconds, **dict(each.split("=") for each in sys.argv[5:])}
     split = load_split("scenes", "test", limit=limit)
     result = evaluate(
         None, split, out, recipe, methods=METHODS, segment=segment, shard=shard,
-        engine=ray or InProcess,
+        engine=chosen or InProcess,
     )  # fmt: skip
     print(result.counts)

@@ -23,9 +23,10 @@ import torch
 from evaluation_script import METHODS, segment
 from PIL import Image
 
-from ground_probe import load_split
+import ground_probe as gp
+from ground_probe import load_split, testing
 from ground_probe.errors import GroundProbeError, IncompleteError, InputError, UnknownNameError
-from ground_probe.evaluation import Store, applicable, evaluate, read
+from ground_probe.evaluation import Processes, Store, applicable, evaluate, mask_of, read
 from ground_probe.evaluation.job import example_seed
 from ground_probe.evaluation.ray import Ray
 
@@ -171,7 +172,9 @@ def test_errors_are_rows_until_they_are_retried_or_waived(tmp_path, uninterrupte
     assert 0 < len(failed) < len(result.rows) and failed["expression"].str.contains("ring").all()
     assert failed["error"].str.match(r"ValueError: no idea what '.*ring.*' is$").all()
     assert "retry them (--retry-errors;" in capsys.readouterr().err
-    assert result.summary["value"].isna().all(), "no headline while a sentence failed"
+    own = result.summary["method"].isin(["bright", "noisy"])
+    assert result.summary[own]["value"].isna().all(), "no headline while a sentence failed"
+    assert result.summary[~own]["value"].notna().all(), "what needs no segmenter did not fail"
     again = run(out, recipe=recipe)
     assert again.rows["attempts"].max() == 1, "errors are not retried unasked"
     waived = read(out, waive=set(failed["example"])).summary
@@ -449,8 +452,8 @@ def test_a_killed_run_resumes_to_the_same_table(tmp_path, request):
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("engines", "kills"),
-    [(["local"], 9), (["0/3", "1/3", "2/3"], 2), (["ray1"], 7), (["ray2"], 8)],
-    ids=["in process", "shards", "one Ray worker", "two Ray workers"],
+    [(["local"], 9), (["0/3", "1/3", "2/3"], 2), (["processes2"], 6), (["ray1"], 7), (["ray2"], 8)],
+    ids=["in process", "shards", "processes", "one Ray worker", "two Ray workers"],
 )
 def test_thirty_kills_lose_and_repeat_nothing(tmp_path, engines, kills):
     if engines[0].startswith("ray"):
@@ -497,17 +500,87 @@ def test_a_process_that_was_interrupted_did_not_die_of_its_sentence(tmp_path):
     assert result.counts.ok == 4 * LIMIT and (result.rows["attempts"] == 1).all()
 
 
+def test_two_processes_give_the_table_of_one(tmp_path, uninterrupted):
+    run(tmp_path / "two", engine=Processes(2))
+    assert table(tmp_path / "two") == uninterrupted
+    workers = json.loads((tmp_path / "two" / "run.json").read_text())["workers"]
+    assert workers["engine"] == "processes" and len(workers["workers"]) == 2
+
+
+def test_two_processes_segment_as_one_does_to_the_bit(tmp_path):
+    editor, split = gp.load_editor(testing.kontext()), load_split("scenes", "test", limit=4)
+    one, two = (
+        evaluate(editor, split, tmp_path / str(len(how)), methods=("full", "oracle_grid"), **how)
+        for how in ({}, {"engine": Processes(2)})
+    )
+    same = ["key", "inter_px", "union_px", "pred_px", "mask"]
+    assert one.rows[same].equals(two.rows[same]) and one.counts.ok == 8
+    masks = [mask_of(row) for row in two.rows[two.rows["method"] == "full"].to_dict("records")]
+    first = gp.segment(editor, split[0].image, split[0].expression,
+                       seed=example_seed(0, split.keys[0]))  # fmt: skip
+    assert np.array_equal(masks[0], first.mask)
+
+
+def test_a_process_that_dies_changes_nothing(tmp_path, uninterrupted):
+    out = tmp_path / "run"
+    output = finish(out, "processes2", LIMIT, 0, f"once={tmp_path / 'died'}")
+    assert (tmp_path / "died").exists()
+    assert "expected 48 / ok 48 / error 0 / duplicates dropped 0" in output
+    assert without_recipe(out) == without_recipe_of(uninterrupted)
+
+
+def test_a_sentence_that_kills_its_processes_is_one_error(tmp_path):
+    out, split = tmp_path / "run", load_split("scenes", "test", limit=LIMIT)
+    output = finish(out, "processes2", LIMIT, 0, f"poison={split.expressions[5]}")
+    assert "expected 48 / ok 44 / error 4 / duplicates dropped 0" in output
+    failed = read(out).rows.query("status == 'error'")
+    assert set(failed["example"]) == {split.keys[5]}
+    assert failed["error"].str.contains(r"WorkerDied: 2 workers ended.*exit code 9").all()
+
+
+def test_processes_end_with_a_killed_driver(tmp_path):
+    process = start(tmp_path / "run", "processes2", LIMIT, 0.3)
+    wait_for(lambda: rows_written(tmp_path / "run"), process)
+    everything = family(process)
+    process.kill()
+    process.communicate()
+    assert len(everything) == 3 and not psutil.wait_procs(everything, timeout=10)[1]
+    assert "error 0" in finish(tmp_path / "run", "processes2", LIMIT, 0.3)
+
+
+def test_what_cannot_be_sent_to_a_process_is_said(tmp_path):
+    lock = threading.Lock()
+    with pytest.raises(InputError, match=r"cannot be sent to another process .*`evaluate` a"):
+        evaluate(lambda: lock, load_split("scenes", "test", limit=2), tmp_path / "run", FAST,
+                 METHODS, segment=segment, engine=Processes(2))  # fmt: skip
+    with pytest.raises(InputError, match="0 processes can do nothing"):
+        Processes(0)
+
+    def missing():
+        raise InputError("no weights in /nowhere")
+
+    with pytest.raises(InputError, match="no weights in /nowhere"):
+        evaluate(missing, load_split("scenes", "test", limit=2), tmp_path / "run", FAST,
+                 METHODS, segment=segment, engine=Processes(2))  # fmt: skip
+
+
+def without_recipe(out):
+    return without_recipe_of(table(out))
+
+
+def without_recipe_of(tables):
+    rows, summary = tables
+    keyless = [line.split(",", 1)[1] for line in rows.splitlines()]
+    return keyless, pd.read_csv(BytesIO(summary)).drop(columns="recipe").to_csv()
+
+
 def test_a_ray_worker_that_dies_changes_nothing(tmp_path, uninterrupted):
     pytest.importorskip("ray")
     out = tmp_path / "run"
     output = finish(out, "ray2", LIMIT, 0, f"once={tmp_path / 'died'}")
     assert (tmp_path / "died").exists()
     assert "expected 48 / ok 48 / error 0 / duplicates dropped 0" in output
-    rows, summary = without_keys(out)
-    assert (rows, summary) == (
-        [line.split(",", 1)[1] for line in uninterrupted[0].splitlines()],
-        uninterrupted[1],
-    )
+    assert without_recipe(out) == without_recipe_of(uninterrupted)
 
 
 @pytest.mark.long

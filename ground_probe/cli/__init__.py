@@ -23,6 +23,7 @@ import shtab
 import ground_probe as gp
 from ground_probe.cli import (
     calibrate,
+    compare,
     doctor,
     evaluate,
     explore,
@@ -37,7 +38,7 @@ from ground_probe.run_record import check_packages
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _SIGTERM = 128 + signal.SIGTERM
 _SIGPIPE = 128 + 13  # what a shell reports of a program whose reader went away
-COMMANDS = (study, segment, explore, evaluate, calibrate, plan, models, doctor)
+COMMANDS = (study, segment, explore, evaluate, compare, calibrate, plan, models, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
-from ground_probe.errors import InputError, unknown
+from ground_probe.errors import InputError
 
 EXAMPLE = "--dataset scenes --split test --limit 64 --out runs/scenes"
 
@@ -33,8 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="resumed if it holds a part")
     parser.add_argument("--shard", type=_shard, metavar="I/N", help="only each N-th image, from I")
-    parser.add_argument("--workers", default="1", metavar="N|ray", help="more than 1 need ray")
-    parser.add_argument("--address", help="of a running Ray cluster; for --workers")
+    parser.add_argument(
+        "--workers",
+        default="1",
+        metavar="N|ray|ray:N",
+        help="processes of this machine, one thread each; or Ray's, by default one a GPU",
+    )
+    parser.add_argument("--address", help="of a running Ray cluster; for --workers ray")
     parser.add_argument("--retry-errors", action="store_true", help="run failed examples again")
     parser.add_argument(
         "--waive",
@@ -50,7 +55,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Evaluate."""
     import ground_probe as gp
 
-    engine, how = _engine(arguments), _methods(arguments.method)
+    engine = _engine(arguments)
     recipe = options.recipe(arguments)
     from ground_probe.datasets import check_names
 
@@ -68,6 +73,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     load = Load(
         arguments.model,
         loading.loading(arguments),
+        recipe=recipe,
         drop=arguments.drop,
         expressions=tuple(split.expressions) if arguments.encode_ahead else (),
     )
@@ -80,7 +86,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         shard=arguments.shard,
         retry_errors=arguments.retry_errors,
         waive=arguments.waive,
-        **how,
+        methods=tuple(dict.fromkeys(arguments.method or ["full"])),
         **engine,
     )
     return Answer(
@@ -100,27 +106,18 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _methods(names: list[str] | None) -> dict[str, Any]:
-    """The methods of `evaluate`, and the function that gives them all from one look."""
-    if names is None:
-        return {}
-    from ground_probe.evaluation import BASELINES
-    from ground_probe.segmentation import compare
-    from ground_probe.segmentation.methods import METHODS
-
-    for name in names:
-        if name not in (*METHODS, *BASELINES):
-            raise unknown("method", name, (*METHODS, *BASELINES))
-    many = set(names) & set(METHODS) - {"full"}
-    return {"methods": tuple(dict.fromkeys(names))} | ({"segment": compare} if many else {})
-
-
 def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
-    workers, address = arguments.workers, arguments.address
-    if workers != "ray" and not workers.isdecimal():
-        raise InputError(f"--workers {workers!r}: give a number or ray")
-    if workers == "1" and address is None:
-        return {}
-    from ground_probe.evaluation.ray import Ray
+    kind, _, number = arguments.workers.rpartition(":")
+    on_ray = "ray" in (kind, number)
+    count = None if number == "ray" else number
+    if kind not in ("", "ray") or not (count is None or count.isdecimal()):
+        raise InputError(f"--workers {arguments.workers!r}: give a number, ray or ray:N")
+    if on_ray or arguments.address is not None:
+        from ground_probe.evaluation.ray import Ray
 
-    return {"engine": Ray(None if workers == "ray" else int(workers), address)}
+        return {"engine": Ray(None if count is None else int(count), arguments.address)}
+    if count == "1":
+        return {}
+    from ground_probe.evaluation.processes import Processes
+
+    return {"engine": Processes(int(count or 1))}

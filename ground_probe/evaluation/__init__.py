@@ -2,6 +2,8 @@
 
 from ground_probe.evaluation.baselines import BASELINES, applicable
 from ground_probe.evaluation.loop import Evaluation, InProcess, evaluate, read
+from ground_probe.evaluation.paired import compare_methods, compare_runs, moved_most
+from ground_probe.evaluation.processes import Processes
 from ground_probe.evaluation.rows import mask_of
 from ground_probe.evaluation.store import Counts, Store
 from ground_probe.evaluation.tables import beside_published, breakdown, published, summarise
@@ -11,12 +13,16 @@ __all__ = [
     "Counts",
     "Evaluation",
     "InProcess",
+    "Processes",
     "Store",
     "applicable",
     "beside_published",
     "breakdown",
+    "compare_methods",
+    "compare_runs",
     "evaluate",
     "mask_of",
+    "moved_most",
     "published",
     "read",
     "summarise",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+from PIL.Image import Image
 
 from ground_probe.datasets import GENERATED
 from ground_probe.datasets.example import Mask, RefExample
@@ -39,6 +41,35 @@ BASELINES: dict[str, Callable[[Any, RefExample], Mask]] = {
     "largest_object": largest_object,
     "oracle_grid": oracle_grid,
 }
+
+
+def _random_weights(
+    editor: Any, image: Image, expression: str, recipe: Any = None, seed: int = 0
+) -> Any:
+    """The segmenter on the same architecture, untrained: the floor of everything learned."""
+    from ground_probe.editors import random_weights
+    from ground_probe.segmentation import segment
+
+    if editor not in _UNTRAINED:
+        _UNTRAINED[editor] = random_weights(editor)
+    return segment(_UNTRAINED[editor], image, expression, recipe=recipe, seed=seed)
+
+
+def _edit_difference(
+    editor: Any, image: Image, expression: str, recipe: Any = None, seed: int = 0
+) -> Any:
+    """Where the finished edit differs from the image; takes a whole edit."""
+    from ground_probe.segmentation import edit_difference
+
+    return edit_difference(editor, image, expression, recipe, seed)
+
+
+_UNTRAINED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+CONTROLS: dict[str, Callable[..., Any]] = {
+    "random_weights": _random_weights,
+    "edit_difference": _edit_difference,
+}
+"""What needs the editor but not the one step that all other methods share."""
 
 
 def applicable(split: Sequence[RefExample]) -> tuple[str, ...]:

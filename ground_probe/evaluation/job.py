@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,8 @@ import numpy as np
 
 from ground_probe import metrics
 from ground_probe.datasets.example import Mask, RefExample
-from ground_probe.errors import GroundProbeError
-from ground_probe.evaluation.baselines import BASELINES
+from ground_probe.errors import GroundProbeError, unknown
+from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.identity import UNIDENTIFIED
 from ground_probe.evaluation.rows import COUNTS, Row, error_row, row
 from ground_probe.io import digest
@@ -44,7 +44,7 @@ class Job:
 
     load: Callable[[], Any]
     split: Sequence[RefExample]
-    segment: Callable[..., Any]
+    segment: Callable[..., Any] | None
     recipe: Any
     seed: int
     keep_masks: bool = True
@@ -84,17 +84,22 @@ class Job:
         start = time.perf_counter()
         try:
             example = self.split[item.index]
-            masks = _with_memory(partial(self.masks, editor, example, item.keys))
         except Exception as error:
-            if _device_failed(error):
-                raise
+            return _failed(item.keys.values(), error, start)
+        rows: Rows = []
+        for names in _together(item.keys):
+            start = time.perf_counter()
+            try:
+                masks = _with_memory(partial(self._masks, editor, example, names))
+            except Exception as error:
+                rows += _failed([item.keys[name] for name in names], error, start)
+                continue
             seconds = time.perf_counter() - start
-            return [error_row(key, error, seconds) for key in item.keys.values()]
-        seconds = time.perf_counter() - start
-        return [
-            self._counted(key, masks.get(method), example.mask, method, seconds)
-            for method, key in item.keys.items()
-        ]
+            rows += [
+                self._counted(item.keys[name], masks.get(name), example.mask, name, seconds)
+                for name in names
+            ]
+        return rows
 
     def _counted(self, key: str, found: Any, gold: Mask, method: str, seconds: float) -> Row:
         try:
@@ -110,25 +115,45 @@ class Job:
         kept = pred if self.keep_masks and method not in BASELINES else None
         return row(key, dict(zip(COUNTS, pixels, strict=True)), seconds, kept)
 
-    def masks(self, editor: Any, example: RefExample, methods: Sequence[str]) -> dict[str, Any]:
-        """The masks of the methods asked for, with one call of the segmenter at most."""
-        masks = {name: _baseline(name, editor, example) for name in methods if name in BASELINES}
-        asked = [name for name in methods if name not in BASELINES]
-        if asked:
-            seed = example_seed(self.seed, example.key)
-            found = self.segment(
-                editor, example.image, example.expression, recipe=self.recipe, seed=seed
-            )
-            masks |= found if isinstance(found, Mapping) else {asked[0]: found}
-        return masks
+    def _masks(self, editor: Any, example: RefExample, names: Sequence[str]) -> Mapping[str, Any]:
+        """The masks of methods that go together, from one call."""
+        if names[0] in BASELINES:
+            return {names[0]: BASELINES[names[0]](editor, example)}
+        given = (editor, example.image, example.expression)
+        how = {"recipe": self.recipe, "seed": example_seed(self.seed, example.key)}
+        if names[0] in CONTROLS and self.segment is None:
+            return {names[0]: CONTROLS[names[0]](*given, **how)}
+        found = (self.segment or library_segmenter(names))(*given, **how)
+        return found if isinstance(found, Mapping) else {names[0]: found}
 
 
-def _baseline(name: str, editor: Any, example: RefExample) -> Mask | GroundProbeError:
-    """A baseline's mask, or why it has none: that is no error of the other methods."""
-    try:
-        return BASELINES[name](editor, example)
-    except GroundProbeError as error:
-        return error
+def library_segmenter(names: Sequence[str]) -> Callable[..., Any]:
+    """What gives the masks of the library's own methods from one forward pass.
+
+    Raises:
+        UnknownNameError: no such method.
+    """
+    from ground_probe.segmentation import compare, segment
+    from ground_probe.segmentation.methods import METHODS
+
+    for name in names:
+        if name not in METHODS:
+            raise unknown("method", name, (*METHODS, *CONTROLS, *BASELINES))
+    return segment if tuple(names) == ("full",) else compare
+
+
+def _together(methods: Iterable[str]) -> list[list[str]]:
+    """Methods that one call answers; what fails or takes long on its own stands alone."""
+    alone = [[name] for name in methods if name in BASELINES or name in CONTROLS]
+    rest = [name for name in methods if name not in BASELINES and name not in CONTROLS]
+    return [rest, *alone] if rest else alone
+
+
+def _failed(keys: Iterable[str], error: Exception, start: float) -> Rows:
+    """Error rows; a failed device is raised on."""
+    if _device_failed(error):
+        raise error
+    return [error_row(key, error, time.perf_counter() - start) for key in keys]
 
 
 def example_seed(seed: int, key: str) -> int:

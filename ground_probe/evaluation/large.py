@@ -29,7 +29,7 @@ class Load:
     Args:
         model: see `load_editor`.
         options: further arguments of `load_editor`.
-        recipe: what will be asked of the editor; None for its default.
+        recipe: what will be asked of the editor; see `recipe_for`.
         drop: whether to drop the blocks after the last one that the recipe needs.
         expressions: encoded in the recipe's template before the text encoders are freed; none to
             keep the encoders.
@@ -37,7 +37,7 @@ class Load:
 
     model: str
     options: dict[str, Any] = field(default_factory=dict)
-    recipe: Recipe | None = None
+    recipe: Recipe | str | None = None
     drop: bool = False
     expressions: tuple[str, ...] = ()
 

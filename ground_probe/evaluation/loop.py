@@ -18,8 +18,9 @@ from tqdm import tqdm
 from ground_probe.datasets.example import RefExample, Split
 from ground_probe.errors import GroundProbeError, IncompleteError, InputError
 from ground_probe.evaluation import tables
+from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.identity import UNIDENTIFIED, identity_of
-from ground_probe.evaluation.job import Item, Job, Rows
+from ground_probe.evaluation.job import Item, Job, Rows, library_segmenter
 from ground_probe.evaluation.listed import as_split
 from ground_probe.evaluation.rows import error_row
 from ground_probe.evaluation.store import MANIFEST_COLUMNS, Counts, Store
@@ -111,11 +112,13 @@ def evaluate(
         split: see `load_split`; or a list of `RefExample`.
         out: the folder of `Store`.
         recipe: handed to the segmenter and part of every key; None for the editor's default.
-        methods: names of the masks to count. Those in `BASELINES` need no segmenter; the others
-            are the keys of the mapping that `segment` returns, or the name of its only mask.
+        methods: names of the masks to count: the segmenter's own ("full", "attention", ...; one
+            forward pass gives them all), those in `BASELINES`, which need none, and in `CONTROLS`.
+            With `segment` they are the keys of the mapping that it returns, or the name of its
+            only mask.
         shard: (i, n): evaluate each n-th image from the i-th on. The n runs share `out`.
         segment: `segment(editor, image, expression, recipe=..., seed=...)`, returning a mask, a
-            `Segmentation` or a mapping of methods to either; by default `ground_probe.segment`.
+            `Segmentation` or a mapping of methods to either; by default the library's own.
             Its code and all that it holds is part of every key.
         seed: of the noise; each example's own seed is derived from it and the example's key.
         retry_errors: also run the sentences whose last row is an error.
@@ -130,8 +133,8 @@ def evaluate(
     """
     split, name, folder = as_split(split), _writer_name(shard), writable_folder(out)
     tables.check_waived(split.keys, waive)
-    if segment is None:
-        from ground_probe.segmentation import segment
+    if segment is None and (own := [n for n in methods if n not in {**BASELINES, **CONTROLS}]):
+        library_segmenter(own)
     load = editor if callable(editor) else lambda: editor
     job, store = Job(load, split, segment, recipe, seed, keep_masks), Store(folder)
     with engine(job) as workers:
@@ -264,7 +267,7 @@ def _spec(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
         "text": getattr(job.split, "text", None),
         "overlap": getattr(job.split, "overlap", None),
         **facts,
-        "segmenter": identity_of(job.segment),
+        "segmenter": "ground_probe" if job.segment is None else identity_of(job.segment),
         "seed": job.seed,
     }
     try:

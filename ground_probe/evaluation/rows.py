@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +44,9 @@ def mask_of(row: Mapping[str, Any]) -> Mask:
     if not isinstance(row["mask"], str):
         raise InputError(f"{row['example']}: no mask, for it failed or masks were not kept")
     try:
-        mask = coco.decode(json.loads(row["mask"])).astype(bool)
+        with warnings.catch_warnings():  # pycocotools 2.0.11 has no `copy` in its __array__
+            warnings.simplefilter("ignore", DeprecationWarning)
+            mask = coco.decode(json.loads(row["mask"])).astype(bool)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{row['example']}: the mask cannot be decoded ({error})") from error
     if np.count_nonzero(mask) != row["pred_px"]:

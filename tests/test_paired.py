@@ -1,0 +1,165 @@
+"""Two runs compared: by hand, against plain second implementations, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ground_probe as gp
+from ground_probe import cli
+from ground_probe.errors import IncompleteError, InputError
+from ground_probe.evaluation import Store, compare_methods, moved_most
+from ground_probe.evaluation.rows import error_row, row
+from ground_probe.evaluation.store import MANIFEST_COLUMNS
+
+SPEC = {"dataset": "scenes", "split": "test", "model": "m", "recipe": {"step": 0}}
+
+
+def write(folder, pairs, images=None, method="full", spec=SPEC, texts=None, record=None, failed=()):
+    """An evaluation with given (intersection, union) pixels."""
+    count = len(pairs)
+    images, texts = images or range(count), texts or ["left man"] * count
+    names = [f"scenes/test/{n}" for n in range(count)]
+    manifest = [
+        (f"{method}{n}", "scenes", "test", str(image), name, text, method)
+        for n, (image, name, text) in enumerate(zip(images, names, texts, strict=True))
+    ]
+    store = Store(folder)
+    store.freeze(pd.DataFrame(manifest, columns=list(MANIFEST_COLUMNS)), spec)
+    with store.writer("main") as writer:
+        for n, (inter, union) in enumerate(pairs):
+            counts = {"inter_px": inter, "union_px": union, "pred_px": inter, "gold_px": union}
+            key = f"{method}{n}"
+            writer.append(
+                [error_row(key, "ValueError: no") if n in failed else row(key, counts, 1)]
+            )
+    if record is not None:
+        (folder / "run.json").write_text(json.dumps({"status": "success", **record}))
+    return folder
+
+
+def cell(table, metric, by="all", level="all"):
+    (found,) = table.query("metric == @metric and by == @by and level == @level").to_dict("records")
+    return found
+
+
+def test_by_hand(tmp_path):
+    texts = ["cup", "left cup", "man in a very red hat"]
+    a = write(tmp_path / "a", [(1, 2), (3, 4), (0, 10)], texts=texts)
+    b = write(tmp_path / "b", [(2, 2), (3, 4), (5, 10)], texts=texts)
+    table = gp.compare_runs(a, b)
+    miou, oiou = cell(table, "miou"), cell(table, "oiou")
+    assert (miou["a"], miou["b"]) == (pytest.approx(1.25 / 3), pytest.approx(2.25 / 3))
+    assert miou["difference"] == pytest.approx(1 / 3) and miou["n"] == miou["n_images"] == 3
+    assert (oiou["a"], oiou["b"]) == (4 / 16, 10 / 16)
+    assert cell(table, "p@0.5")["difference"] == pytest.approx(1 / 3)
+    located = cell(table, "miou", "location words", "yes")
+    assert (located["n"], located["difference"]) == (1, 0)
+    assert table[table["metric"] == "miou"].groupby("by")["n"].sum().eq(3).all()
+    same = gp.compare_runs(a, a)
+    assert same["difference"].eq(0).all() and same["p"].eq(1).all() and same["low"].eq(0).all()
+    back = gp.compare_runs(b, a)
+    assert np.allclose(back["difference"], -table["difference"])
+    moved = moved_most(a, b)
+    assert moved["example"].tolist()[:2] == ["scenes/test/0", "scenes/test/2"]
+    assert moved["difference"].tolist() == [0.5, 0.5, 0]
+
+
+def test_p_is_the_share_of_all_swaps_and_the_interval_that_of_resampled_images(tmp_path):
+    rng = np.random.default_rng(3)
+    union = rng.integers(20, 90, 16)
+    one, other = (np.minimum(union, rng.integers(0, top, 16)) for top in (60, 90))
+    images = [n // 2 for n in range(16)]
+    a, b = (
+        write(tmp_path / name, list(zip(inter.tolist(), union.tolist(), strict=True)), images)
+        for name, inter in (("a", one), ("b", other))
+    )
+    table = gp.compare_runs(a, b)
+    for metric in ("miou", "oiou"):
+
+        def score(inter, metric=metric):
+            return inter.sum() / union.sum() if metric == "oiou" else (inter / union).mean()
+
+        found, as_large = score(other) - score(one), []
+        for swaps in itertools.product([False, True], repeat=8):
+            swapped = np.repeat(swaps, 2)
+            first, second = np.where(swapped, other, one), np.where(swapped, one, other)
+            as_large.append(abs(score(second) - score(first)) >= abs(found) - 1e-12)
+        there = cell(table, metric)
+        assert there["difference"] == pytest.approx(found)
+        assert there["p"] == pytest.approx(np.mean(as_large), abs=0.025)
+        draws = []
+        for _ in range(3000):
+            rows = np.concatenate([[2 * i, 2 * i + 1] for i in rng.integers(8, size=8)])
+            below = union[rows].sum() if metric == "oiou" else 1
+            each = (other - one)[rows]
+            draws.append(each.sum() / below if metric == "oiou" else (each / union[rows]).mean())
+        assert np.allclose(
+            np.quantile(draws, [0.025, 0.975]), [there["low"], there["high"]], atol=0.03
+        )
+
+
+def test_what_is_not_the_same_is_refused_in_a_sentence(tmp_path):
+    pairs = [(1, 2), (3, 4), (0, 10)]
+    a = write(tmp_path / "a", pairs)
+    more = write(tmp_path / "more", [*pairs, (1, 1)])
+    with pytest.raises(InputError, match=r"examples differ: 0 are only in .*a, 1 only in .*more;"):
+        gp.compare_runs(a, more)
+    changed = write(tmp_path / "changed", pairs, spec={**SPEC, "data_revision": "2"})
+    with pytest.raises(InputError, match=r"data_revision is None in .*a and '2' in"):
+        gp.compare_runs(a, changed)
+    other = write(tmp_path / "other", pairs, method="attention")
+    with pytest.raises(
+        InputError, match=r"no method is in both runs: \['full'\] and \['attention'\]"
+    ):
+        gp.compare_runs(a, other)
+    failed = write(tmp_path / "failed", pairs, failed=[1])
+    with pytest.raises(InputError, match=r"1 results failed, the first is scenes/test/1: retry"):
+        gp.compare_runs(a, failed)
+    (failed / "run.json").write_text('{"status": "success", "waived": ["scenes/test/1"]}')
+    assert cell(gp.compare_runs(a, failed), "miou")["n"] == 2, "left out of both"
+    half = write(tmp_path / "half", pairs)
+    lines = (half / "rows-main.jsonl").read_bytes().splitlines(keepends=True)
+    (half / "rows-main.jsonl").write_bytes(lines[0])
+    with pytest.raises(IncompleteError, match="missing 2"):
+        gp.compare_runs(a, half)
+
+
+def test_methods_of_one_run_are_compared(tmp_path):
+    folder = write(tmp_path / "run", [(1, 2), (3, 4)])
+    manifest = Store(folder).manifest()
+    others = manifest.assign(method="other", key="other" + manifest["key"])
+    Store(folder).freeze(pd.concat([manifest, others], ignore_index=True), SPEC)
+    counts = {"inter_px": 2, "union_px": 2, "pred_px": 2, "gold_px": 2}
+    with Store(folder).writer("main") as writer:
+        writer.append([row(key, counts, 1) for key in others["key"]])
+    table = compare_methods(folder).query("metric == 'miou' and by == 'all'")
+    assert dict(zip(table["method"], table["difference"], strict=True)) == {
+        "full": 0, "other": 0.375
+    }  # fmt: skip
+    with pytest.raises(InputError, match="unknown method 'attention': choose one of full, other"):
+        compare_methods(folder, "attention")
+
+
+def test_five_hundred_sentences_take_seconds_and_the_command_says_what_moved(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    union = rng.integers(10, 9000, 500)
+    folders = [
+        write(tmp_path / name, [(int(rng.integers(0, u + 1)), int(u)) for u in union])
+        for name in ("a", "b")
+    ]
+    start = time.process_time()
+    gp.compare_runs(*folders)
+    assert time.process_time() - start < 5
+    names = [str(folder) for folder in folders]
+    assert cli.main(["compare", *names, "--out", str(tmp_path / "d.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "moved most (full):" in said and said.count("scenes/test/") == 20
+    assert len(pd.read_csv(tmp_path / "d.csv")) % 7 == 0
+    assert cli.main(["compare", names[0], str(tmp_path / "none")]) == 2
+    assert "holds no evaluation" in capsys.readouterr().err
