@@ -17,7 +17,12 @@ from ground_probe import testing
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import FAMILIES, families, family_of, models
 from ground_probe.editors.families import REFUSED
-from ground_probe.errors import InputError, PhraseError, UnsupportedEditorError
+from ground_probe.errors import (
+    InputError,
+    PhraseError,
+    UnknownNameError,
+    UnsupportedEditorError,
+)
 
 # The Euler schedulers of diffusers 0.42.1 under NumPy 2.
 pytestmark = [
@@ -208,3 +213,5 @@ def test_a_unet_has_one_image_stream_and_a_grid_for_each_level(image):
         trace_of(editor, image, streams=("reference",))
     only = trace_of(editor, image, blocks="mid_block*attn2", affinity=())
     assert len(only.attention) == 1
+    with pytest.raises(UnknownNameError, match=r"unknown block 'down_blocks\.0"):
+        only.grid("noise", trace.blocks[0])

@@ -6,6 +6,7 @@ the same name was imported before the function.
 
 import sys
 from types import ModuleType
+from typing import Any
 
 from ground_probe.capture.capturing import Capture, capture
 from ground_probe.capture.edits import ReplaceRows, ReweightPhrase
@@ -33,7 +34,7 @@ __all__ = [
 
 
 class _Callable(ModuleType):
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Capture:
         return capture(*args, **kwargs)
 
 

@@ -15,11 +15,11 @@ from ground_probe.capture.attention import Attentions
 from ground_probe.capture.blocks import Blocks
 from ground_probe.capture.clock import Clock
 from ground_probe.capture.edits import Edit, Edits, ReweightPhrase
-from ground_probe.capture.layout import Layout, arguments_of
+from ground_probe.capture.layout import arguments_of
 from ground_probe.capture.options import Options, Reduce, Words
 from ground_probe.capture.proof import Proof
-from ground_probe.capture.record import Record
-from ground_probe.capture.sites import blocks_of, denoiser_of, key_of, resolve
+from ground_probe.capture.record import Record, check_streams, sites_of
+from ground_probe.capture.sites import blocks_of, denoiser_of, resolve
 from ground_probe.capture.surroundings import is_compiled, predicts, refuse_caches, silent
 from ground_probe.capture.traces import Trace
 from ground_probe.editors.families import family_of
@@ -45,7 +45,7 @@ class Capture:
     def __init__(self, pipeline: Any, options: Options) -> None:
         self._pipeline, self._options = pipeline, options
         self._clock = Clock(pipeline, family_of(pipeline))
-        self._check_streams()
+        check_streams(options, self._clock.family)
         if options.prediction and not predicts(pipeline):
             raise InputError(
                 "a one-step prediction needs a flow-matching scheduler, not "
@@ -122,8 +122,8 @@ class Capture:
         clock.call(denoiser, given)
         self._proof.order(denoiser, given, clock.layout)
         if self._record.awaited is None:
-            self._check_streams(clock.layout)
-            self._record.expect(self._expected(clock.layout))
+            check_streams(self._options, clock.family, clock.layout)
+            self._record.expect(sites_of(self._options, self._chosen, clock.layout))
         if "cond" not in clock.roles or trace.layout.grids:
             return
         trace.layout = clock.layout
@@ -157,38 +157,6 @@ class Capture:
         """End the run, unless it was only to be edited or is to go on."""
         if self._options.stop and (self._chosen or self._options.prediction):
             raise _Stop
-
-    def _check_streams(self, layout: Layout | None = None) -> None:
-        family = self._clock.family
-        there = family.streams
-        if layout is not None:
-            has = (*layout.grids, *["text"] * layout.joint)
-            there = [stream for stream in there if stream in has]
-        for stream in self._options.streams or ():
-            if stream not in there:
-                raise InputError(
-                    f"{family.pipeline} has no {stream!r} tokens in its blocks, only "
-                    f"{', '.join(there)}. {family.note or 'Pass an image.'}"
-                )
-
-    def _expected(self, layout: Layout) -> Iterator[tuple[str, Any]]:
-        """(kind, key) of every site that was asked for."""
-        options = self._options
-        streams = layout.grids if options.streams is None else options.streams
-        image = [stream for stream in streams if stream != "text"] or list(layout.grids)
-        states = ["hidden"] + ["attention_output"] * options.attention_output
-        maps = ["affinity"] * bool(len(options.affinity)) + ["key_mass"] * options.mass
-        for step in options.steps:
-            if options.prediction:
-                yield "prediction", step
-            for name in self._chosen:
-                for role in options.roles:
-                    yield from ((k, key_of(name, step, s, role)) for k in states for s in streams)
-                    yield from ((kind, key_of(name, step, role)) for kind in maps)
-                if options.attention:
-                    yield "attention", key_of(name, step)
-                if options.propagate:
-                    yield from (("propagated", key_of(name, step, stream)) for stream in image)
 
 
 def capture(

@@ -68,7 +68,9 @@ class Clock:
         before, step = vars(scheduler).get("step"), scheduler.step
 
         @wraps(step)  # pipelines look at its signature
-        def stepped(output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any):
+        def stepped(
+            output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any
+        ) -> Any:
             self.step, self._calls = self.step + 1, 0
             ended(output, sample)
             return step(output, timestep, sample, *args, **kwargs)

@@ -223,7 +223,9 @@ class Listening(TorchFunctionMode):
         super().__init__()
         self.hear = hear
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         if func is F.scaled_dot_product_attention:
             return self.hear(Attention(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ground_probe.capture.layout import Layout
+from ground_probe.capture.options import Options
+from ground_probe.capture.sites import key_of
 from ground_probe.capture.traces import Trace
-from ground_probe.errors import NonFiniteError
+from ground_probe.editors.family import Family
+from ground_probe.errors import InputError, NonFiniteError
 
 
 class Record:
@@ -70,6 +74,49 @@ class Record:
         getattr(self.trace, kind)[key] = kept.detach()
         if self.awaited:
             self.awaited.discard((kind, key))
+
+
+def sites_of(options: Options, blocks: Iterable[str], layout: Layout) -> Iterator[tuple[str, Any]]:
+    """(kind, key) of every site that options ask for.
+
+    Args:
+        options: what is asked for.
+        blocks: the chosen ones.
+        layout: of the run, for the streams that there are.
+    """
+    streams = tuple(layout.grids) if options.streams is None else options.streams
+    image = [stream for stream in streams if stream != "text"] or list(layout.grids)
+    states = ["hidden"] + ["attention_output"] * options.attention_output
+    maps = ["affinity"] * bool(len(options.affinity)) + ["key_mass"] * options.mass
+    for step in options.steps:
+        if options.prediction:
+            yield "prediction", step
+        for name in blocks:
+            for role in options.roles:
+                yield from ((k, key_of(name, step, s, role)) for k in states for s in streams)
+                yield from ((kind, key_of(name, step, role)) for kind in maps)
+            if options.attention:
+                yield "attention", key_of(name, step)
+            if options.propagate:
+                yield from (("propagated", key_of(name, step, stream)) for stream in image)
+
+
+def check_streams(options: Options, family: Family, layout: Layout | None = None) -> None:
+    """Refuse streams that a family, or a run of it, does not have.
+
+    Raises:
+        InputError: names those that there are.
+    """
+    there = family.streams
+    if layout is not None:
+        has = (*layout.grids, *["text"] * layout.joint)
+        there = tuple(stream for stream in there if stream in has)
+    for stream in options.streams or ():
+        if stream not in there:
+            raise InputError(
+                f"{family.pipeline} has no {stream!r} tokens in its blocks, only "
+                f"{', '.join(there)}. {family.note or 'Pass an image.'}"
+            )
 
 
 def _count_bad(values: Tensor) -> int:

@@ -118,9 +118,11 @@ class Trace:
             )
         grid = self.layout.grids[stream][0]
         if block is not None and not self.layout.joint:
-            maps = self.attention.get((block, self.steps[0]))
-            states = self.hidden.get((block, self.steps[0], stream))
-            tokens = maps.shape[1] if maps is not None else len(states)
+            site = block, self.steps[0]
+            if site in self.attention:
+                tokens = self.attention[site].shape[1]
+            else:
+                tokens = len(self.hidden[(*site, stream)])
             grid = self.layout.grid_of(tokens)
         return replace(self.geometry, grid=grid)
 

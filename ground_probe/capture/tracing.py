@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -127,6 +126,5 @@ def _without_bar(pipeline: Any) -> Iterator[None]:
         pipeline._progress_bar_config = before
 
 
-@cache
 def _default_steps(pipeline: type) -> int:
     return inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
