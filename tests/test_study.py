@@ -15,6 +15,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from ground_probe import cli
 from ground_probe.errors import GroundProbeError, InputError, UnknownNameError
 from ground_probe.run_record import read_record, status_path
+from ground_probe.study import page
 from ground_probe.study import run as study
 
 PARAMETERS = """
@@ -223,8 +224,8 @@ def small_study(tmp_path, monkeypatch):
 def test_a_study_leaves_a_record_and_a_page_and_runs_again_in_place(small_study, tmp_path):
     out = tmp_path / "study"
     for _ in range(2):
-        page = study.run_study(out, loading=LOADING, limit=5, notebooks=PLAN).read_text()
-    assert "step 9" in page and "0.875" in page and 'href="small.html"' in page
+        index = study.run_study(out, loading=LOADING, limit=5, notebooks=PLAN).read_text()
+    assert "step 9" in index and "0.875" in index and 'href="small.html"' in index
     record = read_record(out / "run.json")
     assert record["status"] == "success" and record["ended_utc"]
     assert record["parts"]["small"]["n_ok"] == 5
@@ -359,13 +360,13 @@ def test_tables_worked_by_hand():
         ],
         columns=["block", "stream", "step", "split", "value"],
     ).assign(probe="linear", labels="grounding", control="none", seed=0)
-    table = study.separability_by_step(emergence)
+    table = page.separability_by_step(emergence)
     assert list(table.columns) == ["step 0", "step 9"]
     assert table.loc[("grounding", "noise")].tolist() == [0.5, 0.65]
     assert table.loc[("grounding", "reference"), "step 0"] == 0.55
     row = {"dataset": "scenes", "split": "test", "method": "full", "metric": "miou"}
     row |= {"value": 0.5, "low": 0.4, "high": 0.6, "n_expected": 8, "n_ok": 8, "n_error": 0}
-    scores = study.segmentation_scores(pd.DataFrame([row]))
+    scores = page.segmentation_scores(pd.DataFrame([row]))
     assert scores.loc[("scenes", "test", "full", 8, 0), "miou"] == "0.50 [0.40, 0.60]"
 
 

@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         raise unknown("dataset", arguments.dataset, DATASETS)
     options.recipe(arguments)  # a mistake in it is found now, not in the first notebook
     loading.check_weights(arguments, dataset=arguments.dataset, split="val")
-    from ground_probe.study.run import run_study, tables
+    from ground_probe.study.page import tables
+    from ground_probe.study.run import run_study
 
     page = run_study(
         arguments.out,

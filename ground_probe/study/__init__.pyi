@@ -2,10 +2,19 @@ from .attended import BEYOND, attended_words, sinks, summarise_words
 from .calibrate import calibrate
 from .claim import RIVALS, Claim, claim, seed_spread
 from .collect import collect, collect_each
+from .conclusions import (
+    EditCheck,
+    check_edit,
+    conclude_ablation,
+    conclude_edits,
+    conclude_emergence,
+    conclude_heads,
+    conclude_methods,
+)
 from .effects import causal_check, causal_sentences, effects
 from .explorer import Explorer, explore
 from .heads import chosen_heads, head_table
-from .overlays import attention_map
+from .overlays import Overlay, attention_overlays
 from .paired import paired_probes, selectivity
 from .plan import Plan, plan
 from .report import Report, collect_report, paper_table
@@ -26,19 +35,22 @@ __all__ = [
     "LABELS",
     "RIVALS",
     "Claim",
+    "EditCheck",
     "Explorer",
+    "Overlay",
     "Plan",
     "Report",
     "Samples",
     "Spec",
     "at_least",
     "attended_words",
-    "attention_map",
+    "attention_overlays",
     "beside_controls",
     "best_blocks",
     "calibrate",
     "causal_check",
     "causal_sentences",
+    "check_edit",
     "check_templates",
     "chosen_heads",
     "claim",
@@ -46,6 +58,11 @@ __all__ = [
     "collect_each",
     "collect_report",
     "compare_templates",
+    "conclude_ablation",
+    "conclude_edits",
+    "conclude_emergence",
+    "conclude_heads",
+    "conclude_methods",
     "early_spec",
     "effects",
     "explore",

@@ -74,7 +74,7 @@ def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
         )
         axes.set(xlabel="step", ylabel="")
         axes.set_title(f"{_said(name)}\nn = {_counted(of)}", fontsize=8)
-    figure.suptitle(f"{title} · block by denoising step, n images", fontsize=10)
+    figure.suptitle(f"{title} · block by denoising step, AUC on test", fontsize=10)
     return figure
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ def contact_sheet(
     golds: Sequence[Bool[np.ndarray, "height width"]] = (),
     titles: Sequence[str] = (),
     columns: int = 4,
+    title: str = "",
 ) -> Figure:
     """Many pictures in a grid, each with a mask or a map of numbers on it.
 
@@ -115,6 +117,7 @@ def contact_sheet(
         golds: none, or one for each image: what is meant, as a dashed outline.
         titles: none, or one for each image.
         columns: pictures in a row.
+        title: above them all: what they show, as a sentence.
 
     Raises:
         InputError: no images, or not one map, outline or title for each.
@@ -137,7 +140,9 @@ def contact_sheet(
         if len(golds):
             _outline(axes, golds[index][::apart, ::apart])
         if len(titles):
-            axes.set_title(titles[index], fontsize=7, wrap=True)
+            axes.set_title(fill(titles[index], 34), fontsize=7)
+    if title:
+        figure.suptitle(fill(title, 26 * columns), fontsize=9)
     return _about(figure, f"{about} · n = {len(images)}")
 
 

@@ -1,41 +1,82 @@
-"""Attention to the phrase over a whole image, to look at."""
+"""Attention to the phrase over a whole image: one head's, or the mean of a block's."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from ground_probe.capture import trace
+from ground_probe.capture import Trace, trace
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, fill
+from ground_probe.probes import hard_labels
 from ground_probe.study.spec import Spec
+from ground_probe.study.workers import each_image
 
 
-def attention_map(
-    editor: Editor, example: RefExample, spec: Spec, block: str, step: int = 0
-) -> Float[np.ndarray, "height width"]:
-    """How much each place attends to the expression, from 0 to 1 between its least and its most.
+class Overlay(NamedTuple):
+    """A map of attention and where it is highest.
+
+    Args:
+        pixels: from 0 to 1 between its least and its most.
+        on_referent: whether the highest token of the whole grid lies on the referent.
+        highest_share: of the map's mass, that the highest token takes; a sink's is large.
+    """
+
+    pixels: Float[np.ndarray, "height width"]
+    on_referent: bool
+    highest_share: float
+
+
+def attention_overlays(
+    editor: Editor,
+    split: Sequence[RefExample],
+    spec: Spec,
+    heads: Sequence[tuple[str, int | None]],
+    *,
+    step: int = 0,
+    workers: int = 0,
+) -> list[list[Overlay]]:
+    """How much each place attends to the expression: a list an example, with an overlay a head.
 
     Args:
         editor: from `load_editor`.
-        example: what to look at.
+        split: what to look at.
         spec: of the study.
-        block: whose attention; the mean of its heads.
+        heads: (block, number) of each, chosen elsewhere; None for the mean of a block's heads.
         step: denoising step, from 0.
+        workers: processes, 0 for as many as there are cores.
     """
-    traced = trace(
-        editor,
-        example.image,
-        *fill(spec.template, example.expression),
-        blocks=[block],
-        steps=(step,),
-        streams=(),
-        attention="mean",
-        num_steps=spec.num_steps,
-        seed=spec.noise_seed(example.key),
-    )
+
+    def of_example(position: int) -> list[Overlay]:
+        example = split[position]
+        traced = trace(
+            editor,
+            example.image,
+            *fill(spec.template, example.expression),
+            blocks=list(dict.fromkeys(block for block, _ in heads)),
+            steps=(step,),
+            streams=(),
+            num_steps=spec.num_steps,
+            seed=spec.noise_seed(example.key),
+        )
+        return [_overlay(traced, example, block, head, step) for block, head in heads]
+
+    return list(each_image(editor, of_example, range(len(split)), workers))
+
+
+def _overlay(
+    traced: Trace, example: RefExample, block: str, head: int | None, step: int
+) -> Overlay:
     stream = "reference" if "reference" in traced.layout.grids else "noise"
-    mass = traced.attention[block, step][0, traced.image_tokens(stream)].sum(-1)
+    maps = traced.attention[block, step][:, traced.image_tokens(stream)].float().sum(-1)
+    mass = (maps.mean(0) if head is None else maps[head]).numpy()
     geometry = traced.grid(stream, block)
-    found = geometry.to_pixels(mass.reshape(geometry.grid).numpy())
-    return (found - found.min()) / max(float(np.ptp(found)), 1e-12)
+    target, _ = hard_labels(geometry.soft_labels(example.mask))
+    pixels = geometry.to_pixels(mass.reshape(geometry.grid))
+    least, span = pixels.min(), max(float(np.ptp(pixels)), 1e-12)
+    highest = int(mass.argmax())
+    share = float(mass[highest] / max(mass.sum(), 1e-30))
+    return Overlay((pixels - least) / span, bool(target.ravel()[highest]), share)

@@ -7,7 +7,6 @@ executed notebook is never taken for success.
 from __future__ import annotations
 
 import ast
-import html
 import logging
 import math
 import sys
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
-import pandas as pd
 import papermill
 from jinja2 import DictLoader
 from jupyter_client import AsyncKernelManager
@@ -29,6 +27,7 @@ from ground_probe.errors import GroundProbeError, InputError, unknown
 from ground_probe.io import canonical_json, digest, whole_file, writable_folder
 from ground_probe.run_record import RunRecord, read_record, recording, status_path
 from ground_probe.study.finished import evaluations, finished_parts, inputs
+from ground_probe.study.page import index_page
 from ground_probe.study.parts import Part, run_parts, say
 
 NOTEBOOKS = {
@@ -38,7 +37,6 @@ NOTEBOOKS = {
     "30_segmentation": ("model", "loading", "dataset", "root", "recipe", "limit", "seed"),
     "90_report": (),
 }
-EXPLORER = "explorer.html"
 _LAST = "90_report"  # it reads what the others leave
 _IDLE = ("out", "workers")  # parameters that no result depends on
 _UNTOLD = ("spec", "packages", "python", "machine", "commit", "dirty")  # of a part: the whole's
@@ -204,51 +202,8 @@ def run_study(
             new = [Part(n, sources[n], folder, plan[n]) for n in wave if n not in old]
             for name, part in run_parts(new, workers):
                 keep(name, part, keys[name])
-        _write(folder / "index.html", _index(folder, run))
+        _write(folder / "index.html", index_page(folder, run.fields))
     return folder / "index.html"
-
-
-def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
-    """Per label set and stream, what the block chosen on val scores on test, at each step.
-
-    Args:
-        emergence: the rows of `emergence.csv`.
-    """
-    from ground_probe.study import (
-        best_blocks,
-    )  # late: it brings torch into a process that waits
-
-    chosen = {labels: best_blocks(emergence, labels) for labels in emergence["labels"].unique()}
-    rows = (
-        pd.concat(chosen, names=["labels"]).droplevel(1).set_index(["stream", "step"], append=True)
-    )
-    return rows["value"].unstack("step").rename(columns="step {}".format)
-
-
-def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
-    """Per dataset, split and method, each metric with its interval.
-
-    Args:
-        segmentation: the rows of `segmentation.csv`.
-    """
-    cells = segmentation.assign(
-        cell=[
-            f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in segmentation.itertuples()
-        ]
-    )
-    index = ["dataset", "split", "method", "n_ok", "n_error"]
-    return cells.pivot(index=index, columns="metric", values="cell")
-
-
-def tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """The tables of a study's folder, by title."""
-    found = {}
-    if (path := folder / "emergence.csv").exists():
-        title = "Separability by step (linear probe, AUC on test, block chosen on val)"
-        found[title] = separability_by_step(pd.read_csv(path, dtype={"step": "Int64"}))
-    if (path := folder / "segmentation.csv").exists():
-        found["Segmentation"] = segmentation_scores(pd.read_csv(path))
-    return found
 
 
 def _parameters_cell(source: Path) -> str:
@@ -332,70 +287,3 @@ def _as_html(executed: Path) -> str:
     )
     text, _ = exporter.from_filename(str(executed))
     return text
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>ground_probe study</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem }}
-iframe {{ border: 1px solid #ccc; height: 66rem; width: 100% }}
-figure {{ margin: 1rem 0 }} img {{ max-width: 100%; height: auto }}
-.table {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 14px }}
-th, td {{ border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: right }}
-th {{ font-weight: 600 }} td {{ white-space: nowrap }} p {{ overflow-wrap: anywhere }}
-</style>
-<h1>ground_probe study</h1>
-<p>{about}</p>
-<h2>Notebooks</h2>
-<ul>{notebooks}</ul>
-{explorer}
-{verdicts}
-{tables}
-<h2>Figures</h2>
-{figures}
-<h2>Files</h2>
-<ul>{files}</ul>
-</html>
-"""
-
-
-def _index(folder: Path, run: RunRecord) -> str:
-    def link(name: str, text: str = "") -> str:
-        return f'<a href="{html.escape(name)}">{html.escape(text or name)}</a>'
-
-    fields = run.fields
-    commit = f"{fields['commit'] or 'none'}{' with changes' if fields['dirty'] else ''}"
-    figures = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.png"))]
-    return _PAGE.format(
-        about=html.escape(f"Run {fields['digest']}, {fields['started_utc']}, commit {commit}."),
-        notebooks="".join(
-            f"<li>{link(f'{name}.html', name)} ({link(f'{name}.ipynb', 'notebook')})</li>"
-            for name in fields["spec"]["notebooks"]
-        ),
-        explorer=f"<h2>{link(EXPLORER, 'Explorer')}</h2>"
-        f'<iframe src="{EXPLORER}" title="Explorer" loading="lazy"></iframe>'
-        if (folder / EXPLORER).exists()
-        else "",
-        verdicts="".join(
-            f"<h2>Verdict: {html.escape(question)}</h2><p>{html.escape(sentence)}</p>"
-            for part in fields["parts"].values()
-            for question, sentence in part.get("verdicts", {}).items()
-        ),
-        tables="".join(
-            f"<h2>{html.escape(title)}</h2>"
-            f'<div class="table">{table.to_html(float_format="{:.3f}".format, border=0)}</div>'
-            for title, table in tables(folder).items()
-        ),
-        figures="".join(
-            f'<figure><img src="{html.escape(name)}" alt="{html.escape(name)}">'
-            f"<figcaption>{link(name)}</figcaption></figure>"
-            for name in figures
-        ),
-        files="".join(
-            f"<li>{link(name)}</li>"
-            for name in (*sorted(path.name for path in folder.glob("*.csv")), "run.json")
-        ),
-    )

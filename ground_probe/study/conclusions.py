@@ -1,0 +1,145 @@
+"""What a notebook ends with: sentences made of its numbers, "not shown" where they do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ground_probe.datasets.example import RefExample
+from ground_probe.study.claim import Claim
+
+_SEEN = 0.05  # mean change of a place, of the colors' range, that a reader sees
+_MORE = 2.0  # times as much as any other object: then the edit is the referent's
+
+
+class EditCheck(NamedTuple):
+    """Where an edit took place: mean changes from 0 to 1, and a word for it.
+
+    Args:
+        verdict: "right", "wrong object" or "nothing changed".
+        referent: change of what is meant.
+        other: the largest change of any other object.
+    """
+
+    verdict: str
+    referent: float
+    other: float
+
+
+def check_edit(example: RefExample, edited: Image.Image) -> EditCheck:
+    """Whether an edit changed what is meant, and clearly more than any other object.
+
+    Args:
+        example: what was edited.
+        edited: of its image's size.
+    """
+    before, after = (np.asarray(each.convert("RGB"), float) for each in (example.image, edited))
+    change = np.abs(after - before).mean(-1) / 255
+    referent = float(change[example.mask].mean())
+    other = max((float(change[mask].mean()) for mask in example.distractors), default=0.0)
+    if referent > _SEEN and referent > _MORE * other:
+        return EditCheck("right", referent, other)
+    return EditCheck("wrong object" if other > _SEEN else "nothing changed", referent, other)
+
+
+def conclude_edits(checks: Sequence[EditCheck]) -> str:
+    """How many edits took place where they were meant."""
+    right = sum(check.verdict == "right" for check in checks)
+    failed = [f"{check.verdict}" for check in checks if check.verdict != "right"]
+    words = f"; {', '.join(failed)} otherwise" if failed else ""
+    shown = "" if right else "Not shown: "
+    return f"{shown}{right} of {len(checks)} edits change the referent, and it alone{words}."
+
+
+def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
+    """Where and from which step on the referent is told from the other objects."""
+    of = {stream: claim for (labels, stream), claim in claims.items() if labels == "grounding"}
+    shown = [f"step {claim.step} ({stream} stream)" for stream, claim in of.items() if claim.shown]
+    absent = [f"the {stream} stream" for stream, claim in of.items() if not claim.shown]
+    parts = []
+    if shown:
+        parts.append(f"Which object is meant can be decoded from {' and '.join(shown)} on.")
+    if absent:
+        parts.append(f"Not shown for {' and '.join(absent)}.")
+    for stream, claim in of.items():
+        if claim.shown and len(claim.later):
+            best = claim.best
+            parts.append(
+                f"In the {stream} stream the best step is {best.step}, with {best.value:.2f} "
+                f"[{best.low:.2f}, {best.high:.2f}]."
+            )
+    return " ".join(parts)
+
+
+def conclude_heads(chosen: pd.DataFrame, pointed: Mapping[str, tuple[int, int]]) -> str:
+    """Whether one head, chosen on val, tells the referent better than the mean of heads.
+
+    Args:
+        chosen: two rows, "one head" and "mean of heads", with block, head, value, low and high.
+        pointed: by the same names, in how many of how many images the highest token of the whole
+            grid lies on the referent.
+    """
+    one, mean = chosen.loc["one head"], chosen.loc["mean of heads"]
+    numbers = (
+        f"head {one['head']} of {one.block} has AUC {one.value:.2f} [{one.low:.2f}, "
+        f"{one.high:.2f}], the best mean of heads {mean.value:.2f} [{mean.low:.2f}, "
+        f"{mean.high:.2f}]"
+    )
+    better = "One head grounds better than the mean" if one.low > mean.high else "Not shown"
+    shares = "; ".join(f"{name}: {hits} of {n}" for name, (hits, n) in pointed.items())
+    return (
+        f"{better}: {numbers}. The highest token of the whole grid lies on the referent in "
+        f"{shares} images."
+    )
+
+
+def conclude_methods(summary: pd.DataFrame, method: str = "full") -> str:
+    """Whether the segmenter is above each simpler way, by the intervals of mIoU.
+
+    Args:
+        summary: rows of `segmentation.csv`.
+        method: ours.
+    """
+    rows = summary[summary.metric == "miou"].dropna(subset="value").set_index("method")
+    if method not in rows.index:
+        return f"Not shown: {method} has no score."
+    own = rows.loc[method]
+    head = f"mIoU {own.value:.2f} [{own.low:.2f}, {own.high:.2f}] on {own.n_ok} sentences."
+    others = rows.drop(method)
+    others = others[~others.index.str.startswith("oracle")]
+    above = [name for name, row in others.iterrows() if own.low > row.high]
+    near = [name for name, row in others.iterrows() if own.low <= row.high and own.high >= row.low]
+    below = [name for name, row in others.iterrows() if own.high < row.low]
+    parts = [head]
+    for names, words in ((above, "Above"), (below, "Below")):
+        if names:
+            parts.append(f"{words} {', '.join(names)}.")
+    if near:
+        parts.append(f"A difference to {', '.join(near)} is not shown.")
+    return " ".join(parts)
+
+
+def conclude_ablation(table: pd.DataFrame) -> str:
+    """Which parts of the recipe are needed, by the paired difference without each.
+
+    Args:
+        table: of `ablate`.
+    """
+    rows = table[table.part == "without"]
+    needed = rows[rows.difference_high < 0]
+    harmful = rows[rows.difference_low > 0]
+    idle = rows[(rows.difference_high >= 0) & (rows.difference_low <= 0)]
+    parts = []
+    for these, words in (
+        (needed, "Needed, mIoU falls without them"),
+        (harmful, "Better left out"),
+        (idle, "Not shown to matter"),
+    ):
+        if len(these):
+            named = (f"{row.value} ({row.difference:+.3f})" for row in these.itertuples())
+            parts.append(f"{words}: {', '.join(named)}.")
+    return " ".join(parts) or "Nothing of the recipe could be left out."
