@@ -107,6 +107,7 @@ def contact_sheet(
     titles: Sequence[str] = (),
     columns: int = 4,
     title: str = "",
+    n: int | None = None,
 ) -> Figure:
     """Many pictures in a grid, each with a mask or a map of numbers on it.
 
@@ -118,6 +119,7 @@ def contact_sheet(
         titles: none, or one for each image.
         columns: pictures in a row.
         title: above them all: what they show, as a sentence.
+        n: how many images there are, where some are shown more than once.
 
     Raises:
         InputError: no images, or not one map, outline or title for each.
@@ -143,7 +145,7 @@ def contact_sheet(
             axes.set_title(fill(titles[index], 34), fontsize=7)
     if title:
         figure.suptitle(fill(title, 26 * columns), fontsize=9)
-    return _about(figure, f"{about} · n = {len(images)}")
+    return _about(figure, f"{about} · n = {n or len(images)}")
 
 
 def save(figure: Figure, path: Path | str) -> Path:
