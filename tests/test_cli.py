@@ -80,7 +80,7 @@ def test_help_imports_nothing_heavy(tmp_path):
         (("study", "--model", "tny"), "no model 'tny' (did you mean 'tiny'?)"),
         (("evaluate",), "required: --out"),
         (("evaluate", "--out", "x", "--shard", "4/4"), "'4/4' is not I/N with 0 <= I < N"),
-        (("evaluate", "--out", "x", "--workers", "few"), "give a number or ray"),
+        (("evaluate", "--out", "x", "--workers", "few"), "give a number, ray or ray:N"),
         (("evaluate", "--out", "x", "--dataset", "coco"), "unknown dataset 'coco'"),
         (("evaluate", "--out", "x", "--split", "tset"), "did you mean 'test'?"),
         (
