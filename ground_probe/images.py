@@ -43,7 +43,7 @@ def to_rgb(image: Any) -> Image.Image:
         raise InputError(f"the image is a {type(image).__name__}: give a PIL image")
     if image.mode == "RGB" and not image.info:
         return image
-    turned = image.getexif().get(_ORIENTATION, 1)
+    turned = orientation(image)
     if turned != 1:
         warnings.warn(
             f"the image's EXIF orientation {turned} is not applied: its pixels are used as they "
@@ -73,21 +73,35 @@ def decode(encoded: bytes, name: str, upright: bool = True) -> Image.Image:
     Raises:
         InputError: cut off, no image, or of more than `MAX_PIXELS`, which is not decoded.
     """
+    image = open_image(encoded, name)
+    try:
+        return _pixels(ImageOps.exif_transpose(image) if upright else image)
+    except Exception as error:  # damaged files raise nearly anything
+        raise InputError(f"{name} is no sound image: {error}") from error
+
+
+def open_image(encoded: bytes, name: str) -> Image.Image:
+    """The image in a file's bytes as it is stored, in its own mode; see `decode`."""
     if len(encoded) > MAX_BYTES:
         raise InputError(f"{name} is no sound image: {len(encoded):,} bytes, at most {MAX_BYTES:,}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(encoded)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} px, at most {MAX_PIXELS:,}")
-                image.load()
-                return _pixels(ImageOps.exif_transpose(image) if upright else image)
-    except Exception as error:  # damaged files raise nearly anything
+            image = Image.open(io.BytesIO(encoded))
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} px, at most {MAX_PIXELS:,}")
+            image.load()
+            return image
+    except Image.UnidentifiedImageError as error:
         reason = "none of the formats that Pillow reads"
-        if not isinstance(error, Image.UnidentifiedImageError):
-            reason = str(error)
         raise InputError(f"{name} is no sound image: {reason}") from error
+    except Exception as error:  # damaged files raise nearly anything
+        raise InputError(f"{name} is no sound image: {error}") from error
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image; 1 is upright."""
+    return image.getexif().get(_ORIENTATION, 1)
 
 
 def _pixels(image: Image.Image) -> Image.Image:

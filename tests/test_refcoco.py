@@ -6,7 +6,10 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +26,7 @@ from pycocotools import mask as coco
 
 from ground_probe.datasets import check_data, hub, load_split, refcoco
 from ground_probe.datasets.masks import to_mask
-from ground_probe.datasets.sources import FileImage, decode
+from ground_probe.datasets.sources import FileImage, ParquetImage, decode
 from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.evaluation import evaluate
 
@@ -329,7 +332,7 @@ def test_wrong_counts_are_refused_and_unconfirmed_ones_said(folder, refs, monkey
 def test_bad_photos_are_errors_of_their_sentences_only(refs, instances, tmp_path):
     root = write_folder(tmp_path / "f", refs, instances)
     split = load_split("refcoco_unc", "val", root=root)
-    missing, cut, small = list(dict.fromkeys(split.image_ids))[:3]
+    missing, cut, small = list(dict.fromkeys(split.image_ids))[-3:]
     photos = {
         image_id: root / "train2014" / f"{int(image_id):012d}.jpg" for image_id in split.image_ids
     }
@@ -398,11 +401,174 @@ def test_parquet_of_another_schema_split_or_number_is_refused(refs, instances, t
     with pytest.raises(InputError, match="holds 1 of 2 files"):
         load_split("refcoco_unc", "val", root=root)
     pq.write_table(pa.table({"question": ["?"]}), second)
-    with pytest.raises(InputError, match=f"not a file of {hub.REPO}"):
+    with pytest.raises(
+        InputError, match=r"unknown layout, with the columns question; expected ref_list"
+    ):
         load_split("refcoco_unc", "val", root=root)
     second.write_bytes(first.read_bytes()[:5000])
     with pytest.raises(InputError, match="is damaged"):
         load_split("refcoco_unc", "val", root=root)
+
+
+@needs_coco
+def test_deep_finds_photos_that_would_fail_hours_later(refs, instances, tmp_path):
+    root = write_folder(tmp_path / "f", refs, instances)
+    assert check_data("refcoco_unc", "val", root, deep=True).ok
+    split = load_split("refcoco_unc", "val", root=root)
+    cut, small = list(dict.fromkeys(split.image_ids))[:2]
+    photos = [root / "train2014" / f"{int(image_id):012d}.jpg" for image_id in (cut, small)]
+    whole = photos[0].read_bytes()
+    for photo in photos:
+        photo.unlink()
+    photos[0].write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (32, 32)).save(photos[1])
+    wrong = sum(str(ref.image_id) in (cut, small) for ref in split.refs)
+    assert check_data("refcoco_unc", "val", root).ok
+    check = check_data("refcoco_unc", "val", root, deep=True)
+    assert not check.ok and f"{wrong} of {len(split.refs)} refs cannot be used" in check.found
+    assert "is no sound image" in check.found
+
+
+@needs_coco
+@pytest.mark.parametrize("place", ["images/mscoco/train2014", "../images/mscoco/train2014"])
+def test_photos_of_other_folders_that_people_have_are_found(refs, instances, tmp_path, place):
+    root = write_folder(tmp_path / "data", refs, instances)
+    target = root / place
+    target.parent.mkdir(parents=True)
+    (root / "train2014").rename(target)
+    assert load_split("refcoco_unc", "val", root=root)[0].image.mode == "RGB"
+
+
+def changed(refs, number, **fields):
+    """The refs with one of them changed, and which."""
+    vals = [at for at, ref in enumerate(refs) if ref["split"] == "val"]
+    return [ref | fields if at == vals[number] else ref for at, ref in enumerate(refs)], vals
+
+
+@needs_coco
+def test_a_ref_without_sentences_is_a_distractor_and_is_counted(refs, instances, tmp_path):
+    several = [ref for ref in refs if ref["image_id"] == 9 or ref["split"] == "val"]
+    images = [ref["image_id"] for ref in several]
+    image_id = next(i for i in images if images.count(i) > 1 and i % 7)
+    number = next(
+        n
+        for n, ref in enumerate(r for r in refs if r["split"] == "val")
+        if ref["image_id"] == image_id
+    )
+    fewer, vals = changed(refs, number, sentences=[])
+    expected = refcoco.COLLECTIONS["refcoco_unc"].splits["val"]
+    refcoco.COLLECTIONS["refcoco_unc"].splits["val"] = replace(
+        expected, sentences=expected.sentences - 2
+    )
+    root = write_folder(tmp_path / "f", fewer, instances)
+    with pytest.warns(UserWarning, match=rf"1 of {len(vals)} refs have no sentence"):
+        split = load_split("refcoco_unc", "val", root=root)
+    assert len(split) == expected.sentences - 2
+    at = split.image_ids.index(str(image_id))
+    assert "" in split[at].others and len(split[at].others) == len(split[at].distractors)
+    check = check_data("refcoco_unc", "val", root)
+    assert check.ok and "1 of" in check.found
+
+
+@needs_coco
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_id": "nine"}, "do not fit together"),
+        ({"ref_id": None}, "ref None: ref_id is None, expected a whole number"),
+        ({"sentences": None}, "sentences is None, expected a list"),
+        ({"sentences": "left man"}, "sentences is 'left man', expected a list"),
+        (
+            {"sentences": [{"sent_id": 1, "sent": None, "raw": ""}]},
+            "'sent' of sentence 1 is None, expected a text",
+        ),
+        (
+            {"sentences": [{"sent_id": 1, "sent": "a" * 20_000, "raw": ""}]},
+            "'sent' of sentence 1 is 'aaa.*expected a text of at most 10,000 characters",
+        ),
+        ({"sentences": [None]}, "do not fit together: TypeError"),
+    ],
+)
+def test_refs_of_other_kinds_are_named(refs, instances, tmp_path, monkeypatch, fields, message):
+    monkeypatch.setattr(refcoco, "check_counts", lambda *arguments: None)
+    root = write_folder(tmp_path / "f", changed(refs, 0, **fields)[0], instances)
+    with pytest.raises(InputError, match=message):
+        load_split("refcoco_unc", "val", root=root)
+
+
+def test_a_pickle_s_memo_takes_no_more_than_its_file(tmp_path):
+    data = tmp_path / "refs(unc).p"
+    data.write_bytes(b"\x80\x02]r\x00\x00\x00\x10.")  # an empty list, at position 2^28 of the memo
+    (tmp_path / "instances.json").write_text('{"images": [], "annotations": []}')
+    (tmp_path / "train2014").mkdir()
+    limited = f"""
+import resource
+from ground_probe.datasets import refer_folder
+from pathlib import Path
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert refer_folder.read(Path({str(tmp_path)!r}), "refcoco_unc", "val") == []
+data = Path({str(data)!r})
+data.write_bytes(b"\\x80\\x05\\x96" + (2**31).to_bytes(8, "little") + b".")
+try:
+    refer_folder.read(data.parent, "refcoco_unc", "val")
+except ValueError as error:
+    assert "damaged" in str(error), error
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used)
+"""
+    result = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 100_000  # kB
+
+
+@pytest.mark.parametrize("name", ["refs(unc).p", "instances.json"])
+def test_a_fifo_in_place_of_a_file_does_not_hang(tmp_path, name):
+    for file in ("refs(unc).p", "instances.json"):
+        (tmp_path / file).write_bytes(pickle.dumps([]))
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=r"is no regular file: a FIFO|expected refs|damaged"):
+        load_split("refcoco_unc", "val", root=tmp_path)
+
+
+def parquet(path, **columns):
+    count = len(next(iter(columns.values())))
+    rest = {name: pa.nulls(count) for name in ("ref_list", "image_info", "image")}
+    pq.write_table(pa.table(rest | columns), path, compression="zstd")
+
+
+def test_parquet_that_would_eat_the_memory_is_refused_unread(tmp_path):
+    path = tmp_path / "refcoco_unc_val-00000-of-00001.parquet"
+    parquet(path, image_info=pa.nulls(300_000))
+    with pytest.raises(InputError, match="it has 300,000 rows, no split more than 200,000"):
+        load_split("refcoco_unc", "val", root=tmp_path)
+    parquet(path, ref_list=pa.array(["a" * 140_000_000]))
+    with pytest.raises(InputError, match=r"140,000,\d+ bytes of 'ref_list' in 1 rows, at most"):
+        load_split("refcoco_unc", "val", root=path)
+    image = pa.array([{"bytes": bytes(300_000_000), "path": "a.jpg"}])
+    parquet(path, image=image)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"300,000,\d+ bytes of 'image' in 1 rows, at most"):
+        ParquetImage(str(path), 0, 0).read()
+    parquet(path, ref_list=pa.nulls(3))
+    with pytest.raises(InputError, match="is damaged: TypeError"):
+        load_split("refcoco_unc", "val", root=path)
+
+
+@pytest.mark.parametrize("root", ["n" * 300, "nul\0", "none", "half \ud800"])
+def test_a_root_that_cannot_be_is_named(tmp_path, root):
+    with pytest.raises(InputError, match=r"is no folder .*: expected refs\(unc\)\.p"):
+        load_split("refcoco_unc", "val", root=tmp_path / root)
+
+
+def test_a_sound_folder_of_another_layout_is_unknown_and_not_damaged(tmp_path):
+    path = tmp_path / "val-00000-of-00001.parquet"
+    pq.write_table(pa.table({"question_id": ["1"], "question": ["?"], "answer": [["a"]]}), path)
+    said = r"files of another layout or split \(val-00000-of-00001.parquet\): expected refs\(unc"
+    with pytest.raises(InputError, match=said):
+        load_split("refcoco_unc", "val", root=tmp_path)
+    said = "unknown layout, with the columns question_id, question, answer; expected ref_list"
+    with pytest.raises(InputError, match=said):
+        load_split("refcoco_unc", "val", root=path)
 
 
 def test_names_and_absent_data_say_what_to_do(tmp_path, monkeypatch):

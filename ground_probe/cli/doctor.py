@@ -19,8 +19,10 @@ EXAMPLE = "--model black-forest-labs/FLUX.1-Kontext-dev --dataset refcoco_unc"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    help_ = "every split of it must be here; default: any data may be absent"
-    parser.add_argument("--dataset", metavar="NAME", help=help_)
+    help_ = "its splits but train must be here; default: any data may be absent"
+    parser.add_argument("--dataset", metavar="NAME|PATH", help=help_)
+    parser.add_argument("--split", metavar="NAME", help="only this one; default: all but train")
+    parser.add_argument("--deep", action="store_true", help="decode every photo and mask")
     parser.add_argument("--model", metavar="DIR_OR_ID", help="its weights must be here")
     parser.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
 
@@ -30,7 +32,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     machine = _machine()
     packages, outdated = _packages()
     notebooks, lost = _notebooks()
-    data, absent = _data(arguments.dataset, arguments.root)
+    data, absent = _data(arguments)
     weights, unloaded = _weights(arguments.model)
     lines = [
         *(f"{name} {found or 'is not installed'}" for name, found in packages.items()),
@@ -99,18 +101,23 @@ def _weights(model: str | None) -> tuple[list[str], list[str]]:
     return [f"weights {model}: here"], []
 
 
-def _data(wanted: str | None, root: str | None) -> tuple[list[dict[str, Any]], list[str]]:
-    from ground_probe.datasets import DATASETS, check_data
-    from ground_probe.errors import unknown
+def _data(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
+    from ground_probe.datasets import DATASETS, check_data, check_names, splits_of
 
-    if wanted is None:
-        names = list(DATASETS)
-    elif wanted in DATASETS:
-        names = [wanted]
-    else:
-        raise unknown("dataset", wanted, DATASETS)
-    checks = [check_data(name, split, root) for name in names for split in DATASETS[name]]
-    absent = [f"{c.dataset} {c.split}: {c.fix}" for c in checks if wanted and not c.ok]
+    wanted, split = arguments.dataset, arguments.split
+    if split and wanted is None:
+        raise InputError(f"--split {split} is of which data? name it by --dataset")
+    if split:
+        check_names(wanted, split)
+    chosen = [
+        (name, part)
+        for name in ([wanted] if wanted else DATASETS)
+        for part in ([split] if split else splits_of(name))
+    ]
+    checks = [check_data(*pair, arguments.root, arguments.deep) for pair in chosen]
+    # Nothing is evaluated on train, which the hub does not have.
+    needed = [c for c in checks if wanted and (split or c.split != "train" or len(checks) == 1)]
+    absent = [f"{c.dataset} {c.split}: {c.fix or c.found}" for c in needed if not c.ok]
     return [asdict(check) for check in checks], absent
 
 

@@ -1,12 +1,15 @@
-"""Data sets: splits of referring examples, generated or read from the RefCOCO family."""
+"""Data sets: splits of referring examples, generated, of the RefCOCO family, or of one's own."""
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from ground_probe.datasets import hub, refcoco, refer_folder
+from ground_probe.datasets import hub, own, refcoco, refer_folder, refs
 from ground_probe.datasets.example import RefExample, Split
+from ground_probe.datasets.masks import Overlap
 from ground_probe.errors import GroundProbeError, InputError, unknown
 
 __all__ = ["DATASETS", "DataCheck", "RefExample", "Split", "check_data", "load_split"]
@@ -25,8 +28,8 @@ def load_split(
     root: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
-    text: refcoco.Text = "sent",
-    overlap: refcoco.Overlap = "union",
+    text: refs.Text = "sent",
+    overlap: Overlap = "union",
     download: bool = False,
 ) -> Split:
     """Open a split; images and masks are decoded when an example is asked for.
@@ -35,7 +38,8 @@ def load_split(
     and `expressions`.
 
     Args:
-        dataset: one of `DATASETS`; a RefCOCO name carries the owner of its splits.
+        dataset: one of `DATASETS`; a RefCOCO name carries the owner of its splits. Or the path of
+            data of one's own: see `ground_probe.datasets.own`.
         split: one of the data set's splits.
         root: of the RefCOCO family: a REFER folder, or a folder with the hub's Parquet files. By
             default the hub's local cache.
@@ -63,11 +67,19 @@ def load_split(
             raise InputError(f"{dataset} is generated and has no data folder: leave out {root}")
         world = cartoons if dataset in cartoons.STYLES else scenes
         return world.load(dataset, split, limit, seed)
-    refs = _read(dataset, split, root, download)
-    if refs is None:
+    if own.is_path(dataset):
+        if root is not None:
+            raise InputError(f"{dataset} is a path of its own: leave out {root}")
+        path, read = Path(dataset), own.read(Path(dataset), split)
+        name = path.stem if path.suffix in own.SUFFIXES else path.absolute().name
+        return refs.build(
+            name, split, read, text=text, overlap=overlap, limit=limit, seed=seed, photos=True
+        )
+    found = _read(dataset, split, root, download)
+    if found is None:
         raise InputError(f"{_absence(dataset, split, root)}; {how_to_get(dataset, split)}")
-    refcoco.check_counts(dataset, split, refs)
-    return refcoco.build(dataset, split, refs, text=text, overlap=overlap, limit=limit, seed=seed)
+    refcoco.check_counts(dataset, split, found)
+    return refs.build(dataset, split, found, text=text, overlap=overlap, limit=limit, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +93,16 @@ class DataCheck:
     fix: str = ""
 
 
-def check_data(dataset: str, split: str, root: str | Path | None = None) -> DataCheck:
-    """Say whether a split is here and whole, without decoding or downloading anything.
+def check_data(
+    dataset: str, split: str, root: str | Path | None = None, deep: bool = False
+) -> DataCheck:
+    """Say whether a split is here and whole, without downloading anything.
+
+    Args:
+        dataset: see `load_split`.
+        split: see `load_split`.
+        root: see `load_split`.
+        deep: also decode every photo and every mask, which takes minutes.
 
     Raises:
         UnknownNameError: no such data set or split.
@@ -90,20 +110,26 @@ def check_data(dataset: str, split: str, root: str | Path | None = None) -> Data
     check_names(dataset, split)
     if dataset in GENERATED:
         return DataCheck(dataset, split, True, "generated when asked for")
+    fix = "" if own.is_path(dataset) else how_to_get(dataset, split)
     try:
-        refs = _read(dataset, split, root, download=False)
-        if refs is None:
-            found = _absence(dataset, split, root)
-            return DataCheck(dataset, split, False, found, how_to_get(dataset, split))
-        refcoco.check_counts(dataset, split, refs)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            whole = load_split(dataset, split, root=root)
     except GroundProbeError as error:
-        return DataCheck(dataset, split, False, str(error), how_to_get(dataset, split))
-    files = {ref.image.path for ref in refs}
-    if missing := sorted(path for path in files if not Path(path).is_file()):
+        return DataCheck(dataset, split, False, str(error), fix)
+    assert isinstance(whole, refs.RefSplit)
+    files = {ref.image.path for ref in whole.refs}
+    if missing := sorted(path for path in files if not os.path.isfile(path)):
         found = f"{len(missing):,} of {len(files):,} photos are missing, e.g. {missing[0]}"
         return DataCheck(dataset, split, False, found, _COCO)
-    size = sum(Path(path).stat().st_size for path in files)
-    return DataCheck(dataset, split, True, f"{len(refs):,} refs, photos {size / 1e9:.2f} GB")
+    if deep and (wrong := list(whole.check())):
+        found = f"{len(wrong):,} of {len(whole.refs):,} refs cannot be used: {wrong[0]}"
+        return DataCheck(dataset, split, False, found, "mend or fetch these files again")
+    size = sum(os.path.getsize(path) for path in files)
+    found = f"{len(whole.refs):,} refs, photos {size / 1e9:.2f} GB"
+    return DataCheck(
+        dataset, split, True, "; ".join([found, *(str(each.message) for each in said)])
+    )
 
 
 _COCO = (
@@ -126,15 +152,30 @@ def how_to_get(dataset: str, split: str) -> str:
 
 def check_names(dataset: str, split: str) -> None:
     """Raise UnknownNameError for a data set or split that does not exist."""
+    if own.is_path(dataset):
+        return  # its splits are those that are read
     if dataset not in DATASETS:
         raise unknown("dataset", dataset, DATASETS)
     if split not in DATASETS[dataset]:
         raise unknown(f"split of {dataset}", split, DATASETS[dataset])
 
 
+def splits_of(dataset: str) -> tuple[str, ...]:
+    """The splits of a data set, by its name or path.
+
+    Raises:
+        UnknownNameError: no such data set.
+    """
+    if own.is_path(dataset):
+        return own.splits(Path(dataset)) or ("test",)
+    if dataset not in DATASETS:
+        raise unknown("dataset", dataset, DATASETS)
+    return DATASETS[dataset]
+
+
 def _read(
     dataset: str, split: str, root: str | Path | None, download: bool
-) -> list[refcoco.Ref] | None:
+) -> list[refs.Ref] | None:
     if root is None:
         paths = [] if split == "train" else hub.cached(dataset, split, download)
     elif folder := refer_folder.find(Path(root), dataset):
@@ -148,7 +189,14 @@ def _absence(dataset: str, split: str, root: str | Path | None) -> str:
     if root is None:
         return f"{dataset} {split} is not in the local cache of {hub.REPO}"
     collection = refcoco.COLLECTIONS[dataset]
-    return (
-        f"{root} holds no {dataset} {split}: expected refs({collection.owner}).p in it or in its "
-        f"{collection.folder}/, or {collection.hub}_{split}-*.parquet"
+    expected = (
+        f"expected refs({collection.owner}).p in it or in its {collection.folder}/, or "
+        f"{collection.hub}_{split}-*.parquet"
     )
+    try:
+        there = sorted(path.name for path in Path(root).iterdir())
+    except (OSError, ValueError) as error:
+        return f"{root} is no folder ({getattr(error, 'strerror', None) or error}): {expected}"
+    shown = ", ".join(there[:5]) + ", ..." * (len(there) > 5)
+    other = f", but files of another layout or split ({shown})" if there else ""
+    return f"{root} holds no {dataset} {split}{other}: {expected}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 from jaxtyping import Bool
@@ -55,6 +56,8 @@ class RefExample:
 class Split(Sequence[RefExample]):
     """A split of a data set: examples are decoded when they are asked for, one by one.
 
+    `split[0]` is an example, `split[:3]` a split of three.
+
     Attributes:
         dataset: its name.
         split: which one.
@@ -65,9 +68,28 @@ class Split(Sequence[RefExample]):
     split: str
     revision: str
 
-    @abstractmethod
-    def __getitem__(self, index: int) -> RefExample:  # type: ignore[override]  # no slices
-        ...
+    @overload
+    def __getitem__(self, index: int) -> RefExample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Split: ...
+
+    def __getitem__(self, index: int | slice) -> RefExample | Split:
+        positions = range(len(self))
+        if isinstance(index, slice):
+            return Part(self, tuple(positions[index]))
+        return self.example(positions[index])
+
+    def example(self, position: int) -> RefExample:
+        """Decode the example at a position, from 0; what a subclass says."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        images = len(set(self.image_ids))
+        return (
+            f"{self.dataset} {self.split}: {len(self):,} expressions of {images:,} images\n"
+            f"revision {self.revision}, keys {', '.join(self.keys[:2])}{', ...' * (len(self) > 2)}"
+        )
 
     @property
     @abstractmethod
@@ -83,3 +105,51 @@ class Split(Sequence[RefExample]):
     @abstractmethod
     def expressions(self) -> tuple[str, ...]:
         """The expression of each example."""
+
+
+@dataclass(frozen=True, repr=False)
+class Part(Split):
+    """Some examples of a split, of the split's name and revision."""
+
+    whole: Split
+    positions: tuple[int, ...] = field(repr=False)
+
+    @property
+    def dataset(self) -> str:  # type: ignore[override]
+        """Of the whole split."""
+        return self.whole.dataset
+
+    @property
+    def split(self) -> str:  # type: ignore[override]
+        """Of the whole split."""
+        return self.whole.split
+
+    @property
+    def revision(self) -> str:  # type: ignore[override]
+        """Of the whole split."""
+        return self.whole.revision
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def example(self, position: int) -> RefExample:
+        """The example of the whole split."""
+        return self.whole[self.positions[position]]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of these examples."""
+        return self._of(self.whole.keys)
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """Of these examples."""
+        return self._of(self.whole.image_ids)
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Of these examples."""
+        return self._of(self.whole.expressions)
+
+    def _of(self, column: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(column[position] for position in self.positions)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ground_probe.datasets.refcoco import COLLECTIONS, Ref, Sentence
-from ground_probe.datasets.sources import ParquetImage
+from ground_probe.datasets.refcoco import COLLECTIONS
+from ground_probe.datasets.refs import Ref, make_ref
+from ground_probe.datasets.sources import ParquetImage, check_room
 from ground_probe.errors import InputError
 
 REPO = "jxu124/refcoco-benchmark"
 REVISION = "2f2f892835bbf44b4db81f1c4ad6d46a3e9e4359"
+MAX_ROWS = 200_000
+MAX_TEXT_BYTES = 2**27  # of a row group without its photos
 IMAGE_BYTES = 170_000  # mean size of a photo in these files
 
 
@@ -24,10 +27,13 @@ def find(root: Path, dataset: str, split: str) -> list[Path]:
     Raises:
         InputError: some of the files "…-00000-of-00002.parquet" are there and some are not.
     """
-    if root.is_file() and root.suffix == ".parquet":
+    if root.suffix == ".parquet" and os.path.isfile(root):
         return [root]
+    if not os.path.isdir(root):
+        return []
     pattern = f"{COLLECTIONS[dataset].hub}_{split}-*.parquet"
     paths = sorted(root.glob(pattern)) or sorted(root.glob(f"data/{pattern}"))
+    paths = [path for path in paths if path.is_file()]  # no FIFOs
     if paths and (whole := re.search(r"-of-(\d+)", paths[0].name)) and len(paths) != int(whole[1]):
         raise InputError(f"{paths[0].parent} holds {len(paths)} of {int(whole[1])} files {pattern}")
     return paths
@@ -83,30 +89,34 @@ def _read_file(path: Path, split: str) -> list[Ref]:
     refs = []
     try:
         with pq.ParquetFile(path) as file:
+            _check_layout(path, file)
             for group in range(file.num_row_groups):
+                check_room(file.metadata, group, "ref_list", MAX_TEXT_BYTES, MAX_TEXT_BYTES)
+                check_room(file.metadata, group, "image_info", MAX_TEXT_BYTES, MAX_TEXT_BYTES)
                 rows = file.read_row_group(group, columns=["ref_list", "image_info"]).to_pylist()
                 for number, row in enumerate(rows):
                     image = ParquetImage(str(path), group, number)
-                    refs += [_ref(each, row["image_info"], image) for each in row["ref_list"]]
                     if wrong := {ref["ref_info"]["split"] for ref in row["ref_list"]} - {split}:
                         raise InputError(f"{path} holds refs of {sorted(wrong)}, not of {split!r}")
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+                    refs += [
+                        make_ref(each["ref_info"], each["ann_info"], row["image_info"], image)
+                        for each in row["ref_list"]
+                    ]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} is damaged or not a file of {REPO} ({type(error).__name__}: {error})"
+            f"{path} is damaged: {type(error).__name__}: {error}; fetch it again"
         ) from error
     return refs
 
 
-def _ref(entry: Any, image_info: Any, image: ParquetImage) -> Ref:
-    ref, annotation = entry["ref_info"], entry["ann_info"]
-    return Ref(
-        ref_id=ref["ref_id"],
-        ann_id=ref["ann_id"],
-        image_id=ref["image_id"],
-        image_size_px=(image_info["height"], image_info["width"]),
-        image=image,
-        segmentation=annotation["segmentation"],
-        sentences=tuple(
-            Sentence(each["sent_id"], each["sent"], each["raw"]) for each in ref["sentences"]
-        ),
-    )
+def _check_layout(path: Path, file: pq.ParquetFile) -> None:
+    columns = file.schema_arrow.names
+    if not {"ref_list", "image_info", "image"} <= set(columns):
+        raise InputError(
+            f"it is of an unknown layout, with the columns {', '.join(columns[:12])}; expected "
+            f"ref_list, image_info and image, as in {REPO}, a REFER folder, or data of one's own"
+        )
+    if file.metadata.num_rows > MAX_ROWS:
+        raise InputError(f"it has {file.metadata.num_rows:,} rows, no split more than {MAX_ROWS:,}")

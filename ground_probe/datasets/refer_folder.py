@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ground_probe.datasets.refcoco import COLLECTIONS, Ref, Sentence
+from ground_probe.datasets.refcoco import COLLECTIONS
+from ground_probe.datasets.refs import Ref, make_ref
 from ground_probe.datasets.sources import FileImage
 from ground_probe.errors import InputError
+from ground_probe.io import read_file
 
-IMAGE_FOLDERS = ("train2014", "images/train2014", "images/mscoco/images/train2014", "images")
+IMAGE_FOLDERS = (
+    "train2014",
+    "images/train2014",
+    "images/mscoco/images/train2014",  # REFER
+    "images/mscoco/train2014",  # PolyFormer
+    "images",
+)
+MAX_BYTES = 2**30
 
 
 def find(root: Path, dataset: str) -> Path | None:
     """The folder of `refs(<owner>).p`: the root, or its folder of the data set's name."""
     collection = COLLECTIONS[dataset]
     for folder in (root / collection.folder, root):
-        if (folder / f"refs({collection.owner}).p").is_file():
+        if os.path.isfile(folder / f"refs({collection.owner}).p"):
             return folder
     return None
 
@@ -31,7 +41,7 @@ def image_folder(folder: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    for parent in (folder, folder.parent):
+    for parent in (folder, folder.parent, folder.parent.parent):
         for name in IMAGE_FOLDERS:
             if (parent / name).is_dir():
                 return parent / name
@@ -53,46 +63,48 @@ def read(folder: Path, dataset: str, split: str) -> list[Ref]:
         images = {image["id"]: image for image in instances["images"]}
         annotations = {each["id"]: each for each in instances["annotations"]}
         return [
-            _ref(ref, annotations[ref["ann_id"]], images[ref["image_id"]], photos)
+            # The refs' own file_name ends in "_<n>.jpg" and does not exist.
+            make_ref(ref, annotations[ref["ann_id"]], image, _photo(photos, image))
             for ref in refs
             if ref["split"] == split
+            for image in [images[ref["image_id"]]]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except InputError as error:
+        raise InputError(f"{refs_path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{refs_path} and instances.json do not fit together: {type(error).__name__} {error}"
         ) from error
 
 
-def _ref(ref: Any, annotation: Any, image: Any, photos: Path) -> Ref:
-    # The refs' own file_name ends in "_<n>.jpg" and does not exist.
-    return Ref(
-        ref_id=ref["ref_id"],
-        ann_id=ref["ann_id"],
-        image_id=ref["image_id"],
-        image_size_px=(image["height"], image["width"]),
-        image=FileImage(str(photos / Path(image["file_name"]).name)),
-        segmentation=annotation["segmentation"],
-        sentences=tuple(
-            Sentence(each["sent_id"], each["sent"], each["raw"]) for each in ref["sentences"]
-        ),
-    )
+def _photo(folder: Path, image: Any) -> FileImage:
+    return FileImage(str(folder / Path(image["file_name"]).name))
 
 
 def _parsed(path: Path, parse: Callable[[bytes], Any]) -> Any:
+    data = read_file(path, MAX_BYTES)
     try:
-        return parse(path.read_bytes())
+        return parse(data)
     except InputError as error:
         raise InputError(f"{path} {error}") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise InputError(
             f"{path} is damaged or cut off ({type(error).__name__}: {error}): fetch it again"
         ) from error
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Plain lists, dicts, strings and numbers; nothing that would import or call."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Plain lists, dicts, strings and numbers; nothing that would import or call.
+
+    The one in Python keeps its memo in a dict; the one in C makes room for whatever position of it
+    a file names, 4 GB for nine bytes.
+    """
+
+    dispatch = {  # noqa: RUF012 - as its base has it
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]  # makes room for a length that is only said
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         raise InputError(

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from ground_probe import images
+from ground_probe.datasets.example import Mask
 from ground_probe.errors import InputError
 from ground_probe.io import read_file
-
-_MAX_ROW_GROUP_BYTES = 2**31
 
 
 class ImageSource(Hashable, Protocol):
@@ -72,7 +72,13 @@ def _row_group(path: str, number: int) -> pa.ChunkedArray:
         return file.read_row_group(number, columns=["image"])["image"]
 
 
-def check_room(metadata: pq.FileMetaData, number: int, column: str, row_bytes: int) -> None:
+def check_room(
+    metadata: pq.FileMetaData,
+    number: int,
+    column: str,
+    row_bytes: int,
+    group_bytes: int = 2**31,
+) -> None:
     """Refuse a row group before it is unpacked if a column of it would be too large.
 
     Args:
@@ -80,15 +86,16 @@ def check_room(metadata: pq.FileMetaData, number: int, column: str, row_bytes: i
         number: of the row group.
         column: a column with all that is nested in it.
         row_bytes: how large the column may be in one row.
+        group_bytes: how large it may be in all of them.
 
     Raises:
-        InputError: it is larger than all its rows together may be, or than 2 GiB.
+        InputError: it is larger.
     """
     group = metadata.row_group(number)
     columns = [group.column(index) for index in range(group.num_columns)]
     parts = [part for part in columns if part.path_in_schema.split(".")[0] == column]
     size = sum(part.total_uncompressed_size for part in parts)
-    most = min(row_bytes * group.num_rows, _MAX_ROW_GROUP_BYTES)
+    most = min(row_bytes * group.num_rows, group_bytes)
     if size > most:
         raise InputError(
             f"row group {number} has {size:,} bytes of {column!r} in {group.num_rows:,} rows, at "
@@ -108,3 +115,32 @@ def decode(source: ImageSource) -> Image.Image:
         InputError: the photo is missing, cut off or no image.
     """
     return images.decode(source.read(), f"image {source}", upright=False)
+
+
+def read_mask(source: FileImage, size_px: tuple[int, int]) -> Mask:
+    """A mask from an image file: 0 is background, one other value is the referent.
+
+    Args:
+        source: its file: grey, of one bit, a palette, or RGB with equal channels.
+        size_px: (height, width) that it must have.
+
+    Raises:
+        InputError: damaged, of another size, empty, or of more than two values.
+    """
+    name = f"mask {source}"
+    image = images.open_image(source.read(), name)
+    values = np.asarray(image)
+    if values.ndim == 3:
+        if image.mode != "RGB" or (values != values[..., :1]).any():
+            raise InputError(f"{name} is of mode {image.mode}: give grey, one bit or a palette")
+        values = values[..., 0]
+    if values.shape != size_px:
+        raise InputError(f"{name} is of {values.shape} (height, width), its image of {size_px}")
+    levels = np.unique(values)
+    if len(levels) > 2 or (len(levels) == 2 and levels[0]) or levels[-1] == 0:
+        shown = ", ".join(map(str, levels[:5].tolist()))
+        raise InputError(
+            f"{name} has the values {shown}{', ...' * (len(levels) > 5)}: expected 0 for the "
+            "background and one other value for what is meant"
+        )
+    return values > 0

@@ -56,7 +56,7 @@ def sample_referring_scene(
                 return ReferringScene(scene, int(target), expression, reference)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScenesSplit(Split):
     """A lazily drawn split; every example has an image of its own."""
 
@@ -77,8 +77,9 @@ class ScenesSplit(Split):
         """The scene behind an example."""
         return sample_referring_scene(self._rng(position), self.dataset, self.split == "test")
 
-    def __getitem__(self, position: int) -> RefExample:  # type: ignore[override]
-        rng = self._rng(range(len(self))[position])
+    def example(self, position: int) -> RefExample:
+        """Draw the example at a position."""
+        rng = self._rng(position)
         drawn = sample_referring_scene(rng, self.dataset, self.split == "test")
         scene, target = drawn.scene, drawn.target
         rest = [i for i in range(len(scene.objects)) if i != target]

@@ -1,0 +1,301 @@
+"""Referents as annotations have them, and the split that they become; any source of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, Literal, get_args
+
+from PIL import Image
+
+from ground_probe.datasets.example import Mask, RefExample, Split
+from ground_probe.datasets.masks import Overlap, to_mask
+from ground_probe.datasets.sources import FileImage, ImageSource, decode, read_mask
+from ground_probe.errors import InputError, unknown
+
+Text = Literal["sent", "raw"]
+MAX_CHARACTERS = 10_000
+"""Of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One expression: cleaned (`sent`) and as it was typed (`raw`)."""
+
+    sent_id: int
+    sent: Any
+    raw: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One referent of one image, not yet decoded.
+
+    Args:
+        ref_id: unique in the split.
+        ann_id: of the object; several refs may mean one.
+        image_id: of the image.
+        image_size_px: (height, width) that the annotation is for.
+        image: where the photo lies.
+        segmentation: see `to_mask`, or the file of a mask.
+        sentences: what refers to it; without any it is a distractor only.
+    """
+
+    ref_id: int
+    ann_id: int | str
+    image_id: int | str
+    image_size_px: tuple[int, int]
+    image: ImageSource
+    segmentation: Any = field(repr=False)
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class RefSplit(Split):
+    """A split, ordered by image, ref and sentence, and decoded when an example is asked for.
+
+    `revision` is a digest of what is judged (ids, sentences, segmentations), so it is the same
+    from both sources and another one when any of these change.
+    """
+
+    dataset: str
+    split: str
+    revision: str
+    text: Text
+    overlap: Overlap
+    refs: tuple[Ref, ...] = field(repr=False)
+
+    @cached_property
+    def _entries(self) -> tuple[tuple[Ref, Sentence], ...]:
+        return tuple((ref, sentence) for ref in self.refs for sentence in ref.sentences)
+
+    @cached_property
+    def _neighbours(self) -> dict[Any, list[Ref]]:
+        neighbours = defaultdict(list)
+        for ref in self.refs:
+            neighbours[ref.image_id].append(ref)
+        return dict(neighbours)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def example(self, position: int) -> RefExample:
+        """Decode the photo and the masks of the example at a position."""
+        ref, sentence = self._entries[position]
+        key = self._key(ref, sentence)
+        image = self._image(ref, key)
+        others = {other.ann_id: other for other in self._neighbours[ref.image_id]}
+        others.pop(ref.ann_id)
+        return RefExample(
+            key=key,
+            image=image,
+            expression=getattr(sentence, self.text),
+            mask=self._mask(ref, key),
+            image_id=str(ref.image_id),
+            distractors=tuple(self._mask(other, key) for other in others.values()),
+            others=tuple(self._first(other) for other in others.values()),
+        )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The examples' keys, without decoding anything."""
+        return tuple(self._key(ref, sentence) for ref, sentence in self._entries)
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """The image of each example."""
+        return tuple(str(ref.image_id) for ref, _ in self._entries)
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """The expression of each example."""
+        return tuple(getattr(sentence, self.text) for _, sentence in self._entries)
+
+    def _key(self, ref: Ref, sentence: Sentence) -> str:
+        return f"{self.dataset}/{self.split}/{ref.ref_id}/{sentence.sent_id}"
+
+    def check(self) -> Iterator[InputError]:
+        """Decode every photo and every mask, and yield what cannot be used."""
+        for ref in self.refs:
+            key = f"{self.dataset}/{self.split}/{ref.ref_id}"
+            try:
+                self._image(ref, key)
+                self._mask(ref, key)
+            except InputError as error:
+                yield error
+
+    def _image(self, ref: Ref, key: str) -> Image.Image:
+        image = decode(ref.image)
+        if (image.height, image.width) != ref.image_size_px:
+            raise InputError(
+                f"{key}: the image is {(image.height, image.width)} (height, width), its "
+                f"annotation is for {ref.image_size_px}: not the photo that was annotated"
+            )
+        return image
+
+    def _first(self, ref: Ref) -> str:
+        return getattr(ref.sentences[0], self.text) if ref.sentences else ""
+
+    def _mask(self, ref: Ref, key: str) -> Mask:
+        try:
+            if isinstance(ref.segmentation, FileImage):
+                return read_mask(ref.segmentation, ref.image_size_px)
+            return to_mask(ref.segmentation, ref.image_size_px, self.overlap)
+        except InputError as error:
+            raise InputError(f"{key}: annotation {ref.ann_id}: {error}") from error
+
+
+def build(
+    dataset: str,
+    split: str,
+    refs: Iterable[Ref],
+    *,
+    text: Text = "sent",
+    overlap: Overlap = "union",
+    limit: int | None = None,
+    seed: int = 0,
+    photos: bool = False,
+) -> RefSplit:
+    """Order the refs of a source, digest them and keep the images that `limit` asks for.
+
+    Args:
+        dataset: its name.
+        split: which one.
+        refs: in any order.
+        text: of the sentences.
+        overlap: see `to_mask`.
+        limit: about how many examples to keep.
+        seed: of their draw.
+        photos: whether the digest is of the photos too, which nobody has published.
+
+    Raises:
+        InputError: a sentence without a text, or an image that is another one for another ref.
+    """
+    for name, value, choices in (("text", text, Text), ("overlap", overlap, Overlap)):
+        if value not in get_args(choices):
+            raise unknown(name, value, get_args(choices))
+    refs = sorted(refs, key=lambda ref: (ref.image_id, ref.ref_id))
+    _check(refs, text)
+    revision = _digest([text, overlap, [_judged(ref, text, photos) for ref in refs]])
+    if limit is not None:
+        refs = _whole_images(refs, limit, seed)
+    return RefSplit(dataset, split, revision, text, overlap, tuple(refs))
+
+
+def make_ref(
+    ref: Mapping[str, Any], annotation: Mapping[str, Any], image: Mapping[str, Any], photo: Any
+) -> Ref:
+    """A ref of what REFER's files say of it.
+
+    Args:
+        ref: `ref_id, ann_id, image_id, sentences`.
+        annotation: its `segmentation`.
+        image: its `height` and `width`, px.
+        photo: where it lies.
+
+    Raises:
+        InputError: a field is missing or of another kind; the message names ref and field.
+    """
+    where = f"ref {ref.get('ref_id')}"
+    ids = [_whole(where, name, ref.get(name)) for name in ("ref_id", "ann_id", "image_id")]
+    size_px = [_whole(where, name, image.get(name)) for name in ("height", "width")]
+    sentences = ref.get("sentences")
+    if not isinstance(sentences, Sequence) or isinstance(sentences, str):
+        raise InputError(f"{where}: sentences is {shortened(sentences)}, expected a list")
+    if "id" in image and _whole(where, "image id", image["id"]) != ids[2]:
+        raise InputError(f"{where}: it is of image {ids[2]} and lies with image {image['id']}")
+    return Ref(
+        ref_id=ids[0],
+        ann_id=ids[1],
+        image_id=ids[2],
+        image_size_px=(size_px[0], size_px[1]),
+        image=photo,
+        segmentation=annotation.get("segmentation"),
+        sentences=tuple(
+            Sentence(_whole(where, "sent_id", each["sent_id"]), each.get("sent"), each.get("raw"))
+            for each in sentences
+        ),
+    )
+
+
+def _whole(where: str, name: str, value: Any) -> int:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where}: {name} is {shortened(value)}, expected a whole number")
+    return value
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check(refs: Sequence[Ref], text: Text) -> None:
+    """What must hold between refs, and of their sentences."""
+    photos: dict[Any, tuple[Any, Any]] = {}
+    for ref in refs:
+        photo = ref.image, ref.image_size_px
+        if photos.setdefault(ref.image_id, photo) != photo:
+            raise InputError(
+                f"ref {ref.ref_id}: image {ref.image_id} is {photo} here and "
+                f"{photos[ref.image_id]} for another ref"
+            )
+        for sentence in ref.sentences:
+            words = getattr(sentence, text)
+            if not isinstance(words, str) or len(words) > MAX_CHARACTERS:
+                raise InputError(
+                    f"ref {ref.ref_id}: {text!r} of sentence {sentence.sent_id} is "
+                    f"{shortened(words)}, expected a text of at most {MAX_CHARACTERS:,} characters"
+                )
+    if silent := [ref.ref_id for ref in refs if not ref.sentences]:
+        warnings.warn(
+            f"{len(silent):,} of {len(refs):,} refs have no sentence and are no examples, "
+            f"e.g. ref {silent[0]}",
+            stacklevel=4,
+        )
+
+
+def _whole_images(refs: Sequence[Ref], limit: int, seed: int) -> list[Ref]:
+    """Refs of whole images, drawn in an order that only their ids and the seed decide."""
+    images: dict[Any, int] = defaultdict(int)
+    for ref in refs:
+        images[ref.image_id] += len(ref.sentences)
+    kept: set[Any] = set()
+    total = 0
+    for image_id in sorted(images, key=lambda image_id: _digest([seed, image_id])):
+        if total >= limit:
+            break
+        kept.add(image_id)
+        total += images[image_id]
+    return [ref for ref in refs if ref.image_id in kept]
+
+
+def _judged(ref: Ref, text: Text, photos: bool) -> list[Any]:
+    sentences = [[sentence.sent_id, getattr(sentence, text)] for sentence in ref.sentences]
+    in_file = isinstance(ref.segmentation, FileImage)
+    shape = _contents(ref.segmentation) if in_file else _one_spelling(ref.segmentation)
+    judged = [ref.ref_id, ref.ann_id, ref.image_id, list(ref.image_size_px), shape, sentences]
+    return [*judged, *([_contents(ref.image)] if photos else [])]
+
+
+@lru_cache(maxsize=2)
+def _contents(source: ImageSource) -> str:
+    return hashlib.sha256(source.read()).hexdigest()
+
+
+def _one_spelling(value: Any) -> Any:
+    """Parquet holds polygons as floats; JSON writes some of their numbers as integers."""
+    if isinstance(value, list | tuple):
+        return [_one_spelling(each) for each in value]
+    return float(value) if isinstance(value, int) else value
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
