@@ -208,7 +208,7 @@ def _ref(
     spelled = json.dumps([image, mask], sort_keys=True)
     return Ref(
         ref_id=number,
-        ann_id=objects.setdefault(spelled, f"{where}, mask"),
+        ann_id=objects.setdefault(spelled, f"{where.removeprefix(f'{folder}/')}, mask"),
         image_id=image,
         image_size_px=_size_px(where, folder / image),
         image=FileImage(str(folder / image)),

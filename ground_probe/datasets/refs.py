@@ -8,7 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from PIL import Image
@@ -181,7 +181,10 @@ def build(
             raise unknown(name, value, get_args(choices))
     refs = sorted(refs, key=lambda ref: (ref.image_id, ref.ref_id))
     _check(refs, text)
-    revision = _digest([text, overlap, [_judged(ref, text, photos) for ref in refs]])
+    judged: list[Any] = [text, overlap, [_judged(ref, text) for ref in refs]]
+    if photos:
+        judged += map(_contents, dict.fromkeys(ref.image for ref in refs))
+    revision = _digest(judged)
     if limit is not None:
         refs = _whole_images(refs, limit, seed)
     return RefSplit(dataset, split, revision, text, overlap, tuple(refs))
@@ -277,15 +280,13 @@ def _whole_images(refs: Sequence[Ref], limit: int, seed: int) -> list[Ref]:
     return [ref for ref in refs if ref.image_id in kept]
 
 
-def _judged(ref: Ref, text: Text, photos: bool) -> list[Any]:
+def _judged(ref: Ref, text: Text) -> list[Any]:
     sentences = [[sentence.sent_id, getattr(sentence, text)] for sentence in ref.sentences]
     in_file = isinstance(ref.segmentation, FileImage)
     shape = _contents(ref.segmentation) if in_file else _one_spelling(ref.segmentation)
-    judged = [ref.ref_id, ref.ann_id, ref.image_id, list(ref.image_size_px), shape, sentences]
-    return [*judged, *([_contents(ref.image)] if photos else [])]
+    return [ref.ref_id, ref.ann_id, ref.image_id, list(ref.image_size_px), shape, sentences]
 
 
-@lru_cache(maxsize=2)
 def _contents(source: ImageSource) -> str:
     return hashlib.sha256(source.read()).hexdigest()
 
