@@ -25,10 +25,13 @@ from PIL import Image
 
 import ground_probe as gp
 from ground_probe import load_split, testing
+from ground_probe.editors import random_weights
 from ground_probe.errors import GroundProbeError, IncompleteError, InputError, UnknownNameError
 from ground_probe.evaluation import Processes, Store, applicable, evaluate, mask_of, read
+from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.job import example_seed
 from ground_probe.evaluation.ray import Ray
+from ground_probe.segmentation import methods as segmentation_methods
 
 SCRIPT = Path(__file__).with_name("evaluation_script.py")
 FAST = {"seconds": 0}
@@ -157,6 +160,28 @@ def test_an_evaluation_grows_in_its_folder_and_does_not_shrink(tmp_path, uninter
         run(out, limit=4, segment=counted)
     with pytest.raises(InputError, match=r"methods \(2 there that are not asked for now\)"):
         run(out, methods=METHODS[:2], segment=counted)
+
+
+def test_every_method_comes_from_one_resumable_call(tmp_path):
+    editor, split = gp.load_editor(testing.kontext()), load_split("scenes", "test", limit=2)
+    out = tmp_path / "run"
+    first = evaluate(editor, split, out)
+    ways = (*segmentation_methods.METHODS, *CONTROLS, *BASELINES)
+    result = evaluate(editor, split, out, methods=ways)
+    assert result.counts.ok == 2 * len(ways) and set(result.summary["method"]) == set(ways)
+    pixels = result.rows.set_index(["example", "method"])["pred_px"]
+    assert pixels[:, "full"].tolist() == first.rows["pred_px"].tolist()
+    seeds = [example_seed(0, key) for key in split.keys]
+    for example, seed in zip(split, seeds, strict=True):
+        given = (editor, example.image, example.expression)
+        expected = segmentation_methods.compare(*given, seed=seed)
+        expected["edit_difference"] = segmentation_methods.edit_difference(*given, seed=seed)
+        untrained = random_weights(editor)
+        expected["random_weights"] = gp.segment(untrained, *given[1:], seed=seed).mask
+        for name, mask in expected.items():
+            assert pixels[example.key, name] == mask.sum(), name
+    with pytest.raises(UnknownNameError, match=r"unknown method 'atention': .*mean 'attention'"):
+        evaluate(editor, split, out, methods=["atention"])
 
 
 def test_nothing_to_evaluate_is_said(tmp_path):

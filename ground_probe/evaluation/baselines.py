@@ -50,9 +50,9 @@ def _random_weights(
     from ground_probe.editors import random_weights
     from ground_probe.segmentation import segment
 
-    if editor not in _UNTRAINED:
-        _UNTRAINED[editor] = random_weights(editor)
-    return segment(_UNTRAINED[editor], image, expression, recipe=recipe, seed=seed)
+    if editor.denoiser not in _UNTRAINED:
+        _UNTRAINED[editor.denoiser] = random_weights(editor)
+    return segment(_UNTRAINED[editor.denoiser], image, expression, recipe=recipe, seed=seed)
 
 
 def _edit_difference(

@@ -301,6 +301,12 @@ def _manifest(split: Split, methods: Sequence[str], spec: dict[str, Any]) -> pd.
         for image, example, text, content in columns
         for method in dict.fromkeys(methods)
     ]
+    for *_, example, text, _ in rows:
+        if text != text.encode(errors="replace").decode():
+            raise InputError(
+                f"{example}: its expression {text[:60]!r} cannot be written, for it holds half a "
+                "character: mend the data"
+            )
     if not rows:
         raise InputError(f"nothing to evaluate: {len(split)} examples, methods {list(methods)}")
     return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS), dtype="string")

@@ -180,16 +180,15 @@ class Store:
         path = max(paths, key=lambda path: path.stat().st_mtime)
         record = read_record(path)
         waived, workers = record.get("waived", []), record.get("workers", {})
-        if not isinstance(workers, dict) or not (
-            isinstance(waived, list) and all(isinstance(each, str) for each in waived)
-        ):
+        sound = isinstance(workers, dict) and isinstance(workers.get("workers", []), list)
+        if not sound or not isinstance(waived, list) or not all(isinstance(w, str) for w in waived):
             raise InputError(f"{path} is no record of an evaluation: move it away")
         return record
 
     def about(self) -> dict[str, Any]:
         """What every row of a table must say of its run: the editor, the recipe, the data."""
         spec, workers = self.spec(), self.record().get("workers", {})
-        named = [workers, *(workers.get("workers") or [])]
+        named = [workers, *workers.get("workers", [])]
         names = [each.get("name") for each in named if isinstance(each, dict)]
         recipe = spec["recipe"]
         return {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,9 @@ def collect_report(folder: str | Path) -> Report:
         InputError: there is none, or none that can be read.
     """
     root = Path(folder).expanduser()
-    found = sorted(path.parent for path in root.rglob("manifest.parquet"))
+    found = sorted(
+        Path(inside) for inside, *names in os.walk(root) if "manifest.parquet" in chain(*names)
+    )
     if not found:
         raise InputError(f"{root} holds no evaluation: run `ground-probe evaluate --out {root}/…`")
     states, summaries, breakdowns = [], [], []
