@@ -10,7 +10,9 @@ from PIL import Image
 import ground_probe as gp
 from ground_probe import testing
 from ground_probe.capture.kernel import Attention
-from ground_probe.errors import InputError
+from ground_probe.errors import InputError, SilentSiteError
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,9 @@ def test_a_capture_that_propagates_leaves_the_output_bit_for_bit(editor, image):
 def test_rounds_that_make_no_sense_are_refused(editor, image, wanted, message):
     with pytest.raises(InputError, match=message):
         trace_of(editor, image, **wanted)
+
+
+def test_a_unet_whose_text_is_not_attended_to_has_nothing_to_carry(image):
+    unet = gp.load_editor(testing.instruct_pix2pix())
+    with pytest.raises(SilentSiteError, match="no such attention passed"):
+        trace_of(unet, image, blocks="*attn1", propagate=1)

@@ -1,5 +1,10 @@
 """Capture hidden states and exact attention from any editing pipeline.
 
+`capturing` composes three collaborators: `clock` (steps, forwards, noise level), `blocks` (hidden
+states, attention outputs, edits) and `attention` (maps by `kernel`, carried on by `propagation`).
+They find their way by `sites` and `layout`; what they take goes through `record` into a `Trace`.
+`tracing` runs an editor inside a capture.
+
 The module can be called: `ground_probe.capture(pipe, blocks)` works whether or not the package of
 the same name was imported before the function.
 """

@@ -72,7 +72,7 @@ class Attentions:
         step, kind = self._clock.step, "propagated"
         if self._record.awaits(kind, key_of(name, step, "noise")):
             attention = self._record.trace.attention
-            maps = {block: attention.get((block, step)) for block in self._chosen}
+            maps = {b: attention[b, step] for b in self._chosen if (b, step) in attention}
             for block, carried in self._carrier.by_finest(name, self._clock.layout, maps):
                 self._record.put(kind, key_of(block, step, "noise"), carried)
 

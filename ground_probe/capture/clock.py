@@ -125,7 +125,7 @@ def noise_level(scheduler: Any, step: int, given: Any = None) -> tuple[float, fl
     if given is None or getattr(given, "is_meta", False):
         return _level(scheduler, at)
     value = float(given.flatten()[0] if isinstance(given, Tensor) else given)
-    scales = 1, scheduler.config.num_train_timesteps
+    scales = 1, scheduler.config.get("num_train_timesteps", 1000)
     nearest = [(int((schedule - value * scale).abs().argmin()), scale) for scale in scales]
     for index, scale in (*((at, scale) for scale in scales), *nearest):
         rounding = 2**-8 * value * scale

@@ -129,23 +129,29 @@ class Edits:
                 raise InputError(
                     f"ReplaceRows of {edit.stream!r}: {name} hands on {', '.join(streams)}"
                 )
-            for stream, states in streams.items():
-                for row, role in enumerate(clock.roles):
-                    site = Site(name, clock.step, stream, role)
-                    new = edit(site, states[row])
-                    if not isinstance(edit, ReplaceRows):
-                        made.add(site)
-                    if new is None:
-                        continue
-                    if new.shape != states[row].shape:
-                        raise InputError(
-                            f"an edit at {tuple(site)} returned the shape {tuple(new.shape)} for "
-                            f"states of the shape {tuple(states[row].shape)}"
-                        )
-                    made.add(site)
-                    states[row] = new
-                    edited = clone
+            if self._edit(edit, made, name, streams):
+                edited = clone
         return edited
+
+    def _edit(self, edit: Edit, made: set[Site], name: str, streams: Mapping[str, Tensor]) -> bool:
+        """Edit a block's streams in place; whether any changed."""
+        changed = False
+        for stream, states in streams.items():
+            for row, role in enumerate(self._clock.roles):
+                site = Site(name, self._clock.step, stream, role)
+                new = edit(site, states[row])
+                if new is not None or not isinstance(edit, ReplaceRows):
+                    made.add(site)
+                if new is None:
+                    continue
+                if new.shape != states[row].shape:
+                    raise InputError(
+                        f"an edit at {tuple(site)} returned the shape {tuple(new.shape)} for "
+                        f"states of the shape {tuple(states[row].shape)}"
+                    )
+                states[row] = new
+                changed = True
+        return changed
 
     def of_attention(self, name: str, inside: str, keys: Tensor, call: Attention) -> Attention:
         """The call of an attention module with the phrase's keys reweighted."""

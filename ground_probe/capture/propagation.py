@@ -94,6 +94,8 @@ class Carrier:
         """
         if not self._unet or block != self._blocks[-1] or not self._held:
             return
+        if not all(name in maps for name in self._blocks):
+            return  # some block's attention was not heard, which is told when the run ends
         held, self._held = list(self._held.values()), {}
         grid = layout.grid_of(held[0].query.shape[2])
         means = [on_grid(maps[name].mean(0), layout, grid) for name in self._blocks]
