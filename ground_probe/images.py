@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,9 @@ def check_target(path: Path | str) -> Path:
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise InputError(f"cannot write {path}: the name must end in {', '.join(WRITABLE)}")
-    if not path.absolute().parent.is_dir():
+    if not os.path.isdir(path.absolute().parent):
         raise InputError(f"cannot write {path}: there is no folder {path.absolute().parent}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"cannot write {path}: it is a folder")
     return path
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ground_probe import RefExample, load_split
 from ground_probe.datasets import DATASETS, GENERATED, check_data
+from ground_probe.datasets.listed import as_split
 from ground_probe.errors import InputError, UnknownNameError
 
 GREY, RGB = Image.new("L", (4, 3)), Image.new("RGB", (4, 3))
@@ -51,3 +52,31 @@ def test_names_that_do_not_exist_are_refused_everywhere():
             look("scene", "val")
         with pytest.raises(UnknownNameError, match=r"unknown split of refcocog_umd 'testA'"):
             look("refcocog_umd", "testA")
+
+
+@pytest.mark.parametrize("dataset", ["scenes", "cartoons"])
+def test_a_slice_is_a_split_and_a_split_shows_itself_in_few_lines(dataset):
+    split = load_split(dataset, "test", limit=6)
+    part = split[1:6:2]
+    assert part.keys == (split.keys[1], split.keys[3], split.keys[5])
+    assert part.image_ids == part.keys and part.expressions == split.expressions[1::2]
+    assert (part.dataset, part.split, part.revision) == (dataset, "test", split.revision)
+    assert part[-1].key == split[5].key == split[-1].key
+    assert [example.key for example in split[:2]] == list(split.keys[:2])
+    assert part[:1][0].key == split.keys[1] and len(split[9:]) == 0
+    assert pickle.loads(pickle.dumps(part)).keys == part.keys
+    for index in (6, -7):
+        with pytest.raises(IndexError):
+            split[index]
+    shown = repr(split)
+    assert len(shown.splitlines()) <= 3 and f"{dataset} test: 6 expressions of 6 images" in shown
+
+
+def test_a_list_of_examples_is_a_split():
+    examples = list(load_split("scenes", "test", limit=3))
+    split = as_split(examples)
+    assert split.keys == tuple(example.key for example in examples) and split[1] is examples[1]
+    assert as_split(split) is split
+    assert len(split[:2]) == 2 and split[:2].expressions == split.expressions[:2]
+    with pytest.raises(InputError, match="item 1 of the list is a str: give what `load_split`"):
+        as_split([examples[0], "the ring"])

@@ -13,8 +13,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import ground_probe as gp
+from ground_probe import cli
 from ground_probe.datasets import check_data, splits_of
 from ground_probe.errors import InputError, UnknownNameError
+from ground_probe.study.spec import splits_of as study_splits
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refer-sample"
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is not there")
@@ -272,3 +274,22 @@ def test_own_data_and_a_list_and_a_slice_are_evaluated(folder, tmp_path):
         result = gp.evaluate(None, examples, out, methods=("whole_image",), segment=min)
         assert result.counts.ok == len(examples)
         assert result.rows["gold_px"].eq(BOX.sum()).all()
+
+
+def test_the_command_line_and_the_study_take_a_path(tmp_path, capsys):
+    scenes = gp.load_split("scenes", "test", limit=2)
+    for split in ("val", "test"):
+        rows = []
+        for number, example in enumerate(scenes):
+            example.image.save(tmp_path / f"{number}.png")
+            mask = runs(example.mask, plain=False)
+            rows.append({"image": f"{number}.png", "expression": example.expression, "mask": mask})
+        write(tmp_path / f"{split}.jsonl", *rows)
+    command = ["evaluate", "--dataset", str(tmp_path), "--split", "test", "--quiet"]
+    assert cli.main([*command, "--out", str(tmp_path / "run"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert {row["n_ok"] for row in summary} == {2}
+    assert {row["dataset"] for row in summary} == {tmp_path.name}
+    assert study_splits(str(tmp_path)) == ("val", "test")
+    with pytest.raises(InputError, match="has the splits test: the study needs val"):
+        study_splits(str(tmp_path / "test.jsonl"))

@@ -7,7 +7,6 @@ import json
 
 from ground_probe.cli import loading, options
 from ground_probe.cli.answer import Answer
-from ground_probe.errors import unknown
 
 EXAMPLE = "--limit 32 --out runs/short"
 
@@ -29,10 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Run the study."""
-    from ground_probe.datasets import DATASETS
+    from ground_probe.datasets import splits_of
 
-    if arguments.dataset not in DATASETS:
-        raise unknown("dataset", arguments.dataset, DATASETS)
+    splits_of(arguments.dataset)
     options.recipe(arguments)  # a mistake in it is found now, not in the first notebook
     loading.check_weights(arguments, dataset=arguments.dataset, split="val")
     from ground_probe.study.page import tables

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ground_probe.datasets.example import RefExample, Split
+from ground_probe.datasets.listed import as_split
 from ground_probe.errors import GroundProbeError, IncompleteError, InputError
 from ground_probe.evaluation import tables
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.identity import UNIDENTIFIED, identity_of
 from ground_probe.evaluation.job import Item, Job, Rows, library_segmenter
-from ground_probe.evaluation.listed import as_split
 from ground_probe.evaluation.rows import error_row
 from ground_probe.evaluation.store import MANIFEST_COLUMNS, Counts, Store
 from ground_probe.io import canonical_json, digest, whole_file, writable_folder

@@ -8,7 +8,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from ground_probe.datasets import DATASETS, RefExample, Split, load_split
+from ground_probe import datasets
+from ground_probe.datasets import RefExample, Split, load_split
 from ground_probe.editors import fill
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError, unknown
@@ -89,12 +90,11 @@ def splits_of(dataset: str) -> tuple[str, str]:
     Raises:
         InputError: the data set has no two splits besides its training split.
     """
-    if dataset not in DATASETS:
-        raise unknown("dataset", dataset, DATASETS)
-    tests = [name for name in DATASETS[dataset] if name.startswith("test")]
-    if "val" not in DATASETS[dataset] or not tests:
+    names = datasets.splits_of(dataset)
+    tests = [name for name in names if name.startswith("test")]
+    if "val" not in names or not tests:
         raise InputError(
-            f"{dataset} has the splits {', '.join(DATASETS[dataset])}: the study needs val to "
+            f"{dataset} has the splits {', '.join(names)}: the study needs val to "
             "choose cells on and a test split to report"
         )
     return "val", tests[0]

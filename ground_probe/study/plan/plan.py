@@ -310,7 +310,7 @@ def _memory(
 
 
 def _sentences(dataset: str, split: str) -> int:
-    if dataset in GENERATED:
+    if dataset not in refcoco.COLLECTIONS:
         return len(load_split(dataset, split))
     return refcoco.COLLECTIONS[dataset].splits[split].sentences
 

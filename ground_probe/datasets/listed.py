@@ -13,7 +13,7 @@ from ground_probe.datasets.example import RefExample, Split
 from ground_probe.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Listed(Split):
     """Examples that somebody holds in memory; `contents` tell them from any other."""
 
@@ -25,8 +25,9 @@ class Listed(Split):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> RefExample:  # type: ignore[override]
-        return self.examples[index]
+    def example(self, position: int) -> RefExample:
+        """As it was given."""
+        return self.examples[position]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -72,5 +73,5 @@ def _content(example: RefExample) -> str:
     found = hashlib.sha256(text.encode(errors="surrogatepass"))
     for array in (np.asarray(example.image), example.mask, *example.distractors):
         found.update(repr((array.shape, str(array.dtype))).encode())
-        found.update(np.ascontiguousarray(array))
+        found.update(array.tobytes())
     return found.hexdigest()[:16]
