@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -27,14 +28,21 @@ class Background:
     seed: int
 
     def render(self, size_px: int) -> Float[np.ndarray, "height width 3"]:
-        """Draw it, without light."""
-        rng = np.random.default_rng(self.seed)
-        side = _SUPER * size_px
-        image = Image.new("RGB", (side, side))
-        draw = ImageDraw.Draw(image)
-        _PAINTERS[self.kind](rng, draw, side, round(self.horizon * side))
-        canvas = np.asarray(image.reduce(_SUPER), np.float32)
-        return canvas + _noise(rng, size_px, 9.0 if self.kind == "clutter" else 4.0)
+        """Draw it, without light; edits of one scene share the array, which cannot be written."""
+        return _render(self, size_px)
+
+
+@lru_cache(16)
+def _render(background: Background, size_px: int) -> Float[np.ndarray, "height width 3"]:
+    rng = np.random.default_rng(background.seed)
+    side = _SUPER * size_px
+    image = Image.new("RGB", (side, side))
+    draw = ImageDraw.Draw(image)
+    _PAINTERS[background.kind](rng, draw, side, round(background.horizon * side))
+    strength = 9.0 if background.kind == "clutter" else 4.0
+    canvas = np.asarray(image.reduce(_SUPER), np.float32) + _noise(rng, size_px, strength)
+    canvas.flags.writeable = False
+    return canvas
 
 
 def sample_background(rng: np.random.Generator) -> Background:

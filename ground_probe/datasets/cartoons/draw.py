@@ -73,7 +73,18 @@ class SceneObject:
 
     def outlines(self) -> tuple[tuple[str, Outline], ...]:
         """Its parts' polygons in pixels, from back to front."""
-        return _placed(self)
+        has = dict(self.colors)
+        return tuple((part, outline) for part, outline in _placed(*self._where) if part in has)
+
+    @property
+    def extents(self) -> dict[str, tuple[float, float, float, float]]:
+        """Left, top, right and bottom in pixels of each part that it has."""
+        has = dict(self.colors)
+        return {part: extent for part, extent in _extents(*self._where).items() if part in has}
+
+    @property
+    def _where(self) -> tuple[str, tuple[float, ...], float, float, float, bool]:
+        return self.noun, self.build, self.x_px, self.base_px, self.height_px, self.flipped
 
     def draw(self, draw: ImageDraw.ImageDraw, index: int | None, scale: int) -> None:
         """Draw its labels as object `index`; or all of it as 1, where none is given."""
@@ -89,14 +100,13 @@ class SceneObject:
 
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom in pixels of all of it, hidden or not."""
-        points = np.concatenate([outline for _, outline in self.outlines()])
-        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
-        return left, top, right, bottom
+        left, top, right, bottom = zip(*self.extents.values(), strict=True)
+        return min(left), min(top), max(right), max(bottom)
 
 
 def label(thing: SceneObject, index: int, part: str) -> int:
     """The number of a part in the map of labels where the object is number `index`."""
-    return PARTS * index + list(thing.kind.parts).index(part) + 1
+    return PARTS * index + thing.kind.order[part] + 1
 
 
 @lru_cache(4096)
@@ -115,13 +125,26 @@ def _drawing(
     return [(part, span) for (part, _), span in zip(pieces, spans, strict=True)], points
 
 
-@lru_cache(256)
-def _placed(thing: SceneObject) -> tuple[tuple[str, Outline], ...]:
-    spans, points = _drawing(thing.noun, thing.build)
-    across = -thing.height_px if thing.flipped else thing.height_px
-    points = points * (across, thing.height_px) + (thing.x_px, thing.base_px)
-    has = {part for part, _ in thing.colors}
-    return tuple((part, points[span]) for part, span in spans if part in has)
+@lru_cache(512)
+def _placed(
+    noun: str, build: tuple[float, ...], x_px: float, base_px: float, height_px: float, flip: bool
+) -> tuple[tuple[str, Outline], ...]:
+    spans, points = _drawing(noun, build)
+    points = points * (-height_px if flip else height_px, height_px) + (x_px, base_px)
+    return tuple((part, points[span]) for part, span in spans)
+
+
+@lru_cache(512)
+def _extents(
+    noun: str, build: tuple[float, ...], x_px: float, base_px: float, height_px: float, flip: bool
+) -> dict[str, tuple[float, float, float, float]]:
+    """Left, top, right and bottom of each part in pixels."""
+    extents: dict[str, tuple[float, float, float, float]] = {}
+    for part, outline in _placed(noun, build, x_px, base_px, height_px, flip):
+        (left, top), (right, bottom) = outline.min(0).tolist(), outline.max(0).tolist()
+        a, b, c, d = extents.get(part, (left, top, right, bottom))
+        extents[part] = (min(a, left), min(b, top), max(c, right), max(d, bottom))
+    return extents
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,16 +253,16 @@ class Scene:
         """Brightness within each part, from its upper left to its lower right."""
         across, down, start = np.zeros((3, _PATTERN_BIT), np.float32)
         for index, thing in enumerate(self.objects):
-            outlines = thing.outlines()
-            for part in dict(outlines):
-                points = np.concatenate([outline for name, outline in outlines if name == part])
-                low, reach = points.min(0), np.ptp(points, axis=0).clip(6)
-                number, slopes = label(thing, index, part), -_SHADE / 2 / reach
-                across[number], down[number] = slopes
-                start[number] = _SHADE / 2 - slopes @ low
+            for part, (left, top, right, bottom) in thing.extents.items():
+                number, fall = label(thing, index, part), -_SHADE / 2
+                across[number], down[number] = (
+                    fall / max(right - left, 6),
+                    fall / max(bottom - top, 6),
+                )
+                start[number] = 1 - fall - across[number] * left - down[number] * top
         at = self.labels[SUPER // 2 :: SUPER, SUPER // 2 :: SUPER]
         position = np.arange(self.size_px, dtype=np.float32) + 0.5
-        return 1 + across[at] * position + down[at] * position[:, None] + start[at]
+        return across[at] * position + down[at] * position[:, None] + start[at]
 
     def _shadow(self) -> Float[np.ndarray, "height width"]:
         """What the objects leave of the ground's brightness: soft ellipses at their feet."""

@@ -95,7 +95,7 @@ class Reference:
             words = f"{_one_of(rng, ORDERS[count])} {words} from {'the ' if full else ''}{side}"
         elif self.place:
             before, behind = PLACES[self.place]
-            if rng.random() < 0.5:
+            if self.phrase.part or rng.random() < 0.5:  # "with a leaf at the top" is a leaf's place
                 words = f"{_one_of(rng, before)} {words}"
             else:
                 words = f"{words} {_one_of(rng, behind)}"
@@ -109,7 +109,8 @@ class Reference:
             relation = _one_of(rng, RELATIONS[self.relation])
             words = f"{words} {link}{relation} {article}{other}"
         if full:
-            words = f"{'the' if rng.random() < 0.75 else 'a'} {words}"
+            sure = self.phrase.word == "one" or rng.random() < 0.75
+            words = f"{'the' if sure else 'a'} {words}"
         elif rng.random() < 0.1:
             words = f"the {words}"
         words = re.sub(r"\ba (?=[aeiou])", "an ", words)

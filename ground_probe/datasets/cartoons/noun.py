@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ground_probe.datasets.cartoons.shapes import Outline
 
@@ -70,6 +71,11 @@ class Noun:
     sometimes: dict[str, float] = field(default_factory=dict)
     patterned: bool = True
     groups: tuple[str, ...] = ("thing", "one")
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """The number of each part."""
+        return {part: number for number, part in enumerate(self.parts)}
 
     @property
     def main(self) -> str:

@@ -48,7 +48,7 @@ PLACES = {
         ("right", "far right", "rightmost"),
         ("on right", "on the right", "right", "to the right"),
     ),
-    "top": (("top", "upper"), ("at top", "on top", "at the top")),
+    "top": (("top", "upper"), ("at top", "at the top")),
     "bottom": (("bottom", "lower"), ("at bottom", "on the bottom", "at the bottom")),
     "middle": (("middle", "center"), ("in middle", "in the middle", "in center")),
     "front": (("front", "closest"), ("in front", "closest to us", "in the front")),
