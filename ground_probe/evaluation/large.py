@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from PIL import Image
@@ -115,11 +115,7 @@ def encode_ahead(
     pipeline.register_modules(**heard)
     blank = Image.new("RGB", (64, 64))
     for instruction in tqdm(instructions, unit="instruction", desc="encode"):
-        with (
-            patch.object(pipeline.vae, "encode", _stop),
-            torch.no_grad(),
-            _no_bar(pipeline),
-        ):
+        with _stops_at_the_image(pipeline), torch.no_grad():
             try:
                 pipeline(**editor.arguments(blank, instruction), num_inference_steps=2)
             except _Stop:
@@ -138,9 +134,17 @@ def _stop(*args: Any, **kwargs: Any) -> None:
     raise _Stop
 
 
-def _no_bar(pipeline: Any) -> Any:
-    quiet = {**getattr(pipeline, "_progress_bar_config", {}), "disable": True}
-    return patch.object(pipeline, "_progress_bar_config", quiet, create=True)
+@contextmanager
+def _stops_at_the_image(pipeline: Any) -> Iterator[None]:
+    """The pipeline's calls end, without a bar, where the image would be encoded."""
+    before = getattr(pipeline, "_progress_bar_config", {})
+    pipeline.set_progress_bar_config(**{**before, "disable": True})
+    pipeline.vae.encode = _stop
+    try:
+        yield
+    finally:
+        del pipeline.vae.encode  # the class's own is there again
+        pipeline._progress_bar_config = before
 
 
 def _is_text_encoder(name: str, part: Any) -> bool:
