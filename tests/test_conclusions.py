@@ -7,12 +7,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 import ground_probe as gp
 from ground_probe import study
 from ground_probe.study.page import SECTIONS, index_page
 from ground_probe.study.run import NOTEBOOKS
+from ground_probe.study.step_curves import step_curves
 
 
 def example(size: int = 10) -> gp.RefExample:
@@ -95,6 +97,31 @@ FIELDS = {
         "mine": {},
     },
 }
+
+
+def by_step(own: float, rival: float) -> pd.DataFrame:
+    """The editor and every control it must exceed, at steps 0 and 9; one lacks step 9."""
+    rows = [("none", step, own) for step in (0, 9)] + [("word_order", 0, own)]
+    rows += [(name, step, rival) for name in study.RIVALS["grounding"] for step in (0, 9)]
+    rows.remove(("shuffled", 9, rival))
+    frame = pd.DataFrame(rows, columns=["control", "step", "value"])
+    frame = frame.assign(labels="grounding", stream="noise", block="b.0", n_images=8)
+    return frame.assign(low=frame.value - 0.1, high=frame.value + 0.1)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [(0.9, "interval above every control's at step 0"), (0.6, "not shown to lie above every")],
+)
+def test_the_curves_say_where_the_editor_lies_above_what_it_must_exceed(own, said):
+    rows = by_step(own, 0.5)
+    rows.loc[rows.control == "rgb", "value"] = 0.55
+    figure = step_curves(rows, title="grounding")
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert f"grounding\nnoise: {said}" in figure.get_suptitle()
+    assert "rgb" in texts and "1 of 8 controls at steps 0 only" in texts
+    assert "word order" in texts and "shuffled" not in texts
 
 
 def test_the_page_is_a_paper_question_answer_figure_tables_and_what_was_not_shown(tmp_path):

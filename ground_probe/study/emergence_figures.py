@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ground_probe.study.figures import PALETTE, SEQUENTIAL, Figure
 
 KINDS = {"target": PALETTE[3], "distractor": PALETTE[0], "background": (0.75, 0.75, 0.75)}
 AROUND_CHANCE = "BrBG"
-_STYLES = {
+STYLES = {
     "none": (PALETTE[3], "-"),
     "other_expression": (PALETTE[0], "--"),
     "no_expression": (PALETTE[2], "--"),
@@ -29,9 +28,8 @@ _STYLES = {
     "rgb": ("0.4", "--"),
     "vae_latent": ("0.6", "-."),
 }
-_MARKS = dict(zip(_STYLES, "osD^vXP*ph", strict=True))
-_NONE = "none"
-_LABEL_CHARACTERS = 52  # below one panel
+MARKS = dict(zip(STYLES, "osD^vXP*ph", strict=True))
+NONE = "none"
 
 
 def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
@@ -48,7 +46,7 @@ def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
     rows = rows.dropna(subset=["step", "value"])
     if rows.empty or rows.duplicated(["control", "block", "step"]).any():
         raise InputError("give one row for each control, block and step: choose one of the rest")
-    controls = [name for name in _STYLES if (rows.control == name).any()]
+    controls = [name for name in STYLES if (rows.control == name).any()]
     blocks = list(dict.fromkeys(rows.block))
     widths = [rows[rows.control == name].step.nunique() for name in controls]
     figure = Figure(
@@ -73,7 +71,7 @@ def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
             yticklabels=name == controls[0],
         )
         axes.set(xlabel="step", ylabel="")
-        axes.set_title(f"{_said(name)}\nn = {_counted(of)}", fontsize=8)
+        axes.set_title(f"{said(name)}\nn = {counted(of)}", fontsize=8)
     figure.suptitle(f"{title} · block by denoising step, AUC on test", fontsize=10)
     return figure
 
@@ -123,34 +121,6 @@ def matrices(
     return figure
 
 
-def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
-    """By step, the block that is best on val and every control beside it, a panel a stream.
-
-    Args:
-        rows: from `emergence.beside_controls`.
-        title: above the curves.
-    """
-    streams = list(dict.fromkeys(rows.stream))
-    figure = Figure(figsize=(2 + 3.9 * len(streams), 3.9), layout="constrained")
-    panels = figure.subplots(1, len(streams), sharey=True, squeeze=False)[0]
-    for axes, stream in zip(panels, streams, strict=True):
-        here = rows[rows.stream == stream].sort_values("step")
-        for name, (colour, style) in _STYLES.items():
-            of = here[here.control == name]
-            width = 2.5 if name == "none" else 1.0
-            _band(axes, of, _said(name), colour, style, width, _MARKS[name])
-        axes.axhline(0.5, color="black", lw=0.6)
-        axes.set_title(f"{stream} stream, n = {_counted(here)} images", fontsize=9)
-        blocks = fill(f"blocks: {_blocks(here)}", _LABEL_CHARACTERS)
-        axes.set_xlabel(f"denoising step\n{blocks}", fontsize=8)
-        axes.set_ylim(0, 1.02)
-    panels[0].set_ylabel("AUC (95 % interval over images)")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside right center", fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
-    return figure
-
-
 def visible_curves(change: pd.DataFrame) -> Figure:
     """The visible change by step, a panel a view.
 
@@ -165,8 +135,8 @@ def visible_curves(change: pd.DataFrame) -> Figure:
             dict.fromkeys(change.place), KINDS.values(), "osD", strict=True
         ):
             of = change[(change["view"] == view) & (change.place == place)]
-            _band(axes, of, place, colour, "-", 1.6, mark)
-        axes.set_title(f"{title}, n = {_counted(of)} images", fontsize=9)
+            band(axes, of, place, colour, "-", 1.6, mark)
+        axes.set_title(f"{title}, n = {counted(of)} images", fontsize=9)
         axes.set(xlabel="denoising step", ylim=(0, None))
     panels[0].set_ylabel("mean difference to the reference\n(colours 0 to 1, 95 % interval)")
     handles = panels[0].get_legend_handles_labels()
@@ -180,7 +150,7 @@ def effect_bars(effects: pd.DataFrame) -> Figure:
     Args:
         effects: from `emergence.effects`.
     """
-    rows = effects[effects.against != _NONE]
+    rows = effects[effects.against != NONE]
     measures = {
         "grounding": "AUC, last block, reference stream",
         "edit": "change of the referent\nless that of other objects",
@@ -197,7 +167,7 @@ def effect_bars(effects: pd.DataFrame) -> Figure:
             axes.plot(row.difference, place, mark, color=colour, ms=5)
         axes.axvline(0, color="black", lw=0.6)
         axes.margins(y=0.15)
-        axes.set_title(f"{measure}, step 0, n = {_counted(of)} images", fontsize=9)
+        axes.set_title(f"{measure}, step 0, n = {counted(of)} images", fontsize=9)
         axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
     panels[0].set_yticks(places, [_patched(name) for name in of.intervention], fontsize=8)
     figure.suptitle(
@@ -262,17 +232,10 @@ def short(block: str) -> str:
     return block
 
 
-def _counted(rows: pd.DataFrame) -> str:
+def counted(rows: pd.DataFrame) -> str:
     """How many images, a range where it differs."""
     few, many = rows.n_images.min(), rows.n_images.max()
     return str(many) if few == many else f"{few} to {many}"
-
-
-def _blocks(rows: pd.DataFrame) -> str:
-    """The blocks of the editor's curve, each with its steps."""
-    own = rows[rows.control == _NONE]
-    by = own.groupby("block", sort=False)["step"]
-    return "; ".join(f"{short(block)} at {', '.join(map(str, of))}" for block, of in by)
 
 
 def _patched(name: str) -> str:
@@ -281,13 +244,15 @@ def _patched(name: str) -> str:
     return f"{way}, {short(at)}"
 
 
-def _said(control: str) -> str:
+def said(control: str) -> str:
+    """A condition's name as a reader is shown it."""
     return "the editor" if control == "none" else control.replace("_", " ")
 
 
-def _band(
+def band(
     axes: Axes, rows: pd.DataFrame, label: str, colour: Any, style: str, width: float, mark: str
 ) -> None:
+    """A curve with its interval, where there are rows."""
     if len(rows):
         steps = rows.step.to_numpy(float)
         axes.plot(steps, rows.value, style, color=colour, lw=width, marker=mark, ms=4, label=label)

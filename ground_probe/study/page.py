@@ -78,6 +78,7 @@ SECTIONS = {
     ),
 }
 _QUESTION = "Does an instruction-based image editor know where to edit at its first denoising step?"
+_METRICS = ("miou", "oiou", "p@0.5", "p@0.9")
 _MAIN = ("10_emergence", "steps_grounding.png")
 
 
@@ -97,7 +98,7 @@ def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
 
 
 def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
-    """Per dataset, split and method, each metric with its interval.
+    """Per dataset, split and method, the chief metrics with their intervals, best first.
 
     Args:
         segmentation: the rows of `segmentation.csv`.
@@ -108,7 +109,10 @@ def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
         ]
     )
     index = ["dataset", "split", "method", "n_ok", "n_error"]
-    return cells.pivot(index=index, columns="metric", values="cell")
+    table = cells.pivot(index=index, columns="metric", values="cell")
+    values = cells.pivot(index=index, columns="metric", values="value")
+    shown = [name for name in _METRICS if name in table] or list(table)
+    return table.loc[values.sort_values(shown[0], ascending=False).index, shown]
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
