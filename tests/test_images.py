@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,3 +205,10 @@ def test_an_overlay_worked_by_hand():
     assert (np.asarray(images.overlay(photo, np.zeros_like(mask))) == 40).all()
     with pytest.raises(InputError, match=r"mask is of \(4, 5\) .* image of \(5, 5\)"):
         images.overlay(photo, mask[1:])
+
+
+def test_there_is_no_other_conversion():
+    library = Path(images.__file__).parent
+    sources = {path: path.read_text() for path in library.rglob("*.py")}
+    converts = [path.name for path, text in sources.items() if re.search(r"convert\(.RGB.\)", text)]
+    assert converts == ["images.py"]

@@ -213,6 +213,13 @@ def test_a_wrong_mask_is_an_error_of_its_sentence_and_found_by_deep(folder, mask
     assert not check.ok and "1 of 2 refs cannot be used" in check.found
 
 
+def test_a_photo_that_changes_is_read_again(folder):
+    split = gp.load_split(write(folder / "rows.jsonl", ROW), "test")
+    assert split[0].image is split[0].image
+    Image.new("RGB", (8, 6), "red").save(folder / "a.jpg")
+    assert np.asarray(split[0].image)[..., 0].min() > 200
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
 def test_masks_of_every_mode_with_two_values(folder, mode):
     if mode == "P":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,8 @@ from ground_probe import images
 from ground_probe.datasets.example import Mask
 from ground_probe.errors import InputError
 from ground_probe.io import read_file
+
+Stamp = tuple[int, int, int] | None
 
 
 class ImageSource(Hashable, Protocol):
@@ -54,7 +57,9 @@ class ParquetImage:
     def read(self) -> bytes:
         """The encoded photo."""
         try:
-            encoded = _row_group(self.path, self.row_group)[self.row]["bytes"].as_py()
+            encoded = _row_group(self.path, self.row_group, _stamp(self.path))[self.row][
+                "bytes"
+            ].as_py()
         except (OSError, pa.ArrowException, KeyError, IndexError, TypeError) as error:
             raise InputError(f"the image of {self} cannot be read: {error}") from error
         if encoded is None:
@@ -66,7 +71,7 @@ class ParquetImage:
 
 
 @lru_cache(maxsize=1)
-def _row_group(path: str, number: int) -> pa.ChunkedArray:
+def _row_group(path: str, number: int, stamp: Stamp) -> pa.ChunkedArray:
     with pq.ParquetFile(path) as file:
         check_room(file.metadata, number, "image", images.MAX_BYTES)
         return file.read_row_group(number, columns=["image"])["image"]
@@ -103,9 +108,8 @@ def check_room(
         )
 
 
-@lru_cache(maxsize=1)
 def decode(source: ImageSource) -> Image.Image:
-    """The stored pixels in RGB.
+    """The stored pixels in RGB; the last photo is kept for as long as its file does not change.
 
     An orientation in the EXIF data is *not* applied. COCO's masks, widths and heights are those of
     the stored pixels, and pycocotools and the REFER loaders read them so; turning the photo would
@@ -114,7 +118,20 @@ def decode(source: ImageSource) -> Image.Image:
     Raises:
         InputError: the photo is missing, cut off or no image.
     """
+    return _decode(source, _stamp(source.path))
+
+
+@lru_cache(maxsize=1)
+def _decode(source: ImageSource, stamp: Stamp) -> Image.Image:
     return images.decode(source.read(), f"image {source}", upright=False)
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # who reads it will say so
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def read_mask(source: FileImage, size_px: tuple[int, int]) -> Mask:

@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from ground_probe.datasets.example import RefExample
+from ground_probe.images import to_rgb
 from ground_probe.study.claim import Claim
 
 _SEEN = 0.05  # mean change of a place, of the colors' range, that a reader sees
@@ -37,7 +38,7 @@ def check_edit(example: RefExample, edited: Image.Image) -> EditCheck:
         example: what was edited.
         edited: of its image's size.
     """
-    before, after = (np.asarray(each.convert("RGB"), float) for each in (example.image, edited))
+    before, after = (np.asarray(to_rgb(each), float) for each in (example.image, edited))
     change = np.abs(after - before).mean(-1) / 255
     referent = float(change[example.mask].mean())
     other = max((float(change[mask].mean()) for mask in example.distractors), default=0.0)
