@@ -1,7 +1,7 @@
 from . import errors, geometry, images, metrics, study
 from .capture import Trace, capture, keep_tokens, load_trace, trace
 from .datasets import RefExample, Split, load_split
-from .editors import Editor, load_editor
+from .editors import Editor, Family, load_editor, register_family
 from .evaluation import compare_runs, evaluate
 from .geometry import Geometry
 from .probes import Estimate, fisher_ratio, linear_probe_auc
@@ -13,6 +13,7 @@ __version__: str
 __all__ = [
     "Editor",
     "Estimate",
+    "Family",
     "Geometry",
     "Recipe",
     "RefExample",
@@ -36,6 +37,7 @@ __all__ = [
     "open_run",
     "probe_table",
     "recipe_for",
+    "register_family",
     "segment",
     "study",
     "to_mask",

@@ -38,6 +38,10 @@ class PhraseError(InputError):
     """A phrase that is not in the instruction, or that lost its tokens on the way."""
 
 
+class UnknownWordsWarning(UserWarning):
+    """Words that an editor's tokenizer does not know, so that nothing it does refers to them."""
+
+
 class IncompleteError(GroundProbeError):
     """A table was asked for while results it needs are missing."""
 

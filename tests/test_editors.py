@@ -100,6 +100,75 @@ def test_pipelines_that_cannot_work_are_refused_with_the_reason():
         family_of(Text2Image())
 
 
+def test_a_subclass_keeps_its_family_and_a_refused_one_its_reason():
+    from diffusers import FluxKontextPipeline, OmniGenPipeline
+
+    class Mine(FluxKontextPipeline):
+        pass
+
+    class Other(OmniGenPipeline):
+        pass
+
+    editor = gp.load_editor(Mine(**testing.kontext().components))
+    assert editor.family.name == "FluxKontext"
+    with pytest.raises(UnsupportedEditorError, match="Other cannot be captured: its denoiser emb"):
+        family_of(object.__new__(Other))
+
+
+def test_a_family_of_one_s_own_is_registered(image, monkeypatch):
+    from diffusers import FluxImg2ImgPipeline
+
+    from ground_probe.editors import Fit, families, models
+
+    monkeypatch.setattr(families, "_registered", [])
+    mine = gp.Family(
+        name="Mine",
+        pipeline="FluxImg2ImgPipeline",
+        fit=lambda pipe, size_px: Fit((64, 64)),
+        streams=("noise", "text"),
+        arguments=lambda pipe, native: {"max_sequence_length": 24, "strength": 1.0},
+    )
+    gp.register_family(mine)
+    pipeline = FluxImg2ImgPipeline(**testing.kontext().components)
+    editor = gp.load_editor(pipeline)
+    assert editor.family is mine and editor.geometry(image).grid == (8, 8)
+    assert editor.arguments(image, INSTRUCTION)["strength"] == 1.0
+    assert next(row for row in models() if row["name"] == "Mine")["geometry"] == "yes"
+    kontext = gp.Family(name="Better", pipeline="FluxKontextPipeline", fit=mine.fit)
+    gp.register_family(kontext)
+    assert family_of(testing.kontext()) is kontext
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"streams": ("noise", "image")}, "unknown Mine: streams 'image': choose one of noise"),
+        ({"streams": ("text",)}, "Mine: streams .* lack 'noise'"),
+        ({"rows": ("cond", "negative")}, "unknown Mine: rows 'negative'"),
+        ({"calls": ("uncond",)}, "lack 'cond'"),
+        ({"pipeline": "diffusers.Mine"}, "a family needs a name and its pipeline's class"),
+    ],
+)
+def test_a_family_that_no_capture_could_follow_is_refused(facts, message):
+    with pytest.raises(InputError, match=message):
+        gp.Family(**{"name": "Mine", "pipeline": "MyPipeline"} | facts)
+
+
+@pytest.mark.parametrize("name", testing.BUILDERS)
+def test_segmentation_works_where_the_list_of_models_says_so(name, monkeypatch):
+    from ground_probe.editors import models
+
+    testing.smaller_images(monkeypatch)
+    row = next(row for row in models() if row["name"] == name)
+    editor = gp.load_editor(testing.BUILDERS[name]())
+    photo, more = Image.effect_noise((160, 96), 80), testing.ARGUMENTS.get(name, {})
+    if row["segmentation"] == "yes":
+        assert gp.segment(editor, photo, "the circle", **more).mask.shape == (96, 160)
+    else:
+        with pytest.raises((InputError, UnsupportedEditorError), match=r"not known|is not told"):
+            gp.segment(editor, photo, "the circle", **more)
+
+
 def test_a_pipeline_that_is_not_known_is_derived_as_far_as_possible(image):
     """Flux image-to-image has the same denoiser and no reference: only its noise is there."""
     from diffusers import FluxImg2ImgPipeline

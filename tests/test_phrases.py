@@ -6,15 +6,21 @@ import base64
 import csv
 import gzip
 import importlib.util
+import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ground_probe import testing
 from ground_probe.editors.hearing import Heard, Recorder
 from ground_probe.editors.phrases import fill, locate
-from ground_probe.errors import PhraseError
+from ground_probe.editors.wrapping import wrapped
+from ground_probe.errors import PhraseError, UnknownWordsWarning
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 SENTENCES = DATA / "refer-sample" / "refcoco_unc_expressions.tsv.gz"
@@ -145,6 +151,13 @@ def real_qwen():
         ("make the red one red", (9, 12), (9, 12)),
         ("turn the left-most (red) car", "(red)", (19, 24)),
         ("remove the reddish red car", "red", (19, 22)),
+        ("把红色的圆变成蓝色", "红色的圆", (1, 5)),
+        ("赤い丸を青くして", "赤い丸", (0, 3)),
+        ("เปลี่ยนวงกลมสีแดงเป็นสีน้ำเงิน", "วงกลมสีแดง", (7, 17)),
+        ("빨간 원을 파랗게 바꿔", "빨간 원", (0, 4)),
+        ("लाल गोला को नीला करो", "लाल गोला", (0, 8)),
+        ("сделай красный круг синим", "красный круг", (7, 19)),
+        ("make 红色的圆 blue", "红色的圆", (5, 9)),
     ],
 )
 def test_a_phrase_is_located_as_whole_words(instruction, phrase, span):
@@ -156,6 +169,9 @@ def test_a_phrase_is_located_as_whole_words(instruction, phrase, span):
     [
         ("make the red one red", "red", r"stands 2 times .* at \[\(9, 12\), \(17, 20\)\]"),
         ("remove the reddish car", "red", "as whole words"),
+        ("сделай красный круг синим", "красн", "as whole words"),
+        ("लाल गोला को नीला करो", "ल", "as whole words"),
+        ("把红色的圆和红色的方块", "红色的", "stands 2 times"),
         ("remove the car", "dog", "is not in the instruction"),
         ("remove the car", "", "phrase is empty"),
         ("remove the car", (4, 4), "holds no text"),
@@ -194,3 +210,106 @@ def test_a_cut_text_has_no_tokens_of_a_phrase_behind_the_cut():
     heard = Heard.of(text, encoding)
     assert heard.within(9, 19) == [2, 3] and heard.within(36, 43) == []
     assert heard.within(20, 28) == []  # half of it is cut: not to be mistaken for the whole
+
+
+class Embedding(torch.nn.Module):
+    """A text encoder without positions: equal tokens have equal rows."""
+
+    def __init__(self, words):
+        super().__init__()
+        self.table = torch.nn.Embedding(words, 8)
+
+    def forward(self, input_ids):
+        return self.table(input_ids)[None][0]
+
+
+def encoded(instruction, phrase, prefix="", dropped=0, max_length=24):
+    """The phrase's keys, of a pipeline that drops the first rows of its encoder."""
+    tokenizer = testing.word_tokenizer(max_length)
+    encoder = Embedding(len(tokenizer))
+    pipeline = SimpleNamespace(components={"tokenizer": tokenizer, "text_encoder": encoder})
+    recorder = Recorder(instruction, phrase)
+    with recorder.listening(pipeline), torch.no_grad():
+        ids = tokenizer(prefix + instruction, padding="max_length", return_tensors="pt").input_ids
+        states = encoder(ids)[0, dropped:]
+    return recorder.keys(states)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "phrase", "keys"),
+    [
+        ("turn the red circle and the red square blue", (24, 38), [5, 6, 7]),
+        ("turn the red circle and the red square blue", (5, 19), [1, 2, 3]),
+        ("the circle left of the circle", (19, 29), [4, 5]),
+        ("the circle left of the circle", (0, 10), [0, 1]),
+    ],
+)
+@pytest.mark.parametrize(("prefix", "dropped"), [("", 0), ("picture and dog ", 3), ("the man ", 0)])
+def test_equal_rows_of_the_encoder_are_told_apart(instruction, phrase, keys, prefix, dropped):
+    """The first occurrence's keys were given for every later one."""
+    found = encoded(instruction, phrase, prefix, dropped)
+    kept = len(prefix.split()) - dropped
+    assert found.phrase.tolist() == [key + kept for key in keys]
+
+
+def test_words_that_were_dropped_are_named_though_their_like_is_there():
+    with pytest.raises(PhraseError, match=r"lost its tokens \['the'\]"):
+        encoded("the circle left of the circle", (0, 10), dropped=1)
+
+
+def test_words_that_the_editor_does_not_know_are_named():
+    with pytest.warns(UnknownWordsWarning, match="does not know 'zebra' of 'make the zebra blue'"):
+        encoded("make the zebra blue", "the zebra")
+    with pytest.warns(UnknownWordsWarning, match="'斑', '马'|'斑马'"):
+        encoded("make 斑马 blue", "斑马")
+    encoded("make the zebra blue", "blue")  # what is not of the phrase is not looked at
+    encoded("make which circle blue", "which circle")  # nor is what names nothing
+
+
+def test_threads_leave_every_tokenizer_as_it_was():
+    """The class was patched, and whichever thread left first gave back the other's patch."""
+    from transformers import PreTrainedTokenizerBase
+
+    before = PreTrainedTokenizerBase.__call__
+    shared = testing.word_tokenizer()
+    pipelines = [
+        SimpleNamespace(components={"tokenizer": each, "text_encoder": Embedding(len(each))})
+        for each in (shared, shared, testing.word_tokenizer())
+    ]
+    order = threading.Barrier(len(pipelines))
+
+    def listen(pipeline, turn):
+        recorder = Recorder("make the circle blue", "circle")
+        tokenizer, encoder = pipeline.components.values()
+        listening = recorder.listening(pipeline)
+        for t in range(len(pipelines)):  # entered in this order, and left in the same
+            order.wait()
+            if t == turn:
+                listening.__enter__()
+        order.wait()
+        states = encoder(tokenizer("make the circle blue", return_tensors="pt").input_ids)
+        for t in range(len(pipelines)):
+            order.wait()
+            if t == turn:
+                listening.__exit__(None, None, None)
+        return recorder.keys(states[0]).phrase.tolist()
+
+    with ThreadPoolExecutor(len(pipelines)) as pool:
+        keys = list(pool.map(listen, pipelines, range(len(pipelines))))
+    assert keys == [[2]] * 3 and PreTrainedTokenizerBase.__call__ is before
+    assert all("_encode_plus" not in vars(p.components["tokenizer"]) for p in pipelines)
+
+
+def test_a_method_is_given_back_whoever_leaves_first():
+    owner = SimpleNamespace(name="x")
+    owner.say = own = lambda word: word
+    one, other = (
+        wrapped(owner, "say", lambda call, word, mark=mark: mark + call(word)) for mark in "ab"
+    )
+    one.__enter__()
+    other.__enter__()
+    assert owner.say("c") == "bac" and list(inspect.signature(owner.say).parameters) == ["word"]
+    one.__exit__(None, None, None)
+    assert owner.say("c") == "bc"
+    other.__exit__(None, None, None)
+    assert owner.say is own

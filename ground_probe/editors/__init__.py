@@ -1,15 +1,17 @@
 """Editors: diffusers pipelines that follow an instruction, and the facts that are needed."""
 
 from ground_probe.editors.editor import Editor, load_editor
-from ground_probe.editors.encoding import encoded_once
-from ground_probe.editors.families import FAMILIES, Family, family_of, models
+from ground_probe.editors.families import FAMILIES, family_of, models, register_family
+from ground_probe.editors.family import Family, Fit
 from ground_probe.editors.phrases import fill, locate
 from ground_probe.editors.untrained import random_weights
+from ground_probe.editors.wrapping import encoded_once, wrapped
 
 __all__ = [
     "FAMILIES",
     "Editor",
     "Family",
+    "Fit",
     "encoded_once",
     "family_of",
     "fill",
@@ -17,4 +19,6 @@ __all__ = [
     "locate",
     "models",
     "random_weights",
+    "register_family",
+    "wrapped",
 ]

@@ -78,11 +78,16 @@ class Editor:
                 only costs time there; it steers every later step.
 
         Raises:
-            InputError: no image, or an empty instruction.
+            InputError: no image, or an instruction that is empty or not of the family's form.
         """
         image = to_rgb(image)
         if not isinstance(instruction, str) or not instruction.strip():
             raise InputError(f"instruction {instruction!r} is empty: say what to change")
+        if not self.family.words and instruction.lstrip()[0] != "{":
+            raise InputError(
+                f"{self.family.name} is not told {instruction!r} as it is ({self.family.note}): "
+                "give the instruction, or the recipe's template, in that form"
+            )
         family, given = self.family, {}
         if family.fit is not None:
             native = self._fit(image).native

@@ -37,7 +37,7 @@ from ground_probe.editors.fits import (
     small_side_px,
     unet_fit,
 )
-from ground_probe.errors import UnsupportedEditorError
+from ground_probe.errors import InputError, UnsupportedEditorError
 
 __all__ = ["FAMILIES", "REFUSED", "Family", "family_of", "models", "small_side_px"]
 
@@ -193,6 +193,7 @@ FAMILIES: tuple[Family, ...] = (
         rows=("uncond", "cond"),
         calls=("cond",),
         token_px=lambda pipe: pipe.vae_scale_factor,
+        words=False,
         note="the instruction is JSON with the key `edit_instruction`; the phrase is words of it",
     ),
     Family(
@@ -207,8 +208,8 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 REFUSED = {
-    "ModularPipeline": "a modular pipeline's blocks are put together anew for each call, so what "
-    "is called and with what cannot be known; load the same weights with DiffusionPipeline",
+    "ModularPipeline": "its blocks are put together anew for each call, so what is called, and "
+    "with what, cannot be known; load the same weights with DiffusionPipeline",
     "GlmImagePipeline": "its instruction is read by an autoregressive model and never enters the "
     "denoiser, so there is no attention from image tokens to it",
     "Flux2KleinKVPipeline": "its reference tokens are cached after the first step and its blocks "
@@ -245,10 +246,8 @@ def family_of(pipeline: Any) -> Family:
         UnsupportedEditorError: the pipeline cannot work.
     """
     check_supported(type(pipeline))
-    known = {family.pipeline: family for family in FAMILIES}
-    for kind in type(pipeline).__mro__:
-        if kind.__name__ in known:
-            return known[kind.__name__]
+    if family := _known(type(pipeline)):
+        return family
     name = type(pipeline).__name__
     warnings.warn(
         f"{name} is not in the registry. Blocks, streams and the phrase's keys are found at run "
@@ -261,12 +260,12 @@ def family_of(pipeline: Any) -> Family:
 
 def check_supported(kind: type) -> None:
     """Raise UnsupportedEditorError, with the reason, for a class of pipelines that cannot work."""
-    known = {family.pipeline for family in FAMILIES}
-    for base in (base.__name__ for base in kind.__mro__):
-        if base in known:
-            return
-        if base in REFUSED:
-            raise UnsupportedEditorError(f"{kind.__name__} cannot be captured: {REFUSED[base]}")
+    if _known(kind):
+        return
+    for base in kind.__mro__:
+        if base.__name__ in REFUSED:
+            reason = REFUSED[base.__name__]
+            raise UnsupportedEditorError(f"{kind.__name__} cannot be captured: {reason}")
     if not {"image", "prompt"} <= set(inspect.signature(kind.__call__).parameters):
         raise UnsupportedEditorError(
             f"{kind.__name__} takes no `image` and `prompt`, so it is no editor that follows an "
@@ -274,6 +273,37 @@ def check_supported(kind: type) -> None:
         )
 
 
+def _known(kind: type) -> Family | None:
+    """The family of a class of pipelines, or of the nearest class that it extends."""
+    known = {family.pipeline: family for family in (*FAMILIES, *_registered)}
+    for base in kind.__mro__:
+        if base.__name__ in REFUSED and base.__name__ not in known:
+            return None
+        if base.__name__ in known:
+            return known[base.__name__]
+    return None
+
+
+def register_family(family: Family) -> Family:
+    """Make a pipeline class of one's own known, in this process: `gp.load_editor(pipeline)`.
+
+    Whoever hands work to other processes registers there too, in the function that loads the
+    editor. What an entry says is held against a running pipeline by `tests/test_capture_families`.
+
+    Args:
+        family: its facts. Where the class is known already, the new facts are taken.
+
+    ```python
+    gp.register_family(Family("Mine", "MyEditPipeline", fit=lambda pipe, size_px: Fit((512, 512))))
+    ```
+    """
+    if not isinstance(family, Family):
+        raise InputError(f"{family!r} is no Family: see ground_probe.editors.Family")
+    _registered.append(family)
+    return family
+
+
+_registered: list[Family] = []
 _SOURCES = (
     "weights and licence: https://huggingface.co/{weights}; parameters: counted in the class of "
     "diffusers at that configuration; memory: 2 bytes a parameter; streams, attention and guided "
@@ -282,22 +312,27 @@ _SOURCES = (
 
 
 def models() -> list[dict[str, Any]]:
-    """One row for each known family: weights, licence, size, memory and what is supported."""
-    return [
-        {
-            "name": family.name,
-            "pipeline": family.pipeline,
-            "weights": family.weights,
-            "licence": family.licence,
-            "denoiser": f"{family.parameters_b:g} B parameters" if family.parameters_b else "",
-            "memory": f"{family.memory_gb:g} GB of bfloat16 weights, text encoder included"
-            if family.memory_gb
-            else "",
-            "hidden states": ", ".join(family.streams),
-            "attention": "image to phrase" + ", phrase to image" * ("text" in family.streams),
-            "guided forwards": ", ".join(family.rows if len(family.rows) > 1 else family.calls),
-            "note": family.note,
-            "sources": _SOURCES.format(weights=family.weights),
-        }
-        for family in FAMILIES
-    ]
+    """One row for each family: weights, size and what works; then what is refused, and why."""
+    refused = [{"name": name, "refused": reason} for name, reason in REFUSED.items()]
+    return [_row(family) for family in (*FAMILIES, *_registered)] + refused
+
+
+def _row(family: Family) -> dict[str, Any]:
+    segmentation = "yes" if family.words else "with a template of its JSON"
+    return {
+        "name": family.name,
+        "pipeline": family.pipeline,
+        "weights": family.weights,
+        "licence": family.licence,
+        "denoiser": f"{family.parameters_b:g} B parameters" if family.parameters_b else "",
+        "memory": f"{family.memory_gb:g} GB of bfloat16 weights, text encoder included"
+        if family.memory_gb
+        else "",
+        "hidden states": ", ".join(family.streams),
+        "attention": "image to phrase" + ", phrase to image" * ("text" in family.streams),
+        "geometry": "yes" if family.fit else "no: how it resizes an image is not known",
+        "segmentation": segmentation if family.fit else "no: it needs the geometry",
+        "guided forwards": ", ".join(family.rows if len(family.rows) > 1 else family.calls),
+        "note": family.note,
+        "sources": _SOURCES.format(weights=family.weights),
+    }

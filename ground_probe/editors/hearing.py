@@ -6,18 +6,21 @@ heard while the pipeline runs, so that chat templates, padding and dropped prefi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ground_probe.editors.phrases import Span, locate
-from ground_probe.errors import PhraseError
+from ground_probe.editors.wrapping import wrapped
+from ground_probe.errors import PhraseError, UnknownWordsWarning
+from ground_probe.words import FUNCTION_WORDS, word_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Heard:
         real: which of them are no padding.
         spans: the half-open characters of `text` that each stands for; empty for special tokens.
         tokens: as the tokenizer spells them.
+        unknown: the id that stands for whatever the tokenizer does not know, if there is one.
     """
 
     text: str
@@ -52,20 +56,26 @@ class Heard:
     real: tuple[bool, ...]
     spans: tuple[Span, ...]
     tokens: tuple[str, ...]
+    unknown: int | None = None
 
     @classmethod
-    def of(cls, text: str, encoding: Any) -> Heard:
+    def of(cls, text: str, encoding: Any, unknown: int | None = None) -> Heard:
         """From an encoding of a fast tokenizer."""
         real = tuple(bool(mask) for mask in encoding.attention_mask)
-        return cls(text, tuple(encoding.ids), real, tuple(encoding.offsets), tuple(encoding.tokens))
+        ids, spans = tuple(encoding.ids), tuple(encoding.offsets)
+        return cls(text, ids, real, spans, tuple(encoding.tokens), unknown)
+
+    @property
+    def reach(self) -> int:
+        """Where the text is cut off."""
+        return max((b for (_, b), real in zip(self.spans, self.real, strict=True) if real))
 
     def within(self, start: int, stop: int) -> list[int]:
         """The tokens of a span of the text, or none if it was cut off.
 
         A token belongs to the span if it stands for any of its characters but white space.
         """
-        reach = max((b for (_, b), real in zip(self.spans, self.real, strict=True) if real))
-        if reach < stop:
+        if self.reach < stop:
             return []
         return [
             i
@@ -73,15 +83,50 @@ class Heard:
             if self.real[i] and self.text[max(a, start) : min(b, stop)].strip()
         ]
 
+    def unknown_words(self, start: int, stop: int) -> list[str]:
+        """The words of a span that the tokenizer does not know, but those that name nothing."""
+        if self.unknown is None or self.unknown not in self.ids:
+            return []
+        lost = [self.spans[i] for i in self.within(start, stop) if self.ids[i] == self.unknown]
+        spans = [(a, b) for a, b in word_spans(self.text) if any(a < d and c < b for c, d in lost)]
+        named = [self.text[a:b] for a, b in spans]
+        return [word for word in dict.fromkeys(named) if word.lower() not in FUNCTION_WORDS]
+
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """The rows that a text encoder returned for a phrase, one candidate for each of its layers."""
+    """The rows that a text encoder returned for an instruction, a candidate for each layer.
+
+    Args:
+        at: where the phrase's tokens stand in the encoder's input.
+        tokens: their strings.
+        padding: where its padding stands.
+        first: where the instruction begins.
+        layers: the instruction's rows, for they tell equal phrases in it apart.
+        unknown: words of the phrase that the tokenizer does not know.
+    """
 
     at: tuple[int, ...]
     tokens: tuple[str, ...]
     padding: tuple[int, ...]
-    layers: tuple[Float[Tensor, "phrase dim"], ...] = field(repr=False)
+    first: int
+    layers: tuple[Float[Tensor, "instruction dim"], ...] = field(repr=False)
+    unknown: tuple[str, ...] = ()
+
+    def dropped(self, layer: Tensor, text: Tensor) -> tuple[int, list[bool]] | None:
+        """How many rows before the instruction the pipeline drops, and which rows are there.
+
+        The pipeline may cut the beginning off and joins what it keeps, so one shift holds for all
+        rows; the last of the best, for templates come before.
+        """
+        same = _same(layer, text)
+        if same is None or not same.any():
+            return None
+        row, key = same.nonzero().T
+        shifts, counts = (key - row).unique(return_counts=True)
+        shift = int(shifts[counts == counts.max()][-1])
+        there = [0 <= i + shift < len(text) and bool(same[i, i + shift]) for i in range(len(layer))]
+        return self.first - shift, there
 
 
 class Recorder:
@@ -103,17 +148,11 @@ class Recorder:
     @contextmanager
     def listening(self, pipeline: Any) -> Iterator[None]:
         """Hear what the pipeline's tokenizers and text encoders do, until the block is left."""
-        from transformers import PreTrainedTokenizerBase
-
-        call = PreTrainedTokenizerBase.__call__
-
-        def tokenize(tokenizer, text=None, *args, **kwargs):
-            encoding = call(tokenizer, text, *args, **kwargs)
-            self._hear([text] if isinstance(text, str) else text, encoding)
-            return encoding
-
         with ExitStack() as stack:
-            stack.enter_context(patch.object(PreTrainedTokenizerBase, "__call__", tokenize))
+            for tokenizer in _tokenizers(pipeline):
+                stack.enter_context(
+                    wrapped(tokenizer, "_encode_plus", partial(self._tokenize, tokenizer))
+                )
             for name, module in pipeline.components.items():
                 if "text_encoder" in name and isinstance(module, nn.Module):
                     handles = [module.register_forward_hook(self._encode, with_kwargs=True)]
@@ -131,14 +170,26 @@ class Recorder:
         Raises:
             PhraseError: the phrase was cut off, or no text encoder's rows are found in `text`.
         """
+        lost: list[str] = []
         for encoded in reversed(self._encoded):
             for layer in encoded.layers:
-                found = _find(layer, text)
-                if found is not None:
-                    dropped = encoded.at[0] - int(found[0])
-                    padding = torch.tensor(encoded.padding, dtype=torch.long) - dropped
-                    padding = padding[(padding >= 0) & (padding < len(text))]
-                    return Keys(found, encoded.tokens, padding.to(text.device))
+                place = encoded.dropped(layer, text)
+                if place is None:
+                    continue
+                dropped, there = place
+                gone = [
+                    token
+                    for at, token in zip(encoded.at, encoded.tokens, strict=True)
+                    if not there[at - encoded.first]
+                ]
+                if gone:
+                    lost = lost or gone
+                    continue
+                self._warn(encoded.unknown)
+                phrase = torch.tensor(encoded.at) - dropped
+                padding = torch.tensor(encoded.padding, dtype=torch.long) - dropped
+                padding = padding[(padding >= 0) & (padding < len(text))]
+                return Keys(phrase.to(text.device), encoded.tokens, padding.to(text.device))
         words = self.instruction[slice(*self.span)]
         if self._lost:
             raise PhraseError(f"phrase {words!r} lost its tokens: {self._lost[-1]}")
@@ -147,7 +198,6 @@ class Recorder:
                 f"the instruction {self.instruction!r} reached no fast tokenizer as it is: pass "
                 "the same string as the prompt, and let the pipeline encode it"
             )
-        lost = self._dropped(text)
         if lost:
             raise PhraseError(
                 f"phrase {words!r} lost its tokens {lost}: the pipeline drops them with its "
@@ -163,19 +213,26 @@ class Recorder:
         """The texts that were encoded with the instruction in them."""
         return [heard.text for heard in self._heard if self.instruction in heard.text]
 
-    def _dropped(self, text: Tensor) -> list[str]:
-        """The phrase's tokens that are not among the text tokens where others are."""
-        for encoded in reversed(self._encoded):
-            for layer in encoded.layers:
-                there = [_find(row[None], text) is not None for row in layer]
-                if any(there):
-                    return [t for t, here in zip(encoded.tokens, there, strict=True) if not here]
-        return []
+    def _warn(self, words: Sequence[str]) -> None:
+        if words:
+            warnings.warn(
+                f"the editor's tokenizer does not know {', '.join(map(repr, words))} of "
+                f"{self.instruction!r}: they all are one token to it, so nothing refers to them",
+                UnknownWordsWarning,
+                stacklevel=2,
+            )
 
-    def _hear(self, texts: Any, encoding: Any) -> None:
-        for text, one in zip(texts or (), getattr(encoding, "encodings", None) or (), strict=False):
-            if isinstance(text, str):
-                self._heard.append(Heard.of(text, one))
+    def _tokenize(
+        self, tokenizer: Any, encode: Callable, text: Any = None, *args: Any, **more: Any
+    ):
+        encoding = encode(text, *args, **more)
+        texts = [text] if isinstance(text, str) else text
+        for one, encoded in zip(
+            texts or (), getattr(encoding, "encodings", None) or (), strict=False
+        ):
+            if isinstance(one, str):
+                self._heard.append(Heard.of(one, encoded, tokenizer.unk_token_id))
+        return encoding
 
     def _pass_layer(self, layer: nn.Module, args: tuple, output: Any) -> None:
         self._layers += _tensors(output)
@@ -202,10 +259,18 @@ class Recorder:
             kept = [t for t, (a, b) in zip(heard.tokens, heard.spans, strict=True) if b > a]
             self._lost.append(f"the text is cut at {len(heard.ids)} tokens, which keep {kept}")
             return
-        where = tuple(i + shift for i in inside)
-        padding = tuple(i + shift for i, real in enumerate(heard.real) if not real)
-        rows = tuple(layer[list(where)].detach() for layer in layers)
-        self._encoded.append(_Encoded(where, tuple(heard.tokens[i] for i in inside), padding, rows))
+        told = heard.within(at, min(at + len(self.instruction), heard.reach)) or inside
+        where = slice(told[0] + shift, told[-1] + shift + 1)
+        self._encoded.append(
+            _Encoded(
+                at=tuple(i + shift for i in inside),
+                tokens=tuple(heard.tokens[i] for i in inside),
+                padding=tuple(i + shift for i, real in enumerate(heard.real) if not real),
+                first=where.start,
+                layers=tuple(layer[where].detach() for layer in layers),
+                unknown=tuple(heard.unknown_words(at + self.span[0], at + self.span[1])),
+            )
+        )
 
 
 def _position(heard: Heard, ids: list[int]) -> int | None:
@@ -220,13 +285,21 @@ def _position(heard: Heard, ids: list[int]) -> int | None:
     return None
 
 
-def _find(rows: Tensor, text: Tensor) -> Tensor | None:
-    """The indices in `text` whose first channels are these rows, if each is there."""
+def _same(rows: Tensor, text: Tensor) -> Bool[Tensor, "rows text"] | None:
+    """Which rows of `text` begin with which of these."""
     dim = rows.shape[1]
     if dim > text.shape[1]:
         return None
-    same = (text[:, None, :dim] == rows.to(text)[None]).all(-1)
-    return same.int().argmax(0) if same.any(0).all() else None
+    rows = rows.to(text)
+    return torch.stack([(text[:, :dim] == row).all(-1) for row in rows]).cpu()
+
+
+def _tokenizers(pipeline: Any) -> list[Any]:
+    """The fast tokenizers of a pipeline, those inside its processors too."""
+    parts = pipeline.components.values()
+    every = [*parts, *(getattr(part, "tokenizer", None) for part in parts)]
+    fast = {id(part): part for part in every if getattr(part, "is_fast", False)}
+    return list(fast.values())
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

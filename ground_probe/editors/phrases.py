@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 
 from ground_probe.errors import PhraseError
+from ground_probe.words import word_spans
 
 Span = tuple[int, int]
+
+# Hangul's particles follow a noun without a space.
+_SUFFIX = re.compile("['\u2019]|(?<=[\uac00-\ud7af])[\uac00-\ud7af]")
 
 # A piece of a word as SentencePiece, byte-level BPE and CLIP mark it.
 _MARKS = str.maketrans("", "", "▁Ġ")
@@ -40,6 +44,12 @@ def fill(template: str, expression: str) -> tuple[str, Span]:
     return before + expression + after, (len(before), len(before) + len(expression))
 
 
+def _whole(text: str, start: int, stop: int) -> bool:
+    """Whether a span neither begins nor ends inside a word; a suffix is apart, as in "man's"."""
+    inside = {at for a, b in word_spans(text) for at in range(a + 1, b)}
+    return not any(at in inside and not _SUFFIX.match(text, at) for at in (start, stop))
+
+
 def locate(instruction: str, phrase: str | Span | None) -> Span:
     """The half-open character span of a phrase in an instruction.
 
@@ -67,17 +77,16 @@ def locate(instruction: str, phrase: str | Span | None) -> Span:
     words = phrase.strip()
     if not words:
         raise PhraseError("the phrase is empty: give words of the instruction, or None for all")
-    ends = r"(?<!\w)" * words[0].isalnum(), r"(?!\w)" * words[-1].isalnum()
-    pattern = ends[0] + re.escape(words) + ends[1]
-    found = [match.span() for match in re.finditer(pattern, instruction, re.IGNORECASE)]
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = re.finditer(re.escape(words), instruction, re.IGNORECASE)
+    places = [match.span() for match in matches if _whole(instruction, *match.span())]
+    if len(places) == 1:
+        return places[0]
+    if not places:
         raise PhraseError(
             f"phrase {words!r} is not in the instruction {instruction!r} as whole words: "
             "give words exactly as they stand there"
         )
     raise PhraseError(
-        f"phrase {words!r} stands {len(found)} times in {instruction!r}, at {found}: "
+        f"phrase {words!r} stands {len(places)} times in {instruction!r}, at {places}: "
         "give the (start, stop) that is meant; `fill` returns it for a template"
     )
