@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from PIL import Image
 
 from ground_probe import Recipe, load_editor, segment, testing
 from ground_probe.datasets import RefExample
+from ground_probe.errors import UnknownWordsWarning
 from ground_probe.evaluation import evaluate
-from ground_probe.evaluation.job import example_seed
+from ground_probe.io import seed_of
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refer-sample"
 pytestmark = [
     pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is not there"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    # The sentences are people's, the tokenizers know forty words.
+    pytest.mark.filterwarnings("ignore::ground_probe.errors.UnknownWordsWarning"),
 ]
 IMAGE = ("noise", "reference")
 
@@ -88,9 +92,58 @@ def test_every_human_sentence_is_evaluated(tmp_path, build, streams):
     full = result.rows.query("method == 'full'")
     assert full["gold_px"].tolist() == [example.mask.sum() for example in ReferSample()]
     for example, pred_px in zip(list(ReferSample())[:4], full["pred_px"], strict=False):
-        seed = example_seed(0, example.key)
+        seed = seed_of(example.key)
         alone = segment(editor, example.image, example.expression, recipe, seed)
         assert alone.mask.sum() == pred_px, "sharing changes nothing"
     miou = result.summary.query("metric == 'miou'").set_index("method")["value"]
     assert miou["oracle_grid"] > max(miou["full"], miou["whole_image"])
     assert 0.05 < miou["whole_image"] < 0.3
+
+
+class OneSentence(ReferSample):
+    """One example, with other words."""
+
+    def __init__(self, expression):
+        self._example = replace(next(iter(ReferSample())), expression=expression)
+        self.keys, self.image_ids = (self._example.key,), (self._example.image_id,)
+        self.expressions = (expression,)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self._example
+
+
+def test_words_that_the_editor_does_not_know_are_said_once(tmp_path):
+    editor = load_editor("tiny", device="cpu")
+    with pytest.warns(UnknownWordsWarning) as told:
+        result = evaluate(editor, OneSentence("the giraffe that is red"), tmp_path / "run")
+    (warning,) = [str(w.message) for w in told if w.category is UnknownWordsWarning]
+    assert "does not know words in 1 of 1 expressions, 'giraffe' the most often" in warning
+    assert result.counts.error == 0, "a mask was made, and it is said what it is worth"
+
+
+def test_one_example_has_one_noise_wherever_it_is_run(tmp_path, monkeypatch):
+    """Evaluation, calibration and study had a rule each: masks were shown that were not scored."""
+    from ground_probe.study import Spec, bench
+
+    editor, split = load_editor("tiny", device="cpu"), OneSentence("the red circle")
+    seeds = []
+
+    def hear(editor, image, expression, recipe=None, seed=0):
+        seeds.append(seed)
+        return np.zeros((image.height, image.width), bool)
+
+    evaluate(editor, split, tmp_path / "run", segment=hear, seed=5)
+    run = bench.trace
+    monkeypatch.setattr(
+        bench, "trace", lambda *args, **more: (seeds.append(more["seed"]), run(*args, **more))[1]
+    )
+    bench.Bench(editor, [split[0]], 5).traces(Recipe())
+    seeds.append(Spec(seed=5).noise_seed(split[0].key))
+    assert seeds == [seed_of(split[0].key, 5)] * 3
+    notebook = Path(__file__).parents[1] / "notebooks" / "30_segmentation.ipynb"
+    lines = json.loads(notebook.read_text())["cells"]
+    shown = [line for cell in lines for line in cell["source"] if "gp.segment(" in line]
+    assert shown and all("seed=seed_of(each.key, seed)" in line for line in shown)

@@ -29,8 +29,8 @@ from ground_probe.editors import random_weights
 from ground_probe.errors import GroundProbeError, IncompleteError, InputError, UnknownNameError
 from ground_probe.evaluation import Processes, Store, applicable, evaluate, mask_of, read
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
-from ground_probe.evaluation.job import example_seed
 from ground_probe.evaluation.ray import Ray
+from ground_probe.io import seed_of
 from ground_probe.segmentation import methods as segmentation_methods
 
 SCRIPT = Path(__file__).with_name("evaluation_script.py")
@@ -92,7 +92,7 @@ def test_counts_equal_a_plain_second_implementation(tmp_path):
     rows = result.rows.set_index(["example", "method"])
     ious = []
     for example in split:
-        seed = example_seed(0, example.key)
+        seed = seed_of(example.key)
         masks = segment(None, example.image, example.expression, FAST, seed)
         pred, gold = masks["noisy"].tolist(), example.mask.tolist()
         pairs = [pair for p, g in zip(pred, gold, strict=True) for pair in zip(p, g, strict=True)]
@@ -171,7 +171,7 @@ def test_every_method_comes_from_one_resumable_call(tmp_path):
     assert result.counts.ok == 2 * len(ways) and set(result.summary["method"]) == set(ways)
     pixels = result.rows.set_index(["example", "method"])["pred_px"]
     assert pixels[:, "full"].tolist() == first.rows["pred_px"].tolist()
-    seeds = [example_seed(0, key) for key in split.keys]
+    seeds = [seed_of(key, 0) for key in split.keys]
     for example, seed in zip(split, seeds, strict=True):
         given = (editor, example.image, example.expression)
         expected = segmentation_methods.compare(*given, seed=seed)
@@ -542,7 +542,7 @@ def test_two_processes_segment_as_one_does_to_the_bit(tmp_path):
     assert one.rows[same].equals(two.rows[same]) and one.counts.ok == 8
     masks = [mask_of(row) for row in two.rows[two.rows["method"] == "full"].to_dict("records")]
     first = gp.segment(editor, split[0].image, split[0].expression,
-                       seed=example_seed(0, split.keys[0]))  # fmt: skip
+                       seed=seed_of(split.keys[0], 0))  # fmt: skip
     assert np.array_equal(masks[0], first.mask)
 
 

@@ -87,6 +87,7 @@ class Heard:
         """The words of a span that the tokenizer does not know, but those that name nothing."""
         if self.unknown is None or self.unknown not in self.ids:
             return []
+        stop = min(stop, self.reach)
         lost = [self.spans[i] for i in self.within(start, stop) if self.ids[i] == self.unknown]
         spans = [(a, b) for a, b in word_spans(self.text) if any(a < d and c < b for c, d in lost)]
         named = [self.text[a:b] for a, b in spans]
@@ -271,6 +272,22 @@ class Recorder:
                 unknown=tuple(heard.unknown_words(at + self.span[0], at + self.span[1])),
             )
         )
+
+
+def unknown_words(pipeline: Any, texts: Sequence[str]) -> list[list[str]]:
+    """The words of each text that one of a pipeline's tokenizers does not know.
+
+    Words that name nothing are left out, and tokenizers that know every word take no time.
+    """
+    words: list[list[str]] = [[] for _ in texts]
+    for tokenizer in _tokenizers(pipeline):
+        if tokenizer.unk_token_id is None or not texts:
+            continue
+        encodings = tokenizer(list(texts), add_special_tokens=False, verbose=False).encodings
+        for text, encoding, strange in zip(texts, encodings, words, strict=True):
+            heard = Heard.of(text, encoding, tokenizer.unk_token_id)
+            strange += [w for w in heard.unknown_words(0, len(text)) if w not in strange]
+    return words
 
 
 def _position(heard: Heard, ids: list[int]) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,11 +19,11 @@ import numpy as np
 
 from ground_probe import metrics
 from ground_probe.datasets.example import Mask, RefExample
-from ground_probe.errors import GroundProbeError, unknown
+from ground_probe.errors import GroundProbeError, UnknownWordsWarning, unknown
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.identity import UNIDENTIFIED
 from ground_probe.evaluation.rows import COUNTS, Row, error_row, row
-from ground_probe.io import digest
+from ground_probe.io import seed_of
 
 Rows = list[Row]
 
@@ -64,7 +66,24 @@ class Job:
 
     def where(self, editor: Any) -> dict[str, Any]:
         """What of the editor is worth recording, though no number should depend on it."""
-        return {name: _text(getattr(editor, name, None)) for name in ("name", "commit", "device")}
+        known = {name: _text(getattr(editor, name, None)) for name in ("name", "commit", "device")}
+        return known | {"unknown_words": self._unknown_words(editor)}
+
+    def _unknown_words(self, editor: Any) -> str | None:
+        """What to say, once, of the split's words that the editor does not know."""
+        if not hasattr(editor, "pipeline"):
+            return None
+        from ground_probe.editors import unknown_words
+
+        sentences = list(dict.fromkeys(self.split.expressions))
+        strange = [words for words in unknown_words(editor.pipeline, sentences) if words]
+        if not strange:
+            return None
+        (most, _), *_ = Counter(word for words in strange for word in words).most_common(1)
+        return (
+            f"the editor's tokenizer does not know words in {len(strange)} of {len(sentences)} "
+            f"expressions, {most!r} the most often: nothing that it does refers to them"
+        )
 
     def sharing(self, editor: Any) -> AbstractContextManager[None]:
         """Sentences of one image share its encoding; what needs no editor needs no torch."""
@@ -90,7 +109,9 @@ class Job:
         for names in _together(item.keys):
             start = time.perf_counter()
             try:
-                masks = _with_memory(partial(self._masks, editor, example, names))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UnknownWordsWarning)  # said of the whole split
+                    masks = _with_memory(partial(self._masks, editor, example, names))
             except Exception as error:
                 rows += _failed([item.keys[name] for name in names], error, start)
                 continue
@@ -120,7 +141,7 @@ class Job:
         if names[0] in BASELINES:
             return {names[0]: BASELINES[names[0]](editor, example)}
         given = (editor, example.image, example.expression)
-        how = {"recipe": self.recipe, "seed": example_seed(self.seed, example.key)}
+        how = {"recipe": self.recipe, "seed": seed_of(example.key, self.seed)}
         if names[0] in CONTROLS and self.segment is None:
             return {names[0]: CONTROLS[names[0]](*given, **how)}
         found = (self.segment or library_segmenter(names))(*given, **how)
@@ -154,15 +175,6 @@ def _failed(keys: Iterable[str], error: Exception, start: float) -> Rows:
     if _device_failed(error):
         raise error
     return [error_row(key, error, time.perf_counter() - start) for key in keys]
-
-
-def example_seed(seed: int, key: str) -> int:
-    """The noise seed of one example: it belongs to the example, not to the order of a run.
-
-    >>> example_seed(0, "scenes/test/0/17") == example_seed(0, "scenes/test/0/17")
-    True
-    """
-    return int(digest([seed, key], length=8), 16) >> 1
 
 
 def chunks(items: Sequence[Item], sentences: int) -> Iterator[Chunk]:

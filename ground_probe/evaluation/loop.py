@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from ground_probe.datasets.example import RefExample
 from ground_probe.datasets.listed import as_split
-from ground_probe.errors import IncompleteError
+from ground_probe.errors import IncompleteError, UnknownWordsWarning
 from ground_probe.evaluation import tables
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.expected import (
@@ -145,6 +146,7 @@ def evaluate(
         check_resumable(store, spec, shard)
         store.freeze(manifest_of(split, methods, spec), spec)
         record_path = store.folder / ("run.json" if shard is None else f"run-{name}.json")
+        _say_unknown_words(workers.where)
         facts = {"workers": workers.where, "shard": shard, "waived": list(waive)}
         with store.writer(name) as writer, recording(record_path, spec, **facts) as record:
             items, deadly = pending(store, split, retry_errors, shard)
@@ -158,6 +160,12 @@ def evaluate(
                     left[item.image_id] -= 1
                     bar.update(left[item.image_id] == 0)
             return _finish(store, record, waive)
+
+
+def _say_unknown_words(where: Mapping[str, Any]) -> None:
+    first, *_ = where.get("workers", [where])
+    if first.get("unknown_words"):
+        warnings.warn(first["unknown_words"], UnknownWordsWarning, stacklevel=3)
 
 
 def read(out: str | Path, waive: Collection[str] = ()) -> Evaluation:

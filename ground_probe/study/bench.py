@@ -18,6 +18,7 @@ from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError, PhraseError
+from ground_probe.io import seed_of
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import segment_trace
 
@@ -95,7 +96,7 @@ class Bench:
             propagate=recipe.propagation,
             attention_output=True,
             reduce=keep_half,
-            seed=self.seed,
+            seed=seed_of(example.key, self.seed),
         )
 
 

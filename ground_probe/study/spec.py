@@ -13,6 +13,7 @@ from ground_probe.datasets import RefExample, Split, load_split
 from ground_probe.editors import fill
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError, unknown
+from ground_probe.io import seed_of
 
 NEUTRAL = "the object"
 FOLDS = 5
@@ -66,7 +67,7 @@ class Spec:
 
     def noise_seed(self, key: str) -> int:
         """The seed of an example's noise: the same in every condition."""
-        return chance(key, "noise", self.seed)
+        return seed_of(key, self.seed)
 
     def instruction(
         self, example: RefExample, expressions: Sequence[str]
