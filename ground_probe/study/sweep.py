@@ -24,7 +24,7 @@ from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.editors.families import small_side_px
 from ground_probe.errors import InputError
-from ground_probe.io import digest, whole_file, writable_folder
+from ground_probe.io import digest, seed_of, whole_file, writable_folder
 from ground_probe.segmentation.forward import forward
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.recipes import recipe_for
@@ -120,11 +120,12 @@ def _scored(
     seed: int,
 ) -> Iterator[Float[np.ndarray, " recipes"]]:
     """Each example's IoU by every recipe, read where it was kept."""
-    about = [editor.name, editor.revision, seed, [recipe.digest for recipe in recipes]]
+    about = [editor.revision, [recipe.digest for recipe in recipes]]
     for example in tqdm(examples, desc="sweep", unit="example"):
-        path = folder / f"{digest([*about, example.key])}.npy"
+        noise = seed_of(example.key, seed)
+        path = folder / f"{digest([*about, noise, example.key])}.npy"
         if not path.exists():
-            found = _ious(editor, example, recipes, seed)
+            found = _ious(editor, example, recipes, noise)
             with whole_file(path) as part, part.open("wb") as file:
                 np.save(file, found)
         yield np.load(path, allow_pickle=False)
