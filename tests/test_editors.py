@@ -163,10 +163,10 @@ def test_segmentation_works_where_the_list_of_models_says_so(name, monkeypatch):
     editor = gp.load_editor(testing.BUILDERS[name]())
     photo, more = Image.effect_noise((160, 96), 80), testing.ARGUMENTS.get(name, {})
     if row["segmentation"] == "yes":
-        assert gp.segment(editor, photo, "the circle", **more).mask.shape == (96, 160)
+        assert gp.segment(editor, photo, "the circle", pipeline_kwargs=more).mask.shape == (96, 160)
     else:
         with pytest.raises((InputError, UnsupportedEditorError), match=r"not known|is not told"):
-            gp.segment(editor, photo, "the circle", **more)
+            gp.segment(editor, photo, "the circle", pipeline_kwargs=more)
 
 
 def test_a_pipeline_that_is_not_known_is_derived_as_far_as_possible(image):

@@ -21,8 +21,6 @@ SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refer-sample
 pytestmark = [
     pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is not there"),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    # The sentences are people's, the tokenizers know forty words.
-    pytest.mark.filterwarnings("ignore::ground_probe.errors.UnknownWordsWarning"),
 ]
 IMAGE = ("noise", "reference")
 

@@ -118,7 +118,7 @@ def test_running_an_editor_leaves_its_revision(name, monkeypatch):
     editor = gp.load_editor(testing.BUILDERS[name]())
     before = editor.revision
     instruction = testing.INSTRUCTIONS.get(name, testing.INSTRUCTION)
-    given = {"num_steps": 2} | testing.ARGUMENTS.get(name, {})
+    given = {"num_steps": 2, "pipeline_kwargs": testing.ARGUMENTS.get(name, {})}
     gp.trace(editor, Image.new("RGB", (160, 96), "red"), instruction, attention=False, **given)
     assert editor.revision == before and "unidentified" not in before
 

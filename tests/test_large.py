@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 import ground_probe as gp
 from ground_probe import testing
@@ -115,9 +115,8 @@ def test_options_that_cannot_be_are_named_before_anything_is_loaded(options, mes
 
 
 def test_options_reach_the_loaders_of_both_libraries(monkeypatch):
-    import transformers
-
-    asked = {}
+    assert diffusers.FluxKontextPipeline  # whose import puts transformers' module in its place
+    transformers, asked = sys.modules["transformers"], {}
 
     class Config:
         def __init__(self, **options):
@@ -131,13 +130,18 @@ def test_options_reach_the_loaders_of_both_libraries(monkeypatch):
         return classmethod(from_pretrained)
 
     monkeypatch.setattr(weights, "find_spec", lambda name: object())
-    for library, base in ((diffusers, diffusers.ModelMixin), (transformers, PreTrainedModel)):
+    for library, base in (
+        (diffusers, diffusers.ModelMixin),
+        (transformers, transformers.PreTrainedModel),
+    ):
         monkeypatch.setattr(library, "BitsAndBytesConfig", Config)
         monkeypatch.setattr(base, "from_pretrained", heard(base.from_pretrained.__func__))
     gp.load_editor("tiny", dtype="bfloat16", quantize="bnb4", device="cpu")
     quantized = {"transformer", "text_encoder", "text_encoder_2"}
     assert set(asked) == quantized | {"vae"} and asked["vae"][0] is None
-    assert all(vars(asked[name][0]) == {"load_in_4bit": True} for name in quantized)
+    assert {name: vars(asked[name][0]) for name in quantized} == dict.fromkeys(
+        quantized, {"load_in_4bit": True}
+    )
     assert asked["transformer"][1]["torch_dtype"] == torch.bfloat16
     assert asked["text_encoder"][1]["dtype"] == torch.bfloat16
 

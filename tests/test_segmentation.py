@@ -18,7 +18,7 @@ from ground_probe.capture import Trace
 from ground_probe.capture.layout import Layout
 from ground_probe.capture.sites import Captured, blocks_of
 from ground_probe.editors import random_weights
-from ground_probe.errors import InputError
+from ground_probe.errors import InputError, UnknownWordsWarning
 from ground_probe.geometry import Geometry
 from ground_probe.segmentation import methods, recipe_for
 from ground_probe.segmentation.features import classify
@@ -152,7 +152,9 @@ def test_an_object_that_covers_the_image_gives_what_fits_best_and_equal_evidence
 
 
 def test_an_expression_for_nothing_in_the_image_gives_a_mask_all_the_same(editor):
-    mask = segment(editor, Image.new("RGB", (48, 64), "gray"), "the purple elephant", PLAIN).mask
+    image = Image.new("RGB", (48, 64), "gray")
+    with pytest.warns(UnknownWordsWarning, match="does not know 'purple', 'elephant'"):
+        mask = segment(editor, image, "the purple elephant", PLAIN).mask
     assert mask.shape == (64, 48) and mask.dtype == bool
 
 
