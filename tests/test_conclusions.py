@@ -63,7 +63,7 @@ def test_a_head_is_better_only_where_the_intervals_part():
 
 def test_methods_are_above_below_or_not_told_apart():
     rows = [("full", 0.6, 0.5, 0.7), ("attention", 0.55, 0.45, 0.65), ("features", 0.3, 0.2, 0.4)]
-    rows += [("sam", 0.9, 0.85, 0.95), ("oracle_grid", 0.8, 0.75, 0.85)]
+    rows += [("sam", 0.9, 0.85, 0.95), ("ceiling", 0.8, 0.75, 0.85)]
     columns = ["method", "value", "low", "high"]
     summary = pd.DataFrame(rows, columns=columns).assign(metric="miou", n_ok=8)
     assert study.conclude_methods(summary) == (

@@ -81,7 +81,7 @@ def unet():
 def test_every_human_sentence_is_evaluated(tmp_path, build, streams):
     editor = load_editor(build())
     recipe = Recipe(prior_streams=streams, feature_streams=streams)
-    methods = ("full", "whole_image", "oracle_grid")
+    methods = ("full", "whole_image", "ceiling")
     encoded = []
     editor.pipeline.vae.encoder.register_forward_hook(lambda *call: encoded.append(call))
     result = evaluate(editor, ReferSample(), tmp_path / "run", recipe, methods=methods)
@@ -94,7 +94,7 @@ def test_every_human_sentence_is_evaluated(tmp_path, build, streams):
         alone = segment(editor, example.image, example.expression, recipe, seed)
         assert alone.mask.sum() == pred_px, "sharing changes nothing"
     miou = result.summary.query("metric == 'miou'").set_index("method")["value"]
-    assert miou["oracle_grid"] > max(miou["full"], miou["whole_image"])
+    assert miou["ceiling"] > max(miou["full"], miou["whole_image"])
     assert 0.05 < miou["whole_image"] < 0.3
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +20,13 @@ from scipy.ndimage import gaussian_filter
 
 import ground_probe as gp
 from ground_probe import metrics
+from ground_probe.datasets import RefExample
 from ground_probe.errors import InputError
+from ground_probe.evaluation.baselines import best_cut, ceiling, ceiling_with_edges
 from ground_probe.geometry import Geometry
 from ground_probe.segmentation.edges import GuidedFilter
 from ground_probe.segmentation.mask import clean, enlarge, to_masks
+from ground_probe.segmentation.recipes import recipe_for
 
 SAMPLE = Path(__file__).resolve().parents[2] / "shared" / "data" / "refer-sample"
 GRID = 48, 64
@@ -56,12 +60,16 @@ def test_an_exact_score_gives_its_square_but_for_rounder_corners():
 
 @pytest.mark.parametrize("at", [(0, 0), (0, 30), (47, 63), (30, 5)])
 @pytest.mark.parametrize("height", [2, 30])
-def test_a_sink_changes_nothing_elsewhere(at, height):
-    score = square()
-    score[at] = height
-    np.testing.assert_array_equal(gp.to_mask(score, PHOTO), square_mask())
-    score[at] = -height
-    np.testing.assert_array_equal(gp.to_mask(score, PHOTO), square_mask())
+@pytest.mark.parametrize("side", [3, 12, 40])
+def test_a_sink_changes_nothing(at, height, side):
+    """Not even where the object covers it, or most of the image."""
+    clean_score = square(side=side, left=8, top=4)
+    score = clean_score.copy()
+    expected = gp.to_mask(score, PHOTO)
+    for value in (height, -height):
+        score[at] = value
+        changed = gp.to_mask(score, PHOTO) != expected
+        assert not changed.any() or (clean_score[at] and changed.sum() < 200)
 
 
 def test_an_object_may_be_one_token():
@@ -173,6 +181,15 @@ def test_scores_of_any_number_type(kind):
     np.testing.assert_array_equal(gp.to_mask(score, PHOTO), square_mask())
 
 
+def test_a_segmentation_s_mask_is_that_of_its_score():
+    editor = gp.load_editor("tiny")
+    example = gp.load_split("scenes", "train", limit=1)[0]
+    for recipe in (recipe_for(editor), gp.Recipe(edges=1.0)):
+        found = gp.segment(editor, example.image, example.expression, recipe)
+        again = gp.to_mask(found.score, example.image, recipe)
+        np.testing.assert_array_equal(again, found.mask)
+
+
 @pytest.mark.parametrize("edges", [0.0, 1.0])
 @pytest.mark.parametrize("size", [(50, 20_000), (20_000, 5), (1, 1), (6000, 4000)])
 def test_any_size_within_a_second_and_half_a_gigabyte(size, edges):
@@ -183,10 +200,10 @@ import numpy as np
 import ground_probe as gp
 from PIL import Image
 image, score = Image.new("RGB", {size}), np.random.default_rng(0).random((64, 64))
-gp.to_mask(score, Image.new("RGB", (64, 64)), gp.Recipe(edges={edges}))
+gp.to_mask(score, Image.new("RGB", (64, 64)), gp.Recipe(cut="half", edges={edges}))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, start = peak(), time.process_time()
-mask = gp.to_mask(score, image, gp.Recipe(edges={edges}))
+mask = gp.to_mask(score, image, gp.Recipe(cut="half", edges={edges}))
 print(*mask.shape, mask.dtype, time.process_time() - start, peak() - before)
 """
     answer = subprocess.run(
@@ -221,6 +238,35 @@ def test_masks_of_real_photos_come_back_from_the_token_grid(kind, floor):
         (mask,) = to_masks(torch.as_tensor(score)[None], geometry)
         ious.append(metrics.iou(*metrics.counts(mask, truth)))
     assert np.mean(ious) > floor
+
+
+@given(st.integers(0, 2**16))
+def test_no_cut_is_better_than_the_best(seed):
+    rng = np.random.default_rng(seed)
+    values, truth = rng.integers(0, 6, (5, 7)) / 5, rng.random((5, 7)) < 0.4
+    ious = [metrics.iou(*metrics.counts(values >= cut, truth)) for cut in np.unique(values)]
+    assert metrics.iou(*metrics.counts(best_cut(values, truth), truth)) == max(ious)
+
+
+@pytest.mark.parametrize("mode", ["stretch", "crop"])
+def test_no_mask_of_the_exact_map_passes_its_ceiling(mode):
+    y, x = np.indices((90, 160))
+    truth = ((y - 40) / 23) ** 2 + ((x - 70) / 11) ** 2 < 1
+    image = Image.fromarray(
+        np.where(truth[..., None], [200, 40, 40], [40, 40, 200]).astype(np.uint8)
+    )
+    geometry = Geometry((90, 160), (8, 8), mode=mode)
+    example = RefExample("key", image, "the disk", truth, "image")
+    editor = SimpleNamespace(geometry=lambda image: geometry)
+    maps = torch.as_tensor(geometry.soft_labels(truth))[None]
+
+    def score(mask) -> float:
+        return metrics.iou(*metrics.counts(mask, truth))
+
+    plain, edged = (score(each(editor, example)) for each in (ceiling, ceiling_with_edges))
+    assert score(to_masks(maps, geometry)[0]) <= plain < edged
+    assert score(to_masks(maps, geometry, image, edges=2.5)[0]) <= edged
+    assert score(np.asarray(geometry.to_pixels(maps[0].numpy())) >= 0.5) < plain + 0.01
 
 
 def test_the_filter_moves_an_edge_to_the_image_s():

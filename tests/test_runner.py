@@ -394,7 +394,7 @@ def test_a_baseline_without_a_meaning_is_an_error_of_its_own(tmp_path):
     assert failed["error"].str.contains("only the referent is annotated").all()
     assert "largest_object" in applicable(split)
     object.__setattr__(alone, "dataset", "refcoco_unc")
-    assert applicable(alone) == ("whole_image", "oracle_grid")
+    assert applicable(alone) == ("whole_image", "ceiling", "ceiling_with_edges")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -535,7 +535,7 @@ def test_two_processes_give_the_table_of_one(tmp_path, uninterrupted):
 def test_two_processes_segment_as_one_does_to_the_bit(tmp_path):
     editor, split = gp.load_editor(testing.kontext()), load_split("scenes", "test", limit=4)
     one, two = (
-        evaluate(editor, split, tmp_path / str(len(how)), methods=("full", "oracle_grid"), **how)
+        evaluate(editor, split, tmp_path / str(len(how)), methods=("full", "ceiling"), **how)
         for how in ({}, {"engine": Processes(2)})
     )
     same = ["key", "inter_px", "union_px", "pred_px", "mask"]

@@ -7,11 +7,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from PIL.Image import Image
+from torch import Tensor
 
+from ground_probe import metrics
 from ground_probe.datasets import GENERATED
 from ground_probe.datasets.example import Mask, RefExample
 from ground_probe.errors import InputError
+from ground_probe.geometry import Geometry
+from ground_probe.segmentation.mask import along_edges, enlarge, inside
+
+_EDGES = (1.0, 2.5)  # radii of the filter, in tokens
 
 
 def whole_image(editor: Any, example: RefExample) -> Mask:
@@ -30,16 +38,49 @@ def largest_object(editor: Any, example: RefExample) -> Mask:
     return max((example.mask, *example.distractors), key=np.count_nonzero)
 
 
-def oracle_grid(editor: Any, example: RefExample) -> Mask:
-    """The ceiling: the true mask averaged on the editor's token grid, upsampled, thresholded."""
+def ceiling(editor: Any, example: RefExample) -> Mask:
+    """The best mask of the exact token map by any cut: the true mask averaged on the token grid."""
     geometry = editor.geometry(example.image)
-    return np.asarray(geometry.to_pixels(geometry.soft_labels(example.mask))) >= 0.5
+    maps = _token_map(geometry, example)
+    pixels = np.concatenate([strip[0].numpy() for _, strip in enlarge(maps, geometry)])
+    return best_cut(np.where(inside(geometry), pixels, -np.inf), example.mask)
+
+
+def ceiling_with_edges(editor: Any, example: RefExample) -> Mask:
+    """The best mask of the exact token map by any cut, with or without edges of the image."""
+    geometry = editor.geometry(example.image)
+    masks = [ceiling(editor, example)]
+    for radius in _EDGES:
+        pixels = next(along_edges(_token_map(geometry, example), geometry, example.image, radius))
+        masks.append(best_cut(np.where(inside(geometry), pixels, -np.inf), example.mask))
+    return max(masks, key=lambda mask: metrics.iou(*metrics.counts(mask, example.mask)))
+
+
+def best_cut(values: Float[np.ndarray, "height width"], truth: Mask) -> Mask:
+    """Of all masks of what is above a cut, the one most like the truth.
+
+    >>> best_cut(np.array([[0.9, 0.2], [0.6, 0.5]]), np.array([[True, False], [False, True]]))
+    array([[ True, False],
+           [ True,  True]])
+    """
+    order = np.argsort(-values, axis=None, kind="stable")
+    kept = np.arange(1, values.size + 1)
+    shared = np.cumsum(truth.flat[order])
+    ious = shared / (np.count_nonzero(truth) + kept - shared)
+    ranked = values.flat[order]
+    ious[:-1][ranked[:-1] == ranked[1:]] = 0  # no cut divides equal values
+    return values >= ranked[np.argmax(ious)]
+
+
+def _token_map(geometry: Geometry, example: RefExample) -> Float[Tensor, "1 rows cols"]:
+    return torch.as_tensor(geometry.soft_labels(example.mask)[None], dtype=torch.float32)
 
 
 BASELINES: dict[str, Callable[[Any, RefExample], Mask]] = {
     "whole_image": whole_image,
     "largest_object": largest_object,
-    "oracle_grid": oracle_grid,
+    "ceiling": ceiling,
+    "ceiling_with_edges": ceiling_with_edges,
 }
 
 

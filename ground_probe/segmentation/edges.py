@@ -57,9 +57,12 @@ class GuidedFilter:
         return values[..., every, every]
 
     def _box(self, values: Float[Tensor, "some channels height width"]) -> Tensor:
-        side = 2 * self._radius + 1
-        values = F.pad(values, (self._radius,) * 4, mode="replicate")
-        return F.avg_pool2d(F.avg_pool2d(values, (side, 1), 1), (1, side), 1)
+        reach, side = self._radius, 2 * self._radius + 1
+        for axis, pad in ((-2, (0, 0, reach + 1, reach)), (-1, (reach + 1, reach))):
+            sums = F.pad(values, pad + (0,) * (4 - len(pad)), mode="replicate").cumsum(axis)
+            count = values.shape[axis]
+            values = (sums.narrow(axis, side, count) - sums.narrow(axis, 0, count)) / side
+        return values
 
     def _everywhere(self, lines: Float[Tensor, "maps 4 height width"]) -> Tensor:
         """Linear between sampled pixels."""

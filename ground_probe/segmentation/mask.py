@@ -14,7 +14,6 @@ What the steps are worth on photos, with intervals: `benchmarks/mask.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,16 +28,16 @@ from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
 from ground_probe.images import to_rgb
 from ground_probe.segmentation.edges import GuidedFilter
-from ground_probe.segmentation.recipe import Recipe
+from ground_probe.segmentation.recipe import Cut, Recipe
 
 Maps = Float[Tensor, "maps rows cols"]
-Cut = Literal["half", "zero"]
 Masks = Bool[np.ndarray, "maps height width"]
 
-_PEAK = 0.4  # of the way from the cut to the highest, for a region to stay
+_PEAK = 0.3  # of the way from the cut to the highest, for a region to stay
 _SHARP, _BLURRED = 0.6, 0.4  # largest step between neighbors, of the range
 _LONE = 1.7  # a point blurred by a token is 1.65 times as high as its neighbors
-_STANDS = 6  # times the noise
+_NOISE = 1.0  # times the noise, that is smoothed
+_STANDS = 8  # times the noise that a map of noise alone spans
 _SLOPE = -0.75  # of the bicubic kernel at one token
 _STRIP_PX = 2**20
 _WORK_PX = 2**20
@@ -54,7 +53,8 @@ def to_mask(
     mask = gp.to_mask(trace.attention[site].mean(0)[reference].sum(-1).view(64, 64), image)
     ```
 
-    The object is where the map is above half of its range. Lone tokens far above all of their
+    The object is where the map is above half of its range, or above zero if the recipe cuts there,
+    as it does for scores that compare. Lone tokens far above all of their
     neighbors, such as attention sinks, do not set that range; noise, blur and lower regions
     elsewhere are reckoned with. A map that is the same everywhere gives an empty mask.
 
@@ -62,7 +62,7 @@ def to_mask(
         score: on any grid of tokens over the whole image, higher where the object is; any scale.
             An array or a tensor of any device, where it is then computed.
         image: of any size and mode; only its size counts where the recipe follows no edges.
-        recipe: its `edges` count; None for none.
+        recipe: its `cut` and `edges` count; None for half of the range and no edges.
 
     Raises:
         InputError: the score is no map of rows and columns, or holds values that are not finite.
@@ -84,7 +84,8 @@ def to_mask(
     if maps.is_complex() or not maps.isfinite().all():
         raise InputError("score holds values that are not finite numbers: a mask would be a guess")
     geometry = Geometry((image.height, image.width), tuple(maps.shape))
-    return to_masks(maps[None], geometry, image, edges=recipe.edges if recipe else 0.0)[0]
+    cut, edges = (recipe.cut, recipe.edges) if recipe else ("half", 0.0)
+    return to_masks(maps[None], geometry, image, cut=cut, edges=edges)[0]
 
 
 def to_masks(
@@ -108,9 +109,11 @@ def to_masks(
     scores = scores - scores.amin((1, 2), keepdim=True) if cut == "half" else scores
     scores = (scores / scores.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)).float()
     maps = above_cut(clean(scores), cut)
-    if edges:
-        return _along_edges(maps, geometry, image, edges, cut)
     masks = np.empty((len(maps), *geometry.image_size_px), bool)
+    if edges:
+        for mask, pixels in zip(masks, along_edges(maps, geometry, image, edges, cut), strict=True):
+            np.greater(pixels, 0, out=mask)
+        return masks & inside(geometry)
     for strip, pixels in enlarge(maps, geometry):
         masks[:, strip] = (pixels > 0).cpu().numpy()
     return masks
@@ -119,27 +122,31 @@ def to_masks(
 def clean(maps: Maps) -> Maps:
     """Maps without lone tokens, noise and blur, as far as they have any; others stay as they are.
 
-    - A token further from the median than all of its eight neighbors, by more than blur can make
-      it, is brought back to the nearest of them, unless nothing else then stands above half and
-      above the noise: an object may be as small as a token.
+    - A token further from the background (the median, or the lowest where the object covers more
+      than half) than all of its eight neighbors, by more than blur can make it, is brought back
+      to the nearest of them, unless nothing else then stands above half and above the noise: an
+      object may be as small as a token.
     - Wiener's filter in windows of three tokens; the noise is the median second difference both
       ways, which is 0 where most of a map is flat.
     - Unsharp masking where no two neighbors differ by as much as an edge makes them: blur makes a
       small object both lower and wider than it is.
     """
-    middle, noise = _median(maps), _median(_filtered(maps, _SECOND).abs()) / 0.6745
+    noise = _median(_filtered(maps, _SECOND).abs()) / 0.6745
 
     nearest = maps.clamp(-_highest_neighbor(-maps), _highest_neighbor(maps))
-    lone = (maps - middle).abs() > _LONE * (nearest - middle).abs()
+    (low, high), middle = _range(nearest), _median(maps)
+    ground = torch.where(middle > (low + high) / 2, low, middle)
+    lone = (maps - ground).abs() > _LONE * (nearest - ground).abs()
     tamed = torch.where(lone, nearest, maps)
     top = F.one_hot(maps.flatten(1).argmax(1), maps[0].numel()).view_as(maps).float()
     top = F.max_pool2d(top[:, None], 3, 1, 1)[:, 0] > 0
-    stands = tamed > torch.maximum(sum(_range(tamed)) / 2, middle + _STANDS * noise)
+    low, high = _range(tamed)
+    stands = tamed > torch.maximum((low + high) / 2, low + _STANDS * noise)
     maps = torch.where(top & ~(stands & ~top).any(2, True).any(1, True), maps, tamed)
 
     mean = _filtered(maps, _MEAN)
     variance = (_filtered(maps.square(), _MEAN) - mean.square()).clamp_min(1e-12)
-    maps = mean + (1 - noise.square() / variance).clamp_min(0) * (maps - mean)
+    maps = mean + (1 - (_NOISE * noise).square() / variance).clamp_min(0) * (maps - mean)
 
     low, high = _range(maps)
     steps = [maps.diff(dim=axis).abs().flatten(1) for axis in (1, 2)]
@@ -169,12 +176,13 @@ def enlarge(maps: Maps, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:
         yield strip, rows[strip] @ wide
 
 
-def _along_edges(
-    maps: Maps, geometry: Geometry, image: Image.Image, edges: float, cut: Cut
-) -> Masks:
-    """Filtered at no more than about a megapixel, which is then brought to the image's size.
+def along_edges(
+    maps: Maps, geometry: Geometry, image: Image.Image, edges: float, cut: Cut = "half"
+) -> Iterator[Float[np.ndarray, "height width"]]:
+    """Maps at the image's size, one by one, their edges moved to the image's; the cut is 0.
 
-    The filter lowers small objects: half is taken again.
+    The filter works at no more than about a megapixel. It lowers small objects: half is taken
+    again.
     """
     height, width = geometry.image_size_px
     shrink = min(1.0, (_WORK_PX / (height * width)) ** 0.5)
@@ -184,16 +192,20 @@ def _along_edges(
     work = Geometry(size, geometry.grid, box=(x0 * x, y0 * y, x1 * x, y1 * y))
     small = to_rgb(image).resize(size[::-1], Image.Resampling.BOX)
     radius_px = max(1, round(edges * float(np.mean(work.token_size_px))))
-    follow = GuidedFilter(np.asarray(small), radius_px, maps.device)
-    inside = work.to_pixels(np.ones(work.grid)) > 0
-    masks = np.empty((len(maps), height, width), bool)
-    for mask, each in zip(masks, maps, strict=True):
+    follow, there = GuidedFilter(np.asarray(small), radius_px, maps.device), inside(work)
+    for each in maps:
         large = torch.cat([strip for _, strip in enlarge(each[None], work)], 1)
         soft = follow(large)[0].cpu().numpy()
-        soft -= (soft[inside].min() + soft[inside].max()) / 2 if cut == "half" else 0
-        soft = Image.fromarray(np.where(inside, soft, -1))
-        mask[:] = np.asarray(soft.resize((width, height), Image.Resampling.BILINEAR)) > 0
-    return masks
+        if cut == "half" and there.any():
+            soft -= (soft[there].min() + soft[there].max()) / 2
+        yield np.asarray(Image.fromarray(soft).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def inside(geometry: Geometry) -> Bool[np.ndarray, "height width"]:
+    """The pixels whose centers the token grid covers."""
+    x0, y0, x1, y1 = geometry.box
+    y, x = (np.arange(side) + 0.5 for side in geometry.image_size_px)
+    return np.outer((y0 <= y) & (y < y1), (x0 <= x) & (x < x1))
 
 
 def _without_low_regions(above: Float[Tensor, "rows cols"]) -> Float[Tensor, "rows cols"]:

@@ -111,7 +111,7 @@ def conclude_methods(summary: pd.DataFrame, method: str = "full") -> str:
     own = rows.loc[method]
     head = f"mIoU {own.value:.2f} [{own.low:.2f}, {own.high:.2f}] on {own.n_ok} sentences."
     others = rows.drop(method)
-    others = others[~others.index.str.startswith("oracle")]
+    others = others[~others.index.str.startswith("ceiling")]
     above = [name for name, row in others.iterrows() if own.low > row.high]
     near = [name for name, row in others.iterrows() if own.low <= row.high and own.high >= row.low]
     below = [name for name, row in others.iterrows() if own.high < row.low]
