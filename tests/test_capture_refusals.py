@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -360,6 +362,34 @@ def test_captures_of_two_pipelines_do_not_meet(image):
     for got, expected in ((nested, bare[0]), (captured, bare[1])):
         for site, hidden in expected.hidden.items():
             assert torch.equal(got.hidden[site], hidden)
+
+
+def test_two_threads_with_an_editor_each_get_what_one_gets(image):
+    phrases = ("red circle", "circle")
+    editors = [gp.load_editor(testing.kontext(seed)) for seed in (0, 1)]
+    alone = [
+        gp.trace(editor, image, INSTRUCTION, phrase, propagate=1)
+        for editor, phrase in zip(editors, phrases, strict=True)
+    ]
+    together: dict[int, list] = {0: [], 1: []}
+
+    def work(which):
+        for _ in range(4):
+            trace = gp.trace(editors[which], image, INSTRUCTION, phrases[which], propagate=1)
+            together[which].append(trace)
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for which, expected in enumerate(alone):
+        assert len(together[which]) == 4
+        for trace in together[which]:
+            assert trace.phrase_keys == expected.phrase_keys
+            for kind in ("hidden", "attention", "propagated"):
+                for site, value in getattr(expected, kind).items():
+                    assert torch.equal(getattr(trace, kind)[site], value)
 
 
 # What the caller gives

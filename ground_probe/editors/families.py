@@ -2,15 +2,17 @@
 
 To add one:
 
-1. Build a tiny random instance of its class in `tests/testing.py`; add it to `BUILDERS`.
+1. Build a tiny random instance of its class in `ground_probe/testing`; add it to `BUILDERS`.
 2. Add a `Family` here, in the same place of the same order. Leave out what you do not know.
-3. Run `pytest tests/test_capture_families.py tests/test_geometry_families.py -k YourName`.
+3. Run `testing.check_family(your_instance)`, then
+   `pytest tests/test_capture_families.py tests/test_geometry_families.py -k YourName`.
 
-The tests run it and hold the entry against it: each map against a full softmax, hidden states
-against the blocks' own outputs, the order of the streams against which rows of the attention move
-when one text or image token is perturbed, the roles against each guided forward, the output against
-that of a run without a capture, `fit` against where a dot drawn at a pixel is encoded. What fails
-says what is wrong in the entry: `text_first`, `rows`, `calls`, `fit`, `token_px`, `unguided`.
+They run it and hold the entry against it: each map and its propagation against a full softmax,
+hidden states and attention outputs against hooks of their own, the order of the streams against
+which key of the attention moves when one text or image token does, the roles against each guided
+forward, the output against that of a run without a capture, `fit` against where a dot drawn at a
+pixel is encoded. What fails says what is wrong in the entry: `text_first`, `rows`, `calls`, `fit`,
+`token_px`, `unguided`.
 
 Blocks, attention modules, grids, lengths, the prompt's template and the tokens that it drops are
 found at run time and have no place here.
