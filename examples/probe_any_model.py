@@ -5,7 +5,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from ground_probe.geometry import Geometry
-from ground_probe.probes import hard_labels, probe_grid
+from ground_probe.probes import hard_labels, linear_probe_auc
 
 rng = np.random.default_rng(0)
 images = rng.normal(size=(60, 3, 64, 64)).astype(np.float32)  # your images here,
@@ -22,5 +22,6 @@ features = torch.stack(layers)[:, :, 1:]  # (layer, image, token, width), withou
 
 labels, keep = hard_labels(Geometry((64, 64), (8, 8)).soft_labels(masks).reshape(60, 64))
 groups = np.arange(60)[:, None].repeat(64, axis=1)  # tokens of one image are never separated
-for layer, auc in enumerate(probe_grid(features[:, keep], labels[keep], groups[keep]).estimates):
+for layer, states in enumerate(features):
+    auc = linear_probe_auc(states[keep], labels[keep], groups[keep])
     print(f"layer {layer}: AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}], {auc.n} images")

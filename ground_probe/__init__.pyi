@@ -4,13 +4,15 @@ from .datasets import RefExample, Split, load_split
 from .editors import Editor, Family, load_editor, register_family
 from .evaluation import compare_runs, evaluate
 from .geometry import Geometry
-from .probes import Estimate, fisher_ratio, linear_probe_auc
+from .probes import fisher_ratio, linear_probe_auc, probe_auc
 from .run_record import open_run
 from .segmentation import Recipe, Segmentation, recipe_for, segment, to_mask
+from .stats import Difference, Estimate
 from .study import probe_table
 
 __version__: str
 __all__ = [
+    "Difference",
     "Editor",
     "Estimate",
     "Family",
@@ -35,6 +37,7 @@ __all__ = [
     "load_trace",
     "metrics",
     "open_run",
+    "probe_auc",
     "probe_table",
     "recipe_for",
     "register_family",

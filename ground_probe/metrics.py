@@ -1,4 +1,4 @@
-"""Mask metrics by the zero-shot benchmark's protocol, and bootstrap intervals over clusters.
+"""Mask metrics by the zero-shot benchmark's protocol.
 
 A row is a sentence. mIoU is the mean of the rows' IoU; oIoU (also cIoU, overall) is the sum of
 the intersections over the sum of the unions. All are fractions. Rows that could not be run are
@@ -7,24 +7,51 @@ errors for the caller to count: they have no place in these arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from scipy.sparse import issparse
 
 from ground_probe.errors import InputError
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-
 
 def as_array(values: Any) -> Shaped[np.ndarray, " ..."]:
-    """A NumPy array of anything array-like, torch tensors of any device and type included."""
+    """A NumPy array of anything array-like, torch tensors of any device and type included.
+
+    Raises:
+        InputError: sparse values, or a tensor without any.
+    """
+    if issparse(values) or getattr(values, "is_sparse", False):
+        raise InputError("values are sparse: give them as a dense array (.toarray(), .to_dense())")
     if hasattr(values, "detach"):
+        if values.is_meta:
+            raise InputError("a tensor on the meta device has no values: run the model for real")
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values
-    return np.asarray(values)
+    array = np.asarray(values)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def as_numbers(values: Any, what: str) -> Float[np.ndarray, " ..."]:
+    """Numbers or booleans of any type, pandas' nullable ones included, as float64.
+
+    Args:
+        values: array-like.
+        what: they are called in the error.
+
+    Raises:
+        InputError: values that are no numbers, or missing ones in a nullable or object column.
+    """
+    array = as_array(values)
+    if array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    try:
+        return np.array(array.tolist(), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{what} are not all numbers (dtype {array.dtype}): leave missing ones out"
+        ) from None
 
 
 def counts(
@@ -81,57 +108,6 @@ def precision_at(ious: Float[np.ndarray, " rows"], x: float) -> float:
     0.5
     """
     return float(np.mean(_rows(ious) > x))
-
-
-def resample_weights(
-    clusters: int, resamples: int = RESAMPLES, seed: int = 0
-) -> Int[np.ndarray, "resamples clusters"]:
-    """How often each cluster is drawn in each bootstrap resample."""
-    chance = np.full(clusters, 1 / clusters)
-    return np.random.default_rng(seed).multinomial(clusters, chance, size=resamples)
-
-
-def percentiles(
-    draws: Float[np.ndarray, " resamples *cells"], confidence: float = CONFIDENCE
-) -> Float[np.ndarray, " 2 *cells"]:
-    """The (low, high) ends of a percentile interval over bootstrap draws."""
-    tail = (1 - confidence) / 2
-    return np.quantile(draws, (tail, 1 - tail), axis=0)
-
-
-def cluster_interval(
-    values: Float[np.ndarray, " rows *columns"],
-    groups: Shaped[np.ndarray, " rows"],
-    statistic: Callable[[np.ndarray], float] = np.mean,
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """The (low, high) percentile interval of a statistic when whole clusters are resampled.
-
-    Rows of one image are not independent: an interval over rows would be too narrow.
-
-    Args:
-        values: one row an example; for oIoU two columns, intersections and unions.
-        groups: the cluster (image id) of each row.
-        statistic: of the resampled rows, e.g. `lambda rows: oiou(*rows.T)`.
-
-    Raises:
-        InputError: no rows, a value that is not finite, or not one group a row.
-
-    >>> low, high = cluster_interval([0.2, 0.4, 0.9], ["a", "a", "b"])
-    >>> round(low, 2), high
-    (0.3, 0.9)
-    """
-    values, groups = _rows(values), as_array(groups)
-    if groups.shape != values.shape[:1]:
-        raise InputError(f"{groups.shape} groups for {len(values)} rows: give one image id a row")
-    names, cluster = np.unique(groups, return_inverse=True)
-    weights = resample_weights(len(names), resamples, seed)
-    draws = [statistic(np.repeat(values, drawn[cluster], axis=0)) for drawn in weights]
-    low, high = percentiles(np.array(draws), confidence)
-    return float(low), float(high)
 
 
 def _rows(values: Shaped[np.ndarray, " rows *columns"]) -> Shaped[np.ndarray, " rows *columns"]:

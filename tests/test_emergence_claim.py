@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from ground_probe import study as em
 from ground_probe.errors import IncompleteError, UnknownNameError
-from ground_probe.probes import compare, estimate
+from ground_probe.stats import compare, estimate
 from ground_probe.study import table as tables
 
 IMAGES, PER_KIND, WIDTH, GRID = 20, 6, 6, (8, 8)

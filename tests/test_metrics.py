@@ -1,4 +1,4 @@
-"""Mask metrics and cluster intervals: hand-worked, against scikit-learn and scipy."""
+"""Mask metrics: hand-worked, and against scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
 from sklearn.metrics import jaccard_score
 
 from ground_probe import metrics
@@ -58,27 +57,6 @@ def test_overall_iou_is_the_mean_weighted_by_union(rows):
     assert 0 <= metrics.miou(intersections, unions) <= 1
 
 
-def test_interval_agrees_with_scipy_when_every_row_is_its_own_cluster():
-    values = np.random.default_rng(0).normal(size=80)
-    ours = metrics.cluster_interval(values, np.arange(80), resamples=4000)
-    scipy = bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
-    np.testing.assert_allclose(ours, scipy, atol=0.02)
-
-
-def test_interval_of_rows_that_repeat_in_a_cluster_is_wider_than_over_rows():
-    values = np.repeat(np.random.default_rng(0).normal(size=40), 9)
-    clusters = metrics.cluster_interval(values, np.repeat(np.arange(40), 9))
-    rows = metrics.cluster_interval(values, np.arange(360))
-    assert np.ptp(clusters) == pytest.approx(3 * np.ptp(rows), rel=0.15)
-
-
-def test_interval_of_a_ratio_of_sums_holds_its_value():
-    rng = np.random.default_rng(0)
-    rows = np.stack([rng.integers(0, 50, 60), rng.integers(50, 99, 60)], axis=1)
-    low, high = metrics.cluster_interval(rows, np.arange(60) // 3, lambda r: metrics.oiou(*r.T))
-    assert low < metrics.oiou(*rows.T) < high
-
-
 def test_errors_say_what_was_expected():
     with pytest.raises(InputError, match=r"uint8 mask of \(3, 4\).*two bool arrays"):
         metrics.counts(PRED.astype(np.uint8), GOLD)
@@ -88,5 +66,3 @@ def test_errors_say_what_was_expected():
         metrics.miou([], [])
     with pytest.raises(InputError, match="1 values are not finite"):
         metrics.precision_at([0.1, float("nan")], 0.5)
-    with pytest.raises(InputError, match="one image id a row"):
-        metrics.cluster_interval([0.1, 0.2], ["a"])

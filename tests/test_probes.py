@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
+from sklearn.cluster import KMeans
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, silhouette_score
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import GridSearchCV, KFold, LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.probes import (
-    compare,
     control_labels,
     fisher_ratio,
     held_out_scores,
     linear_probe_auc,
     mdl_compression,
-    neighbours_auc,
     per_image,
     permuted_labels,
     position_features,
-    probe_grid,
-    prototype_auc,
+    probe_auc,
     selectivity,
     silhouette,
 )
+from ground_probe.probes.linear import PENALTIES
 
 IMAGES, TOKENS, WIDTH = 48, 40, 12
 GROUPS = np.arange(IMAGES * TOKENS) // TOKENS
@@ -42,10 +46,10 @@ def task(signal, seed=0, width=WIDTH):
     return features.astype(np.float32), labels
 
 
-@pytest.mark.parametrize("probe", [linear_probe_auc, prototype_auc, neighbours_auc])
+@pytest.mark.parametrize("probe", ["linear", "prototype", "neighbours", "discriminant"])
 def test_probes_find_a_planted_direction_and_nothing_in_noise(probe):
-    assert probe(*task(2.5), GROUPS).low > 0.65
-    noise = probe(*task(0), GROUPS)
+    assert probe_auc(*task(2.5), GROUPS, probe).low > 0.65
+    noise = probe_auc(*task(0), GROUPS, probe)
     assert noise.low < 0.5 < noise.high
     assert noise.n == IMAGES
 
@@ -71,7 +75,7 @@ def test_image_folds_avoid_the_leak_of_token_folds():
 def test_linear_probe_is_the_plain_scikit_learn_probe_on_a_split():
     features, labels = task(1)
     test = GROUPS < 10
-    scores = probe_grid([features], labels, GROUPS, test_groups=range(10)).scores[0]
+    scores = held_out_scores(features, labels, GROUPS, test_groups=range(10))
     assert np.isnan(scores[~test]).all()
     mean, std = features[~test].mean(0), features[~test].std(0)
     plain = LogisticRegression(C=1e-2).fit((features[~test] - mean) / std, labels[~test])
@@ -82,18 +86,10 @@ def test_linear_probe_is_the_plain_scikit_learn_probe_on_a_split():
 @pytest.mark.parametrize("probe", ["linear", "discriminant", "prototype", "neighbours"])
 def test_labels_of_test_images_cannot_reach_their_scores(probe):
     features, labels = task(1)
-    how = {"probe": probe, "test_groups": range(10)}
+    how = {"estimator": probe, "test_groups": range(10)}
     scores = held_out_scores(features, labels, GROUPS, **how)
     labels[GROUPS < 10] ^= True
     np.testing.assert_array_equal(scores, held_out_scores(features, labels, GROUPS, **how))
-
-
-def test_labels_of_test_images_cannot_reach_the_scores_of_the_fast_path():
-    features, labels = task(1)
-    scores = probe_grid([features], labels, GROUPS, test_groups=range(10)).scores
-    labels[GROUPS < 10] ^= True
-    again = probe_grid([features], labels, GROUPS, test_groups=range(10)).scores
-    np.testing.assert_array_equal(scores, again)
 
 
 def test_neighbours_and_prototypes_agree_with_a_direct_computation():
@@ -102,12 +98,12 @@ def test_neighbours_and_prototypes_agree_with_a_direct_computation():
     train = features[~test]
     x = (features - train.mean(0)) / train.std(0)
     nearest = KNeighborsClassifier(20, weights="distance").fit(x[~test], labels[~test])
-    found = held_out_scores(features, labels, GROUPS, probe="neighbours", test_groups=range(8))
+    found = held_out_scores(features, labels, GROUPS, "neighbours", test_groups=range(8))
     np.testing.assert_allclose(found[test], nearest.predict_proba(x[test])[:, 1], atol=1e-3)
     mean = [x[~test & (labels == side)].mean(0) for side in (True, False)]
     unit = [m / np.linalg.norm(m) for m in mean]
     expected = x[test] @ (unit[0] - unit[1]) / np.linalg.norm(x[test], axis=1)
-    found = held_out_scores(features, labels, GROUPS, probe="prototype", test_groups=range(8))
+    found = held_out_scores(features, labels, GROUPS, "prototype", test_groups=range(8))
     np.testing.assert_allclose(found[test], expected, atol=1e-4)
 
 
@@ -161,17 +157,25 @@ def test_description_length():
 
 @pytest.mark.parametrize("test_groups", [None, range(12)])
 @pytest.mark.parametrize(("signal", "width"), [(0, 12), (1, 12), (6, 12), (1, 300)])
-def test_the_fast_path_agrees_with_scikit_learn(signal, width, test_groups):
+def test_the_linear_probe_agrees_with_scikit_learn(signal, width, test_groups):
     features, labels = task(signal, width=width)
     features[:, 1] = features[:, 2] * 1000 + 50  # collinear, and far from standardised
     features[:, 3] = 7  # constant
     how = {"test_groups": test_groups, "seed": 1}
-    fast = probe_grid([features], labels, GROUPS, **how)
-    scores = held_out_scores(features, labels, GROUPS, probe="linear", **how)
-    slow = per_image(scores, labels, GROUPS)
-    np.testing.assert_array_equal(np.isnan(fast.scores[0]), np.isnan(scores))
-    np.testing.assert_allclose(fast.per_image[0], slow, atol=0.05)
-    assert fast.estimates[0].value == pytest.approx(slow.mean(), abs=0.002)
+    logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    search = GridSearchCV(
+        logistic,
+        {"logisticregression__C": PENALTIES},
+        cv=LeaveOneGroupOut(),
+        scoring="neg_log_loss",
+    )
+    fast = held_out_scores(features, labels, GROUPS, **how)
+    oracle = held_out_scores(features, labels, GROUPS, search, **how)
+    np.testing.assert_array_equal(np.isnan(fast), np.isnan(oracle))
+    known = ~np.isnan(fast)
+    fast, slow = (per_image(s[known], labels[known], GROUPS[known]) for s in (fast, oracle))
+    np.testing.assert_allclose(fast, slow, atol=0.05)
+    assert fast.mean() == pytest.approx(slow.mean(), abs=0.002)
 
 
 @pytest.mark.parametrize("probe", ["linear", "prototype"])
@@ -179,9 +183,7 @@ def test_both_sides_at_once_are_each_side_alone(probe):
     features, labels = task(1)
 
     def scores(rows, **how):
-        if probe == "linear":
-            return probe_grid([features[rows]], labels[rows], GROUPS[rows], **how).scores[0]
-        return held_out_scores(features[rows], labels[rows], GROUPS[rows], probe=probe, **how)
+        return held_out_scores(features[rows], labels[rows], GROUPS[rows], probe, **how)
 
     everything, test = np.ones(len(GROUPS), bool), GROUPS < 10
     both = scores(everything, test_groups=range(10), inside=True)
@@ -191,23 +193,60 @@ def test_both_sides_at_once_are_each_side_alone(probe):
     np.testing.assert_allclose(both[~test], scores(~test), atol=1e-2)
 
 
-def test_a_grid_keeps_its_cells_apart_and_takes_tensors_and_generators():
-    cells = [task(signal)[0] for signal in (0, 1, 3)]
-    labels = task(0)[1]
-    grid = probe_grid((torch.from_numpy(cell) for cell in cells), labels, GROUPS)
-    values = [found.value for found in grid.estimates]
-    assert values == sorted(values)
-    assert compare(grid.per_image[2], grid.per_image[0]).p < 0.001
-    alone = probe_grid(cells[1][None], labels, GROUPS)
-    np.testing.assert_allclose(alone.per_image[0], grid.per_image[1], atol=1e-3)
-    np.testing.assert_array_equal(grid.images, np.arange(IMAGES))
-
-
-def test_fast_path_is_blind_to_scale_and_place():
+@pytest.mark.parametrize("probe", ["linear", "discriminant", "prototype", "neighbours"])
+@pytest.mark.parametrize("scale", [1e-30, 1e-7, 1e20, 1e38])
+def test_probes_are_blind_to_scale(probe, scale):
     features, labels = task(1)
-    moved = features * np.geomspace(1e-3, 1e3, WIDTH, dtype=np.float32) + 5
-    grid = probe_grid([features, moved], labels, GROUPS)
-    np.testing.assert_allclose(*grid.per_image, atol=0.01)
+    scaled = (features / np.abs(features).max()).astype(np.float64) * scale
+    expected = probe_auc(features, labels, GROUPS, probe)
+    for kind in (np.float32, np.float64):
+        found = probe_auc(scaled.astype(kind), labels, GROUPS, probe)
+        assert found.value == pytest.approx(expected.value, abs=2e-3)
+    one = features.astype(np.float64)
+    one[:, 0] *= scale  # the informative column alone
+    assert probe_auc(one, labels, GROUPS, probe).value == pytest.approx(expected.value, abs=2e-3)
+    ratios = [fisher_ratio(x, labels, GROUPS, form="trace").value for x in (features, scaled)]
+    assert ratios[1] == pytest.approx(ratios[0], rel=1e-3)
+
+
+def test_the_linear_probe_is_blind_to_place_and_order():
+    features, labels = task(1)
+    expected = held_out_scores(features, labels, GROUPS)
+    moved = features * np.geomspace(1e-3, 1e3, WIDTH) + 5
+    np.testing.assert_allclose(held_out_scores(moved, labels, GROUPS), expected, atol=0.02)
+    order = np.random.default_rng(0).permutation(len(labels))
+    shuffled = held_out_scores(features[order], labels[order], GROUPS[order])
+    np.testing.assert_allclose(shuffled, expected[order], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        lambda x: x[::-1][::-1].copy()[::-1][::-1],
+        lambda x: np.flip(np.flip(x, 0).copy(), 0),
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(object),
+        lambda x: pd.DataFrame(x),
+        lambda x: pd.DataFrame(x).astype("Float64"),
+        torch.from_numpy,
+        list,
+    ],
+)
+def test_every_container_gives_the_same_numbers(container):
+    features, labels = task(1)
+    expected = linear_probe_auc(features, labels, GROUPS)
+    assert linear_probe_auc(container(features), labels, GROUPS).value == pytest.approx(
+        expected.value, abs=1e-4
+    )
+
+
+def test_any_classifier_is_a_probe():
+    features, labels = task(2)
+    tree = RandomForestClassifier(20, max_depth=4, random_state=0)
+    found = probe_auc(features, labels, GROUPS, tree, test_groups=range(12))
+    assert found.n == 12 and found.low > 0.7
+    with pytest.raises(InputError, match="neither decision_function nor predict_proba"):
+        probe_auc(features, labels, GROUPS, KMeans(2))
 
 
 def test_position_alone_finds_centred_objects_and_not_scattered_ones():
@@ -247,12 +286,46 @@ def test_errors_say_what_was_expected():
     with pytest.raises(InputError, match=r"give \(1920, d\)"):
         fisher_ratio(features[:-1], labels, GROUPS)
     with pytest.raises(InputError, match="not finite"):
-        probe_grid([features * np.inf], labels, GROUPS)
+        linear_probe_auc(features * np.inf, labels, GROUPS)
     with pytest.raises(InputError, match="not finite"):
-        probe_grid([torch.from_numpy(features) * np.nan], labels, GROUPS)
-    with pytest.raises(InputError, match="hold no cell"):
-        probe_grid([], labels, GROUPS)
+        linear_probe_auc(torch.from_numpy(features) * np.nan, labels, GROUPS)
+    with pytest.raises(InputError, match="no column"):
+        linear_probe_auc(features[:, :0], labels, GROUPS)
+    with pytest.raises(InputError, match="sparse"):
+        linear_probe_auc(csr_matrix(features), labels, GROUPS)
+    with pytest.raises(InputError, match="meta device"):
+        linear_probe_auc(torch.empty(features.shape, device="meta"), labels, GROUPS)
+    with pytest.raises(InputError, match="features are not all numbers"):
+        linear_probe_auc(features.astype(str).astype(object) + "a", labels, GROUPS)
+    with pytest.raises(InputError, match="1 rows have no image id"):
+        linear_probe_auc(features, labels, [None, *GROUPS[1:].tolist()])
+    with pytest.raises(TypeError):
+        linear_probe_auc(features, labels, GROUPS, metric="fisher")  # is no AUC
     with pytest.raises(UnknownNameError, match="linear, discriminant"):
-        held_out_scores(features, labels, GROUPS, probe="svm")
+        held_out_scores(features, labels, GROUPS, "svm")
     with pytest.raises(UnknownNameError, match="direction, trace"):
         fisher_ratio(features, labels, GROUPS, form="ratio")
+
+
+def test_a_silhouette_of_two_tokens_is_left_out():
+    features, labels = task(3)
+    labels[:2] = True, False
+    groups = GROUPS.copy()
+    groups[:2] = -1
+    found = silhouette(features, labels, groups)
+    assert (found.n, found.n_left_out) == (IMAGES, 1)
+
+
+@pytest.mark.parametrize(
+    ("test_groups", "message"),
+    [
+        (GROUPS < 10, "is a mask: give image ids, as groups"),
+        ("01", "not one string"),
+        ([1, 2, 99], "1 of 3 test_groups are not among the groups, such as 99"),
+        ([], "holds no image id"),
+    ],
+)
+def test_test_groups_are_ids_that_exist(test_groups, message):
+    features, labels = task(1)
+    with pytest.raises(InputError, match=message):
+        linear_probe_auc(features, labels, GROUPS, test_groups=test_groups)

@@ -13,6 +13,7 @@ import pandas as pd
 from ground_probe import metrics
 from ground_probe.datasets import refcoco
 from ground_probe.errors import UnknownNameError
+from ground_probe.stats import bootstrap
 from ground_probe.words import PLACE_WORDS, RELATION_WORDS, words_of
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -103,17 +104,11 @@ def scores(ok: pd.DataFrame) -> pd.DataFrame:
     """Every metric of some results: `metric, value, low, high`; images are resampled whole."""
     inter_px, union_px = ok["inter_px"].to_numpy(int), ok["union_px"].to_numpy(int)
     ious = metrics.iou(inter_px, union_px)
-    values = [metrics.miou(inter_px, union_px), metrics.oiou(inter_px, union_px)]
-    values += [metrics.precision_at(ious, x) for x in PRECISIONS]
-    # Each metric is a ratio of two sums over rows, so sums over images are all a resample needs.
     over = np.stack([ious, inter_px, *(ious > x for x in PRECISIONS)], axis=1).astype(float)
     under = np.ones_like(over)
     under[:, METRICS.index("oiou")] = union_px
-    names, image = np.unique(ok["image_id"].to_numpy(str), return_inverse=True)
-    weights = metrics.resample_weights(len(names)).astype(float)
-    over, under = (weights @ _sums(each, image) for each in (over, under))
-    low, high = metrics.percentiles(over / np.maximum(under, 1))
-    return pd.DataFrame({"metric": METRICS, "value": values, "low": low, "high": high})
+    value, low, high = bootstrap(over, under, ok["image_id"].to_numpy(str))
+    return pd.DataFrame({"metric": METRICS, "value": value, "low": low, "high": high})
 
 
 def breakdown(
@@ -206,9 +201,3 @@ def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
     order = [True, True, True, False]
     both = both.astype({"n": "Int64", "of": "Int64"})
     return both.sort_values([*same, "value"], ascending=order, ignore_index=True)
-
-
-def _sums(rows: np.ndarray, image: np.ndarray) -> np.ndarray:
-    sums = np.zeros((image.max() + 1, rows.shape[1]))
-    np.add.at(sums, image, rows)
-    return sums

@@ -10,9 +10,10 @@ from sklearn.preprocessing import PolynomialFeatures
 
 from ground_probe.errors import InputError
 from ground_probe.metrics import as_array
-from ground_probe.probes.grid import probe_grid
-from ground_probe.probes.intervals import Difference, compare
-from ground_probe.probes.rows import checked_labels
+from ground_probe.probes.labels import checked_labels
+from ground_probe.probes.per_image import per_image
+from ground_probe.probes.scoring import held_out_scores
+from ground_probe.stats import Difference, compare
 
 
 def position_features(
@@ -77,9 +78,11 @@ def selectivity(
         labels: 1 for the object.
         groups: image id of each row.
         control: labels of the control task, from `control_labels` or `permuted_labels`.
-        **how: as `probe_grid`.
+        **how: `folds`, `seed`, `test_groups` of `held_out_scores`.
     """
-    real, null = (
-        probe_grid([features], task, groups, **how).per_image[0] for task in (labels, control)
-    )
-    return compare(real, null)
+    values = []
+    for task in (labels, control):
+        scores = held_out_scores(features, task, groups, **how)
+        known = ~np.isnan(scores)
+        values.append(per_image(scores[known], as_array(task)[known], as_array(groups)[known]))
+    return compare(*values)

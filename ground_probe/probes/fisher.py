@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from sklearn.preprocessing import StandardScaler
 
 from ground_probe.errors import InputError, unknown
 from ground_probe.metrics import as_array
-from ground_probe.probes.held_out import held_out_scores, standardised
-from ground_probe.probes.intervals import Estimate, estimate
+from ground_probe.probes.labels import checked_features, checked_labels, fold_of
 from ground_probe.probes.per_image import score_estimate
-from ground_probe.probes.rows import checked_features, checked_labels, fold_of
+from ground_probe.probes.scoring import held_out_scores, split_rows
+from ground_probe.stats import Estimate, estimate
 
 
 def fisher_ratio(
@@ -44,8 +45,11 @@ def fisher_ratio(
     Source: Fisher (1936); the cross-validated product: Walther et al. (2016), NeuroImage 137.
     """
     if form == "direction":
-        scores = held_out_scores(features, labels, groups, probe="discriminant", **how)
-        return score_estimate(scores, labels, groups, metric="fisher", examples=examples)
+        scores = held_out_scores(features, labels, groups, "discriminant", **how)
+        known = ~np.isnan(scores)
+        labels, groups = as_array(labels)[known], as_array(groups)[known]
+        examples = None if examples is None else as_array(examples)[known]
+        return score_estimate(scores[known], labels, groups, metric="fisher", examples=examples)
     if form != "trace":
         raise unknown("form of the Fisher ratio", form, ("direction", "trace"))
     if examples is not None:
@@ -58,8 +62,10 @@ def _traces(features: Any, labels: Any, groups: Any, **how: Any) -> Float[np.nda
     features = as_array(checked_features(features, len(labels)))
     fold = fold_of(groups, labels, **how)
     ratios = []
-    for train, test, fitted, unseen in standardised(features, fold):
-        direction = _difference(fitted, labels[train])
+    for train, test in split_rows(fold):
+        scaler = StandardScaler().fit(features[train])
+        unseen = scaler.transform(features[test])
+        direction = _difference(scaler.transform(features[train]), labels[train])
         for image in np.unique(groups[test]):
             rows = groups[test] == image
             ratios.append(_trace(direction, unseen[rows], labels[test][rows]))

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from scipy.special import expit
 
 from ground_probe.errors import InputError
-from ground_probe.metrics import as_array, percentiles, resample_weights
-from ground_probe.probes.held_out import linear_classifier
-from ground_probe.probes.intervals import Estimate
-from ground_probe.probes.rows import checked_features, checked_labels, fold_of
+from ground_probe.probes.labels import HELD_OUT, checked_features, checked_labels, fold_of
+from ground_probe.probes.linear import linear_scores
+from ground_probe.stats import Estimate, bootstrap
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
@@ -40,7 +40,7 @@ def mdl_compression(
     Source: Voita and Titov (2020), Information-Theoretic Probing with MDL.
     """
     labels, groups = checked_labels(labels, groups)
-    features = as_array(checked_features(features, len(labels)))
+    features = checked_features(features, len(labels))
     images, image = np.unique(groups, return_inverse=True)
     n = len(images)
     cuts = [int(n * share) for share in SHARES]
@@ -52,13 +52,13 @@ def mdl_compression(
         before, block = place < start, (start <= place) & (place < stop)
         share = (labels[before].sum() + 1) / (before.sum() + 2)
         rival[block] = _bits(np.full(block.sum(), share), labels[block])
-        fold = fold_of(groups[before], labels[before], folds=min(5, start), seed=seed)
-        fitted = linear_classifier().fit(features[before], labels[before], groups=fold)
-        probe[block] = _bits(fitted.predict_proba(features[block])[:, 1], labels[block])
-    lengths = np.stack([np.bincount(image, bits) for bits in (rival, probe)])
-    drawn = resample_weights(n, seed=seed) @ lengths.T
-    low, high = percentiles(drawn[:, 0] / drawn[:, 1]).tolist()
-    return Estimate(float(np.divide(*lengths.sum(axis=1))), low, high, n)
+        fold = np.full(len(labels), HELD_OUT)
+        fold[before] = fold_of(groups[before], labels[before], folds=min(5, start), seed=seed)
+        known = place < stop
+        odds = linear_scores(features[known], labels[known], fold[known], [HELD_OUT])
+        probe[block] = _bits(expit(odds[block[known]]), labels[block])
+    value, low, high = bootstrap(rival[:, None], probe[:, None], groups, seed=seed)
+    return Estimate(float(value[0]), float(low[0]), float(high[0]), n)
 
 
 def _bits(chance: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " n"]:

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from ground_probe.errors import InputError, unknown
-from ground_probe.metrics import as_array
-from ground_probe.probes.intervals import Estimate, estimate
-from ground_probe.probes.rows import checked_labels
+from ground_probe.metrics import as_array, as_numbers
+from ground_probe.probes.labels import checked_labels
+from ground_probe.stats import Estimate, estimate
 
 
 def per_image(
@@ -24,15 +24,18 @@ def per_image(
     """One value for each image, in the order of `np.unique(groups)`.
 
     Args:
-        scores: higher for the object; rows that are NaN were not scored and are ignored.
+        scores: higher for the object, all finite: leave out rows that were not scored.
         labels: 1 for the object.
         groups: image id of each row.
-        metric: "auc", "average_precision", "fisher" (signed) or "pointing".
+        metric: "auc", "average_precision" or "fisher" (signed).
         examples: id of the (image, expression) of each row where an image is asked about more than
             once; the metric is then taken within each and averaged over the image.
 
     Returns:
         NaN for an image without both classes.
+
+    Raises:
+        InputError: scores that are not finite numbers, or not one a row.
 
     >>> per_image([0.1, 0.9, 0.3, 0.2], [0, 1, 0, 1], ["a", "a", "b", "b"]).tolist()
     [1.0, 0.0]
@@ -40,17 +43,22 @@ def per_image(
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
     labels, groups = checked_labels(labels, groups)
-    scores = as_array(scores)
+    scores = as_numbers(scores, "scores")
     if scores.shape != labels.shape:
         raise InputError(f"scores of shape {scores.shape} for {len(labels)} rows: give one a row")
-    scored = ~np.isnan(scores)
-    scores, labels, groups = scores[scored], labels[scored], groups[scored]
+    if not np.isfinite(scores).all():
+        bad = np.count_nonzero(~np.isfinite(scores))
+        raise InputError(
+            f"{bad} of {len(scores)} scores are not finite: leave rows that were not scored out, "
+            "and look for an overflow behind the others"
+        )
     images, image = np.unique(groups, return_inverse=True)
     if examples is None:
         return METRICS[metric](scores, labels, image, len(images))
-    names, first, example = np.unique(
-        as_array(examples)[scored], return_index=True, return_inverse=True
-    )
+    examples = as_array(examples)
+    if examples.shape != labels.shape:
+        raise InputError(f"examples of shape {examples.shape} for {len(labels)} rows: one a row")
+    names, first, example = np.unique(examples, return_index=True, return_inverse=True)
     image_of = image[first]
     if (image_of[example] != image).any():
         raise InputError("an example reaches over two images: make its id hold the image's")
@@ -74,7 +82,7 @@ def score_estimate(
     values = per_image(scores, labels, groups, metric=metric, examples=examples)
     everything = np.zeros(len(groups), dtype=int)
     pooled = per_image(scores, labels, everything, metric=metric)[0]
-    return estimate(values, pooled=np.nan if metric == "pointing" else pooled, seed=seed)
+    return estimate(values, pooled=pooled, seed=seed)
 
 
 def _auc(
@@ -133,11 +141,6 @@ def _each(metric: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np
     return over_images
 
 
-def _pointing(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Whether the highest token lies on the object; the expected hit where several are highest."""
-    return float(labels[scores == scores.max()].mean())
-
-
 def _fisher(scores: np.ndarray, labels: np.ndarray) -> float:
     """(difference of the class means)^2 / (sum of the class variances), with the sign of it.
 
@@ -156,5 +159,4 @@ METRICS: dict[str, Callable[..., np.ndarray]] = {
     "auc": _auc,
     "average_precision": _average_precision,
     "fisher": _each(_fisher),
-    "pointing": _each(_pointing),
 }

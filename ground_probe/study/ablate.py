@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ground_probe import metrics
+from ground_probe import stats
 from ground_probe.errors import PhraseError
 from ground_probe.segmentation.depth import in_depth
 from ground_probe.segmentation.recipe import Depth, Recipe
@@ -113,9 +113,9 @@ def ablate(bench: Bench, recipe: Recipe, named: Iterator[tuple[str, str, Recipe]
 
 def _row(bench: Bench, part: str, value: str, variant: Recipe, own: np.ndarray) -> dict[str, Any]:
     ious = bench.ious(variant)
-    low, high = metrics.cluster_interval(ious, bench.images)
+    low, high = stats.cluster_interval(ious, bench.images)
     difference = ious - own
-    ends = metrics.cluster_interval(difference, bench.images)
+    ends = stats.cluster_interval(difference, bench.images)
     return {
         "part": part,
         "value": value,

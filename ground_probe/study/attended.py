@@ -16,7 +16,8 @@ from tqdm import tqdm
 from ground_probe.capture import Trace, trace
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
-from ground_probe.probes import estimate, per_image
+from ground_probe.probes import per_image
+from ground_probe.stats import estimate
 from ground_probe.study.spec import Spec
 from ground_probe.study.tokens import Tokens, sample_tokens
 from ground_probe.study.words import CLASSES, token_classes

@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import ground_probe
-from ground_probe import metrics
+from ground_probe import stats
 from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
@@ -132,7 +132,7 @@ def calibrate(
         for at, recipe in enumerate(ends):
             held_out_by_end[at, inside] = bench.ious(recipe, rows[inside])
     bench.bar.close()
-    low, high = metrics.cluster_interval(held_out, bench.images)
+    low, high = stats.cluster_interval(held_out, bench.images)
     provenance = {
         "method": f"heads by agreement with the masks; coordinate search; {folds} folds of images",
         "model": editor.name,
@@ -222,7 +222,7 @@ class _Chooser:
 def _curve(bench: Bench, ends: Sequence[int], held_out: np.ndarray, best: Recipe) -> pd.DataFrame:
     rows = []
     for end, ious in zip(ends, held_out, strict=True):
-        low, high = metrics.cluster_interval(ious, bench.images)
+        low, high = stats.cluster_interval(ious, bench.images)
         at = (end + 1) / len(bench.blocks)
         found = {"miou": ious.mean(), "low": low, "high": high, "n": len(ious)}
         rows.append({"fraction": at, "last_block": bench.blocks[end], **found})

@@ -20,6 +20,9 @@ from ground_probe.study.samples import Samples
 from ground_probe.study.spec import Spec
 from ground_probe.study.workers import each_image
 
+FORMAT = 2
+"""Of a sample's file; since 2 it holds the pointing game of the whole grid."""
+
 
 def collect(
     editor: Editor,
@@ -72,6 +75,7 @@ def collect_each(
         IncompleteError: as `collect`.
     """
     told_apart = {
+        "format": FORMAT,
         "editor": editor.revision,
         "data": [split.dataset, split.split, split.revision],
     }

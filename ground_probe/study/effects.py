@@ -10,8 +10,9 @@ import pandas as pd
 
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
-from ground_probe.probes import compare, holm
+from ground_probe.stats import compare, holm
 from ground_probe.study.causal import INPUT, RANDOM, WAYS, causal_specs, has_pooled
+from ground_probe.study.claim import GIVEN_FIT
 from ground_probe.study.collect import collect_each
 from ground_probe.study.samples import Samples
 from ground_probe.study.score import score
@@ -109,6 +110,7 @@ def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
     """
     rows = effects[(effects.measure == measure) & effects.declared].set_index("intervention")
     bare = effects[(effects.measure == measure) & (effects.against == NONE)]
+    given = GIVEN_FIT if measure == "grounding" else ""
     said = []
     for way, name in _SAID.items():
         if f"{way} at {INPUT}" not in rows.index:
@@ -119,8 +121,8 @@ def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
         said.append(
             f"{name}: {undisturbed:.2f} undisturbed, {row.value:.2f} with another object's "
             f"expression, {row.less:.2f} moved as far at random; {row.difference:+.2f} "
-            f"[{row.low:+.2f}, {row.high:+.2f}] on {row.n_images} images, Holm p {row.p_holm:.2g}, "
-            + ("used." if moved else "use not shown.")
+            f"[{row.low:+.2f}, {row.high:+.2f}] on {row.n_images} images, "
+            f"Holm p {row.p_holm:.2g}{given}, " + ("used." if moved else "use not shown.")
         )
     if len(said) == 1:
         said.append("This editor has no pooled vector of the text.")

@@ -8,11 +8,8 @@ from tqdm import tqdm
 
 from ground_probe.errors import InputError
 from ground_probe.study.samples import Samples
-from ground_probe.study.stack import Scored, Stack
+from ground_probe.study.stack import LABELS, Scored, Stack
 from ground_probe.study.table import summarise
-
-METRICS = ("auc", "pointing")
-"""Of a head's map, beside "pointing", the share of images whose highest token is the referent's."""
 
 MEAN = "mean"
 _CHOICE = ["map", "metric", "labels"]
@@ -27,8 +24,10 @@ def head_table(fit: Samples, test: Samples, step: int = 0) -> pd.DataFrame:
         step: denoising step, from 0.
 
     Returns:
-        map ("attention" of image tokens to the phrase, or "attention_from_text"), metric, labels,
-        block, stream, step, sigma, head (a number, or "mean"), split, value, low, high, n_images.
+        map ("attention" of image tokens to the phrase, or "attention_from_text"), metric ("auc" of
+        the sampled tokens, or "pointing": the share of images whose highest token, of the whole
+        grid or (grounding) of all tokens on objects, is the referent's), labels, block, stream,
+        step, sigma, head (a number, or "mean"), split, value, low, high, n_images.
 
     Raises:
         InputError: heads were not kept.
@@ -41,10 +40,19 @@ def head_table(fit: Samples, test: Samples, step: int = 0) -> pd.DataFrame:
                 raise InputError("the samples hold one map a block: collect with heads=True")
             where = dict(zip(("block", "stream", "step"), cell, strict=True))
             where["sigma"] = fit.sigmas[step]
-            for head, scores in [(MEAN, np.nanmean(maps, axis=1)), *enumerate(maps.T)]:
+            hits = stack.read(lambda s, kind=kind, cell=cell: s.pointing(kind, cell))
+            heads = [(MEAN, np.nanmean(maps, axis=1)), *enumerate(maps.T)]
+            for (head, scores), hit in zip(heads, hits.swapaxes(0, 1), strict=True):
                 if np.isnan(scores).all():  # a block with fewer heads than another
                     continue
-                scored += _scored(stack, scores, f"{kind}/{head}", where)
+                name = f"{kind}/{head}"
+                for labels in stack.questions:
+                    target = stack.labels(labels)[0]
+                    auc = stack.per_image(
+                        scores, target, labels, "auc", probe=f"{name}/auc", **where
+                    )
+                    scored.append(auc)
+                scored += _hits(stack, hit, name, where)
     table = summarise(stack.table(scored))
     table[["map", "head", "metric"]] = table.pop("probe").str.split("/", expand=True).to_numpy()
     return table.drop(columns=["control", "seed"])
@@ -70,11 +78,12 @@ def chosen_heads(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).sort_values([*_CHOICE, "stream", "chosen"])
 
 
-def _scored(stack: Stack, scores: np.ndarray, name: str, where: dict) -> list[Scored]:
-    return [
-        stack.per_image(
-            scores, stack.labels(labels)[0], labels, metric, probe=f"{name}/{metric}", **where
-        )
-        for labels in stack.questions
-        for metric in METRICS
-    ]
+def _hits(stack: Stack, hits: np.ndarray, name: str, where: dict) -> list[Scored]:
+    """The pointing game of the whole grid, image by image."""
+    first = np.unique(stack.example, return_index=True)[1]
+    scored = []
+    for labels in stack.questions:
+        values = pd.Series(hits[first, LABELS.index(labels)]).groupby(stack.group[first]).mean()
+        about = {"labels": labels, "probe": f"{name}/pointing", **where}
+        scored.append((about, values.index.to_numpy(), values.to_numpy()))
+    return scored

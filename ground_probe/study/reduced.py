@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ground_probe.capture import Trace, trace
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.geometry import Geometry
+from ground_probe.probes import hard_labels, pointing_hit
 from ground_probe.study.causal import Plan, replaced_inputs
 from ground_probe.study.samples import MAPS
 from ground_probe.study.spec import Spec
@@ -44,6 +45,8 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
             seed=spec.noise_seed(example.key),
         )
     arrays, about = packed(traced, tokens, example.key, example.image_id)
+    if spec.heads:
+        arrays["pointing"] = _pointing(traced, example)
     arrays["rgb"] = _patches(example, traced.geometry)[tokens.place]
     inputs = list(given.values())
     if traced.layout.joint:
@@ -108,6 +111,43 @@ def _attention(
             if maps
         ]
     )
+
+
+def _pointing(
+    traced: Trace, example: RefExample
+) -> Float[np.ndarray, "maps blocks streams steps heads labels"]:
+    """Whether each map's highest token is the referent's: of the whole grid, and of all objects.
+
+    The mean over the heads stands before the heads.
+    """
+    hits: list[list[Tensor]] = [[] for _ in range(2 if traced.layout.joint else 1)]
+    for block in traced.blocks:
+        for stream in traced.layout.grids:
+            at, geometry = traced.image_tokens(stream), traced.grid(stream, block)
+            target = hard_labels(geometry.soft_labels(example.mask))[0]
+            others = [hard_labels(geometry.soft_labels(mask))[0] for mask in example.distractors]
+            others = np.any([np.zeros_like(target), *others], axis=0) & ~target
+            for step in traced.steps:
+                maps = [traced.attention[block, step][:, at].sum(-1)]
+                if traced.layout.joint:
+                    maps.append(traced.attention_from_text[block, step][..., at].mean(1))
+                for kept, heads in zip(hits, maps, strict=True):
+                    heads = torch.cat([heads.mean(0, keepdim=True), heads]).float().cpu().numpy()
+                    of = [_hits(head.reshape(geometry.grid), target, others) for head in heads]
+                    kept.append(torch.tensor(of))
+    shape = (len(traced.blocks), len(traced.layout.grids), len(traced.steps))
+    return np.stack([_stacked(of, 0, torch.nan).unflatten(0, shape).numpy() for of in hits])
+
+
+def _hits(
+    score: Float[np.ndarray, "rows cols"],
+    target: Bool[np.ndarray, "rows cols"],
+    others: Bool[np.ndarray, "rows cols"],
+) -> tuple[float, float]:
+    """Of separability and of grounding, as `stack.LABELS`."""
+    among = np.where(target | others, score, score.min() - 1)
+    grounding = pointing_hit(among, target) if others.any() else np.nan
+    return pointing_hit(score, target), grounding
 
 
 def _stacked(parts: Sequence[Tensor], axis: int, fill: float) -> Tensor:

@@ -118,6 +118,25 @@ class Samples:
         parts = [s[at].reshape(s.get_shape()[-2:]).T for s in self._slices("attention")]
         return np.concatenate(parts).astype(np.float32)
 
+    def pointing(self, kind: str, cell: Cell) -> Float[np.ndarray, "rows heads labels"]:
+        """Whether a map's highest token is the referent's, of the whole grid and of all objects.
+
+        The mean over the heads stands before the heads; every row of an example has its values.
+
+        Raises:
+            UnknownNameError: this editor has no such maps.
+            InputError: heads were not kept.
+        """
+        if kind not in self.maps:
+            raise unknown("attention", kind, self.maps)
+        if not self.has("pointing"):
+            raise InputError("the samples hold one map a block: collect with heads=True")
+        k = self.maps.index(kind)
+        at = (slice(k, k + 1), *self._at(cell))
+        parts = [s[at].reshape(s.get_shape()[-2:]) for s in self._slices("pointing")]
+        lengths = [s.get_shape()[0] for s in self._slices("place")]
+        return np.repeat(np.stack(parts), lengths, axis=0)
+
     def inputs(self, name: str) -> Float[np.ndarray, "rows width"]:
         """What the editor was given at each token: one of `INPUTS`."""
         if name == "position":

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from ground_probe.errors import InputError
-from ground_probe.probes import control_labels, held_out_scores, probe_grid
+from ground_probe.probes import control_labels, held_out_scores
 from ground_probe.study.samples import INPUTS, Cell, Samples
 from ground_probe.study.spec import FOLDS
 from ground_probe.study.stack import Scored, Stack
@@ -150,9 +150,7 @@ def _scores(kind: str, stack: Stack, features, truth, asked) -> Float[np.ndarray
     """Scores of the rows that are asked about: val in folds, all others from the whole of val."""
     group, beyond = stack.group[asked], np.unique(stack.group[~stack.fitted]).tolist()
     how = {"folds": FOLDS, "test_groups": beyond or None, "inside": bool(beyond)}
-    if kind == "linear":
-        return probe_grid([features], truth, group, **how).scores[0]
-    return held_out_scores(features, truth, group, probe=kind, **how)
+    return held_out_scores(features, truth, group, kind, **how)
 
 
 def _unfitted(stack: Stack, scores: Float[np.ndarray, " n"], **where: Any) -> Iterator[Scored]:

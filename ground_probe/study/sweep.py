@@ -17,7 +17,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 import ground_probe
-from ground_probe import metrics
+from ground_probe import metrics, stats
 from ground_probe.capture import keep_half
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
@@ -93,7 +93,7 @@ def sweep(
     for fold in range(folds):
         inside = images % folds == fold
         held_out[inside] = ious[inside, ious[~inside].mean(0).argmax()]
-    low, high = metrics.cluster_interval(held_out, images)
+    low, high = stats.cluster_interval(held_out, images)
     best = int(ious.mean(0).argmax())
     provenance = {
         "method": f"best of {len(recipes)} combinations; held-out score from {folds} folds",

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from ground_probe.io import whole_file
-from ground_probe.metrics import percentiles, resample_weights
+from ground_probe.stats import bootstrap
 from ground_probe.study.samples import INPUTS
 
 COLUMNS = (
@@ -58,23 +58,14 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
 def _intervals(
     values: Float[np.ndarray, "cells images"], expressions: Int[np.ndarray, " images"]
 ) -> dict[str, np.ndarray]:
-    """What `probes.estimate` gives for each row, for all rows that miss the same images at once."""
+    """What `estimate` gives for each row."""
     known = ~np.isnan(values)
-    n_images = known.sum(axis=1)
-    mean, low, high = np.full((3, len(values)), np.nan)
-    for pattern in np.unique(known, axis=0):
-        rows, n = (known == pattern).all(axis=1), pattern.sum()
-        if n == 0:
-            continue
-        of = values[np.ix_(rows, pattern)]
-        mean[rows] = of.mean(axis=1)
-        if n > 1:
-            low[rows], high[rows] = percentiles(resample_weights(n) @ of.T / n)
+    value, low, high = bootstrap(values.T)
     return {
-        "value": mean,
+        "value": value,
         "low": low,
         "high": high,
-        "n_images": n_images,
+        "n_images": known.sum(axis=1),
         "n_expressions": known @ expressions,
     }
 

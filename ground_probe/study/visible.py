@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ground_probe.capture.layout import each_call
 from ground_probe.editors import Editor
 from ground_probe.errors import UnsupportedEditorError
-from ground_probe.probes import estimate
+from ground_probe.stats import estimate
 from ground_probe.study.samples import Samples
 
 VIEWS = ("latents", "prediction")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from ground_probe.errors import InputError
-from ground_probe.metrics import as_array
+from ground_probe.metrics import as_array, as_numbers
 
 HELD_OUT = -1
 
@@ -36,7 +37,7 @@ def hard_labels(
     if not 0 <= lower < upper <= 1:
         raise InputError(f"ignore band ({lower}, {upper}): give 0 <= lower < upper <= 1")
     rounding = 1e-6  # a cell that is covered by exactly half must not fall to either side
-    soft = as_array(soft)
+    soft = as_numbers(soft, "fractions")
     labels = soft >= upper - rounding
     return labels, labels | (soft <= lower + rounding)
 
@@ -54,11 +55,13 @@ def checked_labels(
             "a probe without groups refuses to run, tokens of one image would be trained and "
             "tested on: give the image id of each row"
         )
-    labels, groups = as_array(labels), as_array(groups)
+    labels, groups = as_numbers(labels, "labels"), as_array(groups)
     if labels.ndim != 1 or groups.shape != labels.shape:
         raise InputError(
             f"labels of shape {labels.shape} and groups of {groups.shape}: give one a row"
         )
+    if pd.isna(groups).any():
+        raise InputError(f"{pd.isna(groups).sum()} rows have no image id: give one to each row")
     values = np.unique(labels)
     if not np.isin(values, (0, 1)).all():
         raise InputError(
@@ -67,24 +70,54 @@ def checked_labels(
         )
     if len(values) < 2:
         raise InputError("labels hold a single class, a probe needs object and background")
-    return labels.astype(bool), groups
+    return labels.astype(bool), _comparable(groups)
 
 
-def checked_features(features: Float[Tensor, "n d"], n: int) -> Float[Tensor, "n d"]:
+def checked_features(
+    features: Float[Tensor, "n d"], n: int, *, rescale: bool = True
+) -> Float[Tensor, "n d"]:
     """Features as a float32 tensor where they are, found to be finite and one row a label.
+
+    Each is divided by its largest magnitude, in the precision in which it comes, so that neither
+    1e-30 nor 1e38 is lost in single precision; no probe here depends on the scale of a feature.
+
+    Args:
+        features: array-like, or a tensor.
+        n: number of labels.
+        rescale: False leaves features, and their precision, as they are.
 
     Raises:
         InputError: otherwise.
     """
     if not isinstance(features, Tensor):
-        features = torch.tensor(as_array(features))
+        array = as_array(features)
+        native = array.dtype.kind == "f" and array.itemsize <= 8
+        array = array if native else as_numbers(features, "features")
+        features = torch.from_numpy(np.array(array))
+    elif features.is_sparse or features.is_meta or features.is_complex():
+        as_numbers(features, "features")  # raises what it is
     if features.ndim != 2 or len(features) != n:
         raise InputError(
             f"features of shape {tuple(features.shape)}: give ({n}, d), one row a label"
         )
+    features = features.detach()
+    if not features.dtype.is_floating_point or features.dtype.itemsize < 4:
+        features = features.float()
     if not torch.isfinite(features).all():
         raise InputError("features hold values that are not finite: was it half precision?")
-    return features.detach().float()
+    if not rescale:
+        return features
+    if not features.shape[1]:
+        raise InputError(f"features of shape {tuple(features.shape)} hold no column")
+    largest = features.abs().amax(dim=0)
+    features = features / torch.where(largest > 0, largest, torch.ones_like(largest))
+    center = features.mean(dim=0)
+    features -= center
+    largest = features.abs().amax(dim=0)
+    # What varies by less than its precision is constant.
+    varies = largest > 8 * torch.finfo(features.dtype).eps * center.abs()
+    features /= torch.where(varies, largest, torch.inf)
+    return features.float()
 
 
 def fold_of(
@@ -106,9 +139,7 @@ def fold_of(
     """
     held_out = np.zeros(len(groups), dtype=bool)
     if test_groups is not None:
-        held_out = np.isin(groups, list(test_groups))
-        if not held_out.any():
-            raise InputError("none of test_groups is among the groups: give image ids that are")
+        held_out = np.isin(groups, _test_ids(test_groups, groups))
     images = len(np.unique(groups[~held_out]))
     if not 3 <= folds <= images:
         raise InputError(f"{folds} folds of {images} images to fit on: give 3 <= folds <= images")
@@ -123,6 +154,31 @@ def fold_of(
                 f"fold {index} of {folds} holds a single class: give more images or fewer folds"
             )
     return fold
+
+
+def _test_ids(test_groups: Iterable, groups: Shaped[np.ndarray, " n"]) -> np.ndarray:
+    if isinstance(test_groups, str | bytes):
+        raise InputError(f"test_groups={test_groups!r}: give a list of image ids, not one string")
+    ids = as_array(test_groups if hasattr(test_groups, "__array__") else list(test_groups))
+    if ids.dtype == bool and groups.dtype != bool:
+        raise InputError("test_groups is a mask: give image ids, as groups[mask]")
+    known = set(groups.tolist())
+    if strangers := [name for name in ids.tolist() if name not in known]:
+        raise InputError(
+            f"{len(strangers)} of {len(ids)} test_groups are not among the groups, such as "
+            f"{strangers[0]!r}: give image ids that are, such as {groups[0]!r}"
+        )
+    if not len(ids):
+        raise InputError("test_groups holds no image id: give some, or None for folds over all")
+    return ids
+
+
+def _comparable(groups: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """Ids that sort: objects of several types are compared as text."""
+    if groups.dtype != object:
+        return groups
+    plain = np.array(groups.tolist())
+    return plain if plain.dtype.kind in "iufb" else groups.astype(str)
 
 
 def outer_folds(fold: Int[np.ndarray, " n"], inside: bool = False) -> list[int]:
