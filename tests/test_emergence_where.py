@@ -14,6 +14,7 @@ import ground_probe as gp
 from ground_probe import study as em
 from ground_probe.datasets import refcoco
 from ground_probe.errors import InputError
+from ground_probe.probes import hard_labels
 from ground_probe.study.words import IN_EXPRESSION, token_classes, word_classes
 from ground_probe.testing import instruct_pix2pix, kontext
 
@@ -142,3 +143,33 @@ def test_heads_must_have_been_kept(tmp_path):
     meaned = em.collect(editor, split, em.Spec(steps=(0,), num_steps=4, tokens=5), tmp_path)
     with pytest.raises(InputError, match="heads=True"):
         em.head_table(meaned, meaned)
+
+
+def test_the_pointing_game_looks_at_the_whole_grid(tmp_path):
+    """On the sampled tokens the highest is the referent's far too often."""
+    editor, split = gp.load_editor(kontext()), gp.load_split("scenes", "test", limit=3)
+    samples = em.collect(editor, split, SPEC, tmp_path)
+    cell = samples.cells[0]
+    block, stream, step = cell
+    hits = samples.pointing("attention", cell)
+    for example in split:
+        traced = gp.trace(
+            editor,
+            example.image,
+            *SPEC.instruction(example, ()),
+            blocks=[block],
+            num_steps=4,
+            seed=SPEC.noise_seed(example.key),
+        )
+        geometry = traced.grid(stream, block)
+        target = hard_labels(geometry.soft_labels(example.mask))[0]
+        maps = traced.attention[block, step][:, traced.image_tokens(stream)].sum(-1)
+        expected = [target.ravel()[head.argmax()] for head in (maps.mean(0), *maps)]
+        mine = np.flatnonzero(samples.rows.key == example.key)
+        np.testing.assert_array_equal(hits[mine[0], :, 0], expected)
+    table = em.head_table(samples, samples)
+    at = (table.block == block) & (table.stream == stream)
+    row = table[at & (table["map"] == "attention") & (table["head"] == "mean")]
+    row = row.query("metric == 'pointing' and labels == 'separability'")
+    firsts = samples.rows.drop_duplicates("key").index
+    assert row.value.iloc[0] == pytest.approx(np.nanmean(hits[firsts, 0, 0]))
