@@ -32,12 +32,12 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 from tqdm import tqdm
 
-from ground_probe import metrics
 from ground_probe.datasets.masks import to_mask as decoded
 from ground_probe.editors.fits import kontext_fit, qwen_fit, unet_fit
 from ground_probe.geometry import Geometry
 from ground_probe.segmentation import mask as stage
 from ground_probe.segmentation.edges import GuidedFilter
+from ground_probe.stats import bootstrap
 
 LARGE = SimpleNamespace(vae=SimpleNamespace(config=None), vae_scale_factor=8)
 UNET = SimpleNamespace(
@@ -162,7 +162,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
         for way in wide:
             columns = [wide[way], wide[way] - wide[FORMER], wide[way] - wide[PLAIN]]
             values = 100 * np.stack(columns, axis=1)
-            low, high = _interval(values, photos)
+            _, low, high = bootstrap(values, groups=photos)
             cells = np.stack([values.mean(0), low, high], axis=1).ravel()
             rows.append((*key, way, len(wide), *cells))
     names = [
@@ -195,7 +195,7 @@ def choice(scores: pd.DataFrame, seed: int) -> pd.DataFrame:
     sizes = wide.index.get_level_values("dataset").value_counts()
     weight = len(wide) / len(sizes) / sizes[wide.index.get_level_values("dataset")].to_numpy()
     changes = 100 * wide.sub(wide[OURS], axis=0).mul(weight, axis=0)
-    low, high = _interval(changes.to_numpy(), photos)
+    _, low, high = bootstrap(changes.to_numpy(), groups=photos)
     table = pd.DataFrame({"miou": means(wide), "change": changes.mean(), "low": low, "high": high})
     table["chosen_in_folds"] = [chosen.count(way) for way in table.index]
     table["held_out_of_chosen"] = np.mean(held_out)
@@ -269,14 +269,6 @@ def _field(shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> np
     """Smooth noise in [0, 1]."""
     field = gaussian_filter(rng.standard_normal(shape), scale)
     return (field - field.min()) / np.ptp(field)
-
-
-def _interval(values: np.ndarray, photos: pd.Index) -> np.ndarray:
-    """(low, high) of each column's mean when photos are resampled."""
-    names, cluster = np.unique(photos, return_inverse=True)
-    sums = np.stack([np.bincount(cluster, column) for column in values.T], axis=1)
-    drawn = metrics.resample_weights(len(names))
-    return metrics.percentiles(drawn @ sums / (drawn @ np.bincount(cluster))[:, None])
 
 
 @contextmanager
