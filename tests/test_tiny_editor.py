@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import FluxKontextPipeline
+from scipy.ndimage import distance_transform_edt
 
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
@@ -154,6 +156,34 @@ def test_a_hit_is_a_change_on_the_object_itself(drawn):
         share = _on_tokens(scene.mask(index))
         assert rules.hits(scene, asked, share)
         assert not rules.hits(scene, edits[(index + 1) % len(edits)], share)
+
+
+def test_a_hit_in_pixels_is_within_half_a_token_of_the_object(drawn):
+    scene, rng = drawn.scene, np.random.default_rng(0)
+    asked = edit(rng, scene, drawn.target, "it", "remove")
+    distance = distance_transform_edt(~scene.mask(drawn.target))
+    distance[[0, -1]] = distance[:, [0, -1]] = np.inf  # a blob of 3 x 3 px fits around the rest
+    for target_px, hit in [(0, True), (3, True), (6, False), (20, False)]:
+        row, column = np.unravel_index(np.abs(distance - target_px).argmin(), distance.shape)
+        change = np.zeros((128, 128))
+        change[row - 1 : row + 2, column - 1 : column + 2] = 1
+        assert rules.hits_in_pixels(scene, asked, change) == hit, target_px
+
+
+def test_the_breakdown_counts_every_example_once_for_each_question():
+    rows = pd.DataFrame(
+        {
+            "style": "cartoons",
+            "hit": [True, False, True],
+            "hit_px": [True, True, True],
+            "noun": ["dog", "dog", "cat"],
+            **{name: "none" for name in ("says", "edit", "hidden", "held_out")},
+            "objects": [2, 3, 3],
+        }
+    )
+    table = score.breakdown(rows)
+    assert (table.groupby("by").n.sum() == 3).all()
+    assert table[(table["by"] == "noun") & (table.group == "dog")].hit.item() == 0.5
 
 
 def _on_tokens(mask):

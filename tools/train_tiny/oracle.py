@@ -4,8 +4,9 @@
 
 *Where* is the true mask, averaged over tokens, blurred by so many tokens and, if asked, leaking to
 the other objects. *What* is a feature of every pixel or token, from the truth: its noun, part and
-color, one-hot, the same for two objects that look alike. The prototype is the mean feature under
-the prior, and the score the prior times the similarity to it, with exponents chosen on train.
+color, one-hot, the same for two objects that look alike. The prototype is the share of each look
+that lies under the prior, and the score the prior times a power of the feature's product with it;
+power and threshold are chosen on train.
 """
 
 from __future__ import annotations
@@ -64,15 +65,14 @@ def where(drawn: Drawn, blur: float, leak: float) -> _Map:
 def what(
     found: Int[np.ndarray, "height width"], prior: _Map, pixels: bool
 ) -> Float[np.ndarray, "height width"]:
-    """Similarity (0-1) of each pixel to the mean feature under the prior, on pixels or tokens."""
-    onehot = np.eye(found.max() + 1)[found]
+    """How much of each look lies under the prior, read off at each pixel, or at each token."""
+    features, weights = np.eye(found.max() + 1)[found], _on_pixels(prior)
     if not pixels:
-        tokens = np.stack([_on_tokens(plane) for plane in np.moveaxis(onehot, -1, 0)], axis=-1)
-        prototype = (tokens * prior[..., None]).sum((0, 1))
-        length = np.linalg.norm(tokens, axis=-1) * np.linalg.norm(prototype)
-        return _on_pixels(tokens @ prototype / length)
-    prototype = (onehot * _on_pixels(prior)[..., None]).sum((0, 1)) / onehot.sum((0, 1)).clip(1)
-    return (onehot @ prototype) / prototype.max()
+        planes = np.moveaxis(features, -1, 0)
+        features, weights = np.stack([_on_tokens(plane) for plane in planes], axis=-1), prior
+    prototype = (features * weights[..., None]).sum((0, 1)) / features.sum((0, 1)).clip(1e-6)
+    similarity = features @ prototype / prototype.max()
+    return similarity if pixels else _on_pixels(similarity)
 
 
 def _on_tokens(plane: Float[np.ndarray, "height width"]) -> _Map:
