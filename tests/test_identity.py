@@ -119,7 +119,7 @@ def test_running_an_editor_leaves_its_revision(name, monkeypatch):
     before = editor.revision
     instruction = testing.INSTRUCTIONS.get(name, testing.INSTRUCTION)
     given = {"num_steps": 2, "pipeline_kwargs": testing.ARGUMENTS.get(name, {})}
-    gp.trace(editor, Image.new("RGB", (160, 96), "red"), instruction, attention=False, **given)
+    gp.trace(editor, Image.new("RGB", (160, 96), "red"), instruction, "circle", **given)
     assert editor.revision == before and "unidentified" not in before
 
 
