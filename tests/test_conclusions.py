@@ -155,15 +155,12 @@ def test_every_notebook_of_the_study_has_its_section():
 
 
 @pytest.mark.long
-def test_the_head_that_grounds_points_at_the_referent_on_the_whole_grid(tmp_path):
+def test_the_head_that_grounds_points_at_the_referent_on_the_whole_grid():
     editor = gp.load_editor("tiny")
     val, test = (gp.load_split("scenes", name, limit=100) for name in ("val", "test"))
-    spec = study.Spec(steps=(0,), heads=True)
-    fit, meant = (study.collect(editor, split, spec, tmp_path) for split in (val, test))
-    heads = study.chosen_heads(study.head_table(fit, meant))
-    heads = heads[(heads["map"] == "attention") & (heads.labels == "grounding")]
-    heads = heads[(heads.stream == "reference") & (heads.metric == "auc")].set_index("chosen")
-    best = heads.loc["one head"]
+    spec = study.Spec(steps=(0,))
+    heads = study.pointing_heads(editor, val, spec)
+    best = heads[heads["head"] != "mean"].iloc[0]
     overlays = study.attention_overlays(editor, test, spec, [(best.block, int(best["head"]))])
     assert np.mean([overlay.on_referent for (overlay,) in overlays]) >= 0.85
 
@@ -194,3 +191,7 @@ def test_an_overlay_is_the_map_and_says_where_it_is_highest(monkeypatch):
         row, col = divmod(int(tokens.argmax()), geometry.grid[1])
         inside = geometry.soft_labels(split[0].mask)[row, col] >= 0.5
         assert overlay.on_referent == inside
+    shares = study.pointing_heads(editor, split, spec).set_index(["block", "head"])["pointing"]
+    both = study.attention_overlays(editor, split, spec, [(block, 1), (block, None)])
+    for at, head in enumerate((1, "mean")):
+        assert shares[block, head] == np.mean([overlays[at].on_referent for overlays in both])

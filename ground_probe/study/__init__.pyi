@@ -14,7 +14,7 @@ from .conclusions import (
 from .effects import causal_check, causal_sentences, effects
 from .explorer import Explorer, explore
 from .heads import chosen_heads, head_table
-from .overlays import Overlay, attention_overlays
+from .overlays import Overlay, attention_overlays, pointing_heads
 from .paired import paired_probes, selectivity
 from .plan import Plan, plan
 from .report import Report, collect_report, paper_table
@@ -71,6 +71,7 @@ __all__ = [
     "paired_probes",
     "paper_table",
     "plan",
+    "pointing_heads",
     "probe_table",
     "read_table",
     "score",

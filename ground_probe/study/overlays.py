@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from ground_probe.capture import Trace, trace
+from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, fill
 from ground_probe.probes import hard_labels
@@ -52,19 +54,58 @@ def attention_overlays(
 
     def of_example(position: int) -> list[Overlay]:
         example = split[position]
-        traced = trace(
-            editor,
-            example.image,
-            *fill(spec.template, example.expression),
-            blocks=list(dict.fromkeys(block for block, _ in heads)),
-            steps=(step,),
-            streams=(),
-            num_steps=spec.num_steps,
-            seed=spec.noise_seed(example.key),
-        )
+        blocks = list(dict.fromkeys(block for block, _ in heads))
+        traced = _traced(editor, example, spec, blocks, step)
         return [_overlay(traced, example, block, head, step) for block, head in heads]
 
     return list(each_image(editor, of_example, range(len(split)), workers))
+
+
+def pointing_heads(
+    editor: Editor, split: Sequence[RefExample], spec: Spec, *, step: int = 0, workers: int = 0
+) -> pd.DataFrame:
+    """How often the highest token of the whole grid lies on the referent, by block and head.
+
+    Args:
+        editor: from `load_editor`.
+        split: val, to choose a head on.
+        spec: of the study.
+        step: denoising step, from 0.
+        workers: processes, 0 for as many as there are cores.
+
+    Returns:
+        block, head (a number, or "mean"), pointing: a share of the examples, best first.
+    """
+    blocks = tuple(blocks_of(editor.denoiser))
+
+    def of_example(position: int) -> dict[tuple[str, int | str], bool]:
+        traced = _traced(editor, split[position], spec, blocks, step)
+        found = {}
+        for block in traced.blocks:
+            for head in (None, *range(len(traced.attention[block, step]))):
+                overlay = _overlay(traced, split[position], block, head, step)
+                found[block, "mean" if head is None else head] = overlay.on_referent
+        return found
+
+    every = pd.DataFrame(list(each_image(editor, of_example, range(len(split)), workers)))
+    shares = every.mean()
+    shares.index = pd.MultiIndex.from_tuples(shares.index, names=["block", "head"])
+    return shares.sort_values(ascending=False, kind="stable").rename("pointing").reset_index()
+
+
+def _traced(
+    editor: Editor, example: RefExample, spec: Spec, blocks: Sequence[str], step: int
+) -> Trace:
+    return trace(
+        editor,
+        example.image,
+        *fill(spec.template, example.expression),
+        blocks=list(blocks),
+        steps=(step,),
+        streams=(),
+        num_steps=spec.num_steps,
+        seed=spec.noise_seed(example.key),
+    )
 
 
 def _overlay(
