@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
-from ground_probe.datasets.cartoons import living, things, vehicles  # noqa: F401  (nouns)
+from ground_probe.datasets.cartoons import folk, living, things, vehicles  # noqa: F401
 from ground_probe.datasets.cartoons.background import Background
 from ground_probe.datasets.cartoons.noun import COLORS, NOUNS, TINTS, Noun
 from ground_probe.datasets.cartoons.shapes import Outline

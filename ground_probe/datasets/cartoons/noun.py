@@ -1,6 +1,6 @@
 """Nouns: what each is called, which parts it has, which colors these take, how they are drawn.
 
-To add a noun, add one function to `living`, `vehicles` or `things`, under `@noun` with its words.
+To add a noun, add one function to `folk`, `living`, `vehicles` or `things`, under `@noun`.
 It gets four free proportions from 0 to 1 and yields (part, outline or outlines) from back to
 front, looking to the right. The first part listed is the main one: its color is the object's color.
 """
