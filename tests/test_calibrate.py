@@ -12,6 +12,7 @@ import torch
 import ground_probe as gp
 from ground_probe.capture.sites import blocks_of
 from ground_probe.errors import InputError, PhraseError
+from ground_probe.io import seed_of
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import segment
 from ground_probe.study.ablate import ablate, fractions, steps, variants
@@ -149,7 +150,9 @@ def test_a_bench_scores_as_segment_does_and_runs_the_editor_once(editor, train):
     bench.ious(Recipe(seeds="soft"))
     handle.remove()
     assert len(calls) == len(examples)
-    masks = [segment(editor, e.image, e.expression, Recipe()).mask for e in examples]
+    masks = [
+        segment(editor, e.image, e.expression, Recipe(), seed_of(e.key, 0)).mask for e in examples
+    ]
     counts = [gp.metrics.counts(mask, e.mask) for mask, e in zip(masks, examples, strict=True)]
     # Traces are kept in half precision.
     np.testing.assert_allclose(ious, gp.metrics.iou(*np.array(counts).T), atol=0.02)
@@ -297,7 +300,9 @@ def test_a_sweep_scores_each_candidate_as_segment_does(editor, train, tmp_path):
     ious = np.mean(
         [
             gp.metrics.iou(
-                *gp.metrics.counts(segment(editor, e.image, e.expression, r).mask, e.mask)
+                *gp.metrics.counts(
+                    segment(editor, e.image, e.expression, r, seed_of(e.key, 0)).mask, e.mask
+                )
             )
             for e in list(train)[:2]
             for r in [recipe]
