@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -192,37 +191,26 @@ def test_a_segmentation_s_mask_is_that_of_its_score():
 
 @pytest.mark.parametrize("edges", [0.0, 1.0])
 @pytest.mark.parametrize("size", [(50, 20_000), (20_000, 5), (1, 1), (6000, 4000)])
-def test_any_size_within_a_second_and_half_a_gigabyte(size, edges):
+def test_any_size_within_half_a_gigabyte(size, edges):
     """In a process of its own: the peak of memory is one for all of a process."""
     code = f"""
-import resource, time
+import resource
 import numpy as np
 import ground_probe as gp
 from PIL import Image
 image, score = Image.new("RGB", {size}), np.random.default_rng(0).random((64, 64))
 gp.to_mask(score, Image.new("RGB", (64, 64)), gp.Recipe(cut="half", edges={edges}))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before, start = peak(), time.process_time()
+before = peak()
 mask = gp.to_mask(score, image, gp.Recipe(cut="half", edges={edges}))
-print(*mask.shape, mask.dtype, time.process_time() - start, peak() - before)
+print(*mask.shape, mask.dtype, peak() - before)
 """
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    height, width, kind, seconds, megabytes = answer.stdout.split()
+    height, width, kind, megabytes = answer.stdout.split()
     assert (int(width), int(height), kind) == (*size, "bool")
-    assert float(seconds) < (1 if not edges else 3)
     assert float(megabytes) < 500
-
-
-def test_a_sentence_takes_milliseconds():
-    maps = torch.rand(8, *GRID, generator=torch.Generator().manual_seed(0))
-    geometry, times = Geometry((480, 640), GRID), []
-    for _ in range(5):
-        start = time.process_time()
-        to_masks(maps, geometry)
-        times.append((time.process_time() - start) / len(maps))
-    assert min(times) < 0.006
 
 
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is not there")
