@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 from jaxtyping import Float
@@ -19,7 +17,7 @@ from ground_probe.capture.edits import ReplaceRows, ReweightPhrase
 from ground_probe.capture.layout import each_call
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
-from ground_probe.editors import Editor
+from ground_probe.editors import Editor, wrapped
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError, unknown
 from ground_probe.study.spec import Spec, chance
@@ -139,17 +137,15 @@ def replaced_inputs(
     if not inputs:
         yield
         return
-    forward = denoiser.forward
 
-    @wraps(forward)
-    def replaced(*args: Any, **given: Any) -> Any:
+    def replaced(forward: Callable[..., Any], *args: Any, **given: Any) -> Any:
         for name, (before, after) in inputs.items():
             rows = [after.to(row) if row.equal(before.to(row)) else row for row in given[name]]
             given[name] = torch.stack(rows)
         return forward(*args, **given)
 
     # Hooks of a capture come before it: they know the phrase by the text that they heard.
-    with patch.object(denoiser, "forward", replaced):
+    with wrapped(denoiser, "forward", replaced):
         yield
 
 
