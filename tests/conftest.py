@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("patient", deadline=None, print_blob=True)  # nothing here is timed
@@ -9,3 +12,12 @@ settings.load_profile("patient")
 
 # Under nohup or a shell's `&` Ctrl-C is ignored, and programs started here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Commands set variables of their process, which here is that of the other tests too."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

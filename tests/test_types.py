@@ -104,7 +104,12 @@ def untyped(name: str, thing: object) -> list[str]:
     if isinstance(thing, ModuleType) or not callable(thing):
         return []
     if inspect.isclass(thing):
-        own = {key: value for key, value in vars(thing).items() if not key.startswith("_")}
+        fields = getattr(thing, "__dataclass_fields__", {})  # annotated, whatever their defaults
+        own = {
+            key: value
+            for key, value in vars(thing).items()
+            if not key.startswith("_") and key not in fields
+        }
         parts = [untyped(f"{name}.{key}", _function(value)) for key, value in own.items()]
         return [line for part in parts for line in part]
     signature = inspect.signature(thing)
