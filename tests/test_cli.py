@@ -152,10 +152,13 @@ def test_a_full_standard_output_is_said():
 @pytest.mark.parametrize("seconds", [0.5, 3, 6])
 def test_a_study_that_is_terminated_says_so_whenever(seconds, tmp_path):
     command = [*PROGRAM, "study", "--limit", "5", "--out", str(tmp_path / "study"), "--quiet"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(seconds)
-    process.terminate()
-    said = process.communicate(timeout=60)[1]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(seconds)
+        process.terminate()
+        try:
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     if seconds > 1:  # before, Python itself may not have begun
         assert process.returncode == 143
         assert said == "ground-probe: terminated; repeat the command to go on\n"

@@ -37,6 +37,7 @@ from ground_probe.run_record import check_packages
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _SIGTERM = 128 + signal.SIGTERM
+_PATIENCE_SECONDS = 30
 _SIGPIPE = 128 + 13  # what a shell reports of a program whose reader went away
 COMMANDS = (study, segment, explore, evaluate, compare, calibrate, plan, models, doctor)
 
@@ -121,13 +122,19 @@ def _sigterm_as_exit() -> Iterator[None]:
         return
 
     def leave(*_: object) -> None:
+        if not late.is_alive():
+            late.start()
         raise SystemExit(_SIGTERM)
 
+    # Somebody else's code may swallow the exit, as an import does that is interrupted half-way.
+    late = threading.Timer(_PATIENCE_SECONDS, os._exit, (_SIGTERM,))
+    late.daemon = True
     before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        late.cancel()
 
 
 class _Parser(argparse.ArgumentParser):
