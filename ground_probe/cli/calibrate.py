@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Write the recipe and the curve."""
     import ground_probe as gp
     from ground_probe.datasets import check_names
-    from ground_probe.run_record import writable_folder
+    from ground_probe.io import writable_folder
     from ground_probe.study.calibrate import refuse_other_than_train
     from ground_probe.study.sweep import is_swept
 
