@@ -88,7 +88,8 @@ class Editor:
                 f"{self.family.name} is not told {instruction!r} as it is ({self.family.note}): "
                 "give the instruction, or the recipe's template, in that form"
             )
-        family, given = self.family, {}
+        family = self.family
+        given: dict[str, Any] = {}
         if family.fit is not None:
             native = self._fit(image).native
             given |= family.arguments(self.pipeline, native)
@@ -125,22 +126,23 @@ class Editor:
         Raises:
             UnsupportedEditorError: it is not known how the pipeline resizes an image.
         """
+        (height, width), mode, box = self._fit(image)
+        token_px = self.family.token_px(self.pipeline)
+        grid = height // token_px, width // token_px
+        return Geometry((image.height, image.width), grid, mode, box)  # type: ignore[arg-type]  # None is the mode's own
+
+    def _fit(self, image: Image.Image) -> Fit:
+        """How the pipeline brings an image to its own size.
+
+        Raises:
+            UnsupportedEditorError: that is not known.
+            InputError: the image is so small or so long that a side has no token.
+        """
         if self.family.fit is None:
             raise UnsupportedEditorError(
                 f"how {self.family.pipeline} brings an image to its own size is not known: add a "
                 "`Family` with its `fit` to ground_probe/editors/families.py"
             )
-        (height, width), mode, box = self._fit(image)
-        token_px = self.family.token_px(self.pipeline)
-        grid = height // token_px, width // token_px
-        return Geometry((image.height, image.width), grid, mode=mode, box=box)
-
-    def _fit(self, image: Image.Image) -> Fit:
-        """How the pipeline brings an image to its own size, if it can.
-
-        Raises:
-            InputError: the image is so small or so long that a side has no token.
-        """
         fit = self.family.fit(self.pipeline, (image.height, image.width))
         if min(fit.native) < self.family.token_px(self.pipeline):
             raise InputError(
@@ -184,10 +186,10 @@ def load_editor(
     if offload not in (None, "model", "sequential"):
         raise InputError(f"offload={offload!r}: choose None, 'model' or 'sequential'")
     check_quantizer(quantize)
-    device, dtype = usable_device(device), _dtype(dtype)
+    place, dtype = usable_device(device), _dtype(dtype)
     named = isinstance(model, str | Path)
     if named:
-        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
         pipeline, commit = load_pipeline(str(model), dtype, quantize, download)
         name = repository(str(model))
     else:
@@ -201,13 +203,13 @@ def load_editor(
     editor = Editor(pipeline, family, name, commit)
     if prepare is not None:
         editor = replace(editor, whole=editor.revision)
-        prepare(editor, device)
+        prepare(editor, place)
     if offload == "model":
-        pipeline.enable_model_cpu_offload(device=device)
+        pipeline.enable_model_cpu_offload(device=place)
     elif offload == "sequential":
-        pipeline.enable_sequential_cpu_offload(device=device)
+        pipeline.enable_sequential_cpu_offload(device=place)
     elif named:
-        pipeline.to(device)
+        pipeline.to(place)
     return editor
 
 

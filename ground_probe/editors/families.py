@@ -63,7 +63,7 @@ def _mark_image_tokens(pipeline: Any) -> None:
     pipeline.text_encoder._marks_image_tokens = True
 
 
-_QWEN = {
+_QWEN: dict[str, Any] = {
     "licence": "Apache-2.0",
     "parameters_b": 20.4,
     "memory_gb": 58,
@@ -72,7 +72,7 @@ _QWEN = {
     "unguided": {"true_cfg_scale": 1.0},
     "prepare": _mark_image_tokens,
 }
-_UNET = {
+_UNET: dict[str, Any] = {
     "fit": unet_fit,
     "resize": lambda pipe: True,
     "unguided": {"guidance_scale": 1.0},

@@ -225,7 +225,7 @@ class Recorder:
 
     def _tokenize(
         self, tokenizer: Any, encode: Callable, text: Any = None, *args: Any, **more: Any
-    ):
+    ) -> Any:
         encoding = encode(text, *args, **more)
         texts = [text] if isinstance(text, str) else text
         for one, encoded in zip(

@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
@@ -113,7 +113,7 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
             owner, _, own = name.rpartition(".")
             hook = getattr(module.get_submodule(owner), "_hf_hook", None)
             try:
-                tensor = hook.weights_map[own]
+                tensor = cast(Any, hook).weights_map[own]
             except (AttributeError, KeyError, TypeError):
                 raise _UnidentifiedError(f"{name} has no values") from None
         yield name, tensor

@@ -81,7 +81,10 @@ def load_pipeline(
 
 
 def _cached(name: str, dtype: torch.dtype, quantize: str | None) -> tuple[Any, str]:
-    folder = cached_index(name).parent
+    index = cached_index(name)
+    if index is None:
+        raise MissingWeightsError(f"{name} is not in the local cache; {how_to_get(name)}")
+    folder = index.parent
     try:
         return load_folder(folder, dtype, quantize), folder.name
     except MissingWeightsError as error:
@@ -154,7 +157,7 @@ def _class_of(path: Path, part: str, library: Any = None, name: Any = None, *mor
     import diffusers
 
     if library in ("diffusers", "transformers"):
-        module = importlib.import_module(library)
+        module: Any = importlib.import_module(library)
     else:  # a pipeline's own parts, as "stable_diffusion"
         known = isinstance(library, str) and library.isidentifier() and library[0] != "_"
         module = getattr(diffusers.pipelines, library, None) if known else None
@@ -175,7 +178,7 @@ def _bases() -> tuple[type, ...]:
 
 
 def _model(
-    folder: Path, name: str, kind: type, dtype: torch.dtype, quantize: str | None
+    folder: Path, name: str, kind: Any, dtype: torch.dtype, quantize: str | None
 ) -> torch.nn.Module:
     """A part with weights; every one of them from its file."""
     path, dtype_name = folder / name, "dtype"

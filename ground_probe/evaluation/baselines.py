@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ground_probe import metrics
 from ground_probe.datasets import GENERATED
-from ground_probe.datasets.example import Mask, RefExample
+from ground_probe.datasets.example import Mask, RefExample, Split
 from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
 from ground_probe.segmentation.mask import along_edges, enlarge, inside
@@ -113,7 +113,7 @@ CONTROLS: dict[str, Callable[..., Any]] = {
 """What needs the editor but not the one step that all other methods share."""
 
 
-def applicable(split: Sequence[RefExample]) -> tuple[str, ...]:
+def applicable(split: Split) -> tuple[str, ...]:
     """The baselines that mean something on a split.
 
     `largest_object` needs every object's mask. RefCOCO gives those that somebody referred to: the

@@ -135,7 +135,7 @@ def _array(value: Any) -> list[Any]:
         value = (value.float() if value.is_floating_point() else value).numpy()
     if value.dtype == object:
         raise _UnidentifiedError("it holds an array of objects")
-    return [*about, hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]
+    return [*about, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
 
 
 def _closure(function: types.FunctionType) -> list[Any]:
@@ -144,7 +144,7 @@ def _closure(function: types.FunctionType) -> list[Any]:
 
 def _globals(function: types.FunctionType) -> dict[str, Any]:
     """The module's values whose names the code holds, code inside it included."""
-    codes, names = [function.__code__], set()
+    codes, names = [function.__code__], set[str]()
     while codes:
         code = codes.pop()
         names.update(code.co_names)

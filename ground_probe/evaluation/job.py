@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 
 from ground_probe import metrics
-from ground_probe.datasets.example import Mask, RefExample
+from ground_probe.datasets.example import Mask, RefExample, Split
 from ground_probe.errors import GroundProbeError, UnknownWordsWarning, unknown
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.identity import UNIDENTIFIED
@@ -45,7 +45,7 @@ class Job:
     """Everything that turns an item into rows; travels to workers, which load the editor."""
 
     load: Callable[[], Any]
-    split: Sequence[RefExample]
+    split: Split
     segment: Callable[..., Any] | None
     recipe: Any
     seed: int

@@ -186,16 +186,21 @@ class _Remembered(nn.Module):
     def forget(self) -> int:
         """Free the encoder; return the bytes of its answers."""
         self._encoder.clear()
-        sizes: list[int] = []
-        _map(self._answers, lambda each: sizes.append(each.nbytes) or each)
-        return sum(sizes)
+        return sum(tensor.nbytes for tensor in _tensors(self._answers))
 
 
 def _digest(asked: Any) -> str:
     found = hashlib.sha256()
-    shape = _map(asked, lambda each: found.update(each.cpu().numpy().tobytes()) or each.shape)
-    found.update(repr(shape).encode())
+    for tensor in _tensors(asked):
+        found.update(tensor.cpu().numpy().tobytes())
+    found.update(repr(_map(asked, lambda tensor: tensor.shape)).encode())
     return found.hexdigest()
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    tensors: list[Tensor] = []
+    _map(value, tensors.append)
+    return tensors
 
 
 def _map(value: Any, change: Callable[[Tensor], Any]) -> Any:

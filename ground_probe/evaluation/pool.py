@@ -64,7 +64,8 @@ class Pool(ABC):
             GroundProbeError: a worker cannot be started again.
         """
         waiting = deque(_Pending(chunk) for chunk in chunks(list(items), CHUNK_SENTENCES))
-        idle, busy = list(self._workers), {}
+        idle = list(self._workers)
+        busy: dict[Any, _Pending] = {}
         while waiting or busy:
             while waiting and idle:
                 worker, pending = idle.pop(), waiting.popleft()

@@ -188,8 +188,7 @@ def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
             "_temp_dir": folder,
         }
     finally:
-        sweeper.stdin.close()
-        sweeper.wait()
+        sweeper.communicate()  # its input ends
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         _read_environment()
@@ -198,7 +197,7 @@ def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
 def _read_environment() -> None:
     """Let Ray, which has read its environment when it was imported, read it again."""
     try:
-        from ray._raylet import AuthenticationTokenLoader, Config
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()

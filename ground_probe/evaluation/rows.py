@@ -132,22 +132,22 @@ def _problem(row: Row) -> str | None:
         return f"status {str(status)[:40]!r}"
     if not isinstance(row.get("key"), str):
         return "no key"
-    seconds = row.get("seconds")
-    if not _is_number(seconds) or not 0 <= seconds < 1e9:
+    if not _is_time(row.get("seconds")):
         return "seconds that are no time"
     if status == "error":
         texts = (row.get("error", None), row.get("traceback", ""))
         return None if all(map(_is_text, texts)) else "an error without a message"
-    inter, union, pred, gold = (row.get(name) for name in COUNTS)
-    if not all(_is_count(each) for each in (inter, union, pred, gold)):
+    if not all(_is_count(row.get(name)) for name in COUNTS):
         return "pixels that are no whole numbers"
+    inter, union, pred, gold = (row[name] for name in COUNTS)
     if inter > min(pred, gold) or union != pred + gold - inter:
         return "pixels that do not add up"
     return None if _is_mask(row.get("mask")) else "a mask that is no run lengths"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_time(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value < 1e9
 
 
 def _is_count(value: Any) -> bool:

@@ -33,7 +33,7 @@ from ground_probe.run_record import read_record
 try:
     import fcntl
 except ImportError:  # Windows: one writer a name is then the caller's care
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 MANIFEST_COLUMNS = ("key", "dataset", "split", "image_id", "example", "expression", "method")
 SYNC_SECONDS = 1.0

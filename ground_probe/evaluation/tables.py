@@ -57,7 +57,8 @@ def summarise(
         table = scores(scored[names]) if names in scored else pd.DataFrame({"metric": METRICS})
         columns = dict(zip(_KEYS, names, strict=True)) | dict(about or {})
         columns |= {"n_expected": len(rows), "of": published_sentences(*names[:2])}
-        columns["whole"] = _whole(*names[:2], rows[rows["status"].eq("ok")])
+        dataset, split, _ = names
+        columns["whole"] = _whole(dataset, split, rows[rows["status"].eq("ok")])
         summary.append(table.assign(**columns, **counts))
     table = pd.concat(summary, ignore_index=True).reindex(columns=list(SUMMARY_COLUMNS))
     return table.astype({"of": "Int64"})
@@ -128,11 +129,10 @@ def breakdown(
         for names, rows in ok.groupby([*_KEYS, by], sort=False, observed=True):
             columns = dict(zip([*_KEYS, "level"], names, strict=True)) | dict(about or {})
             tables.append(scores(rows).assign(by=by, n_ok=len(rows), **columns))
-    columns = list(BREAKDOWN_COLUMNS)
     return (
-        pd.concat(tables, ignore_index=True).reindex(columns=columns)
+        pd.concat(tables, ignore_index=True).reindex(columns=list(BREAKDOWN_COLUMNS))
         if tables
-        else pd.DataFrame(columns=columns)
+        else pd.DataFrame(columns=list(BREAKDOWN_COLUMNS))
     )
 
 

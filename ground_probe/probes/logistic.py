@@ -123,8 +123,8 @@ class Fits:
             curvature = self.mask * chance * (1 - chance)
             inverse = 1 / (spectrum * curvature.sum(dim=0) + ridge).clamp_min(1e-6)
             step = _solve(
-                lambda v, curvature=curvature: self.bend(curvature, v) + ridge * v,
-                lambda v, inverse=inverse: basis @ (inverse * (basis.T @ v)),
+                lambda v, curvature=curvature: self.bend(curvature, v) + ridge * v,  # type: ignore[misc]
+                lambda v, inverse=inverse: basis @ (inverse * (basis.T @ v)),  # type: ignore[misc]
                 -slope,
             )
             moved, rate = self.margin(step), torch.ones_like(self.rows)

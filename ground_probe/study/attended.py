@@ -103,6 +103,8 @@ def sinks(words: pd.DataFrame, share: float = 0.5) -> pd.DataFrame:
 
 def _of_example(editor: Editor, example: RefExample, spec: Spec) -> Iterator[dict[str, Any]]:
     told = spec.instruction(example, ())
+    if told is None:
+        return
     tokens = sample_tokens(editor.geometry(example.image), example, spec.tokens)
     joint = "reference" in editor.family.streams
     traced = trace(

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from ground_probe.datasets.example import RefExample
+from ground_probe.datasets.example import RefExample, Split
 from ground_probe.editors import Editor, encoded_once
 from ground_probe.errors import IncompleteError, InputError
 from ground_probe.io import digest, whole_file, writable_folder
@@ -26,7 +26,7 @@ FORMAT = 2
 
 def collect(
     editor: Editor,
-    split: Sequence[RefExample],
+    split: Split,
     spec: Spec,
     folder: Path | str,
     *,
@@ -56,7 +56,7 @@ def collect(
 
 def collect_each(
     editor: Editor,
-    split: Sequence[RefExample],
+    split: Split,
     specs: Mapping[str, Spec],
     folder: Path | str,
     workers: int = 0,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ground_probe.datasets.example import RefExample
+from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
 from ground_probe.stats import compare, holm
 from ground_probe.study.causal import INPUT, RANDOM, WAYS, causal_specs, has_pooled
@@ -26,7 +26,7 @@ _SAID = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "b
 
 def causal_check(
     editor: Editor,
-    split: Sequence[RefExample],
+    split: Split,
     spec: Spec,
     folder: Path | str,
     blocks: Sequence[str],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -35,12 +37,12 @@ def head_table(fit: Samples, test: Samples, step: int = 0) -> pd.DataFrame:
     stack, scored = Stack.of([fit, test]), []
     for cell in tqdm([c for c in fit.cells if c[2] == step], desc="heads", leave=False):
         for kind in fit.maps:
-            maps = stack.read(lambda s, kind=kind, cell=cell: s.attention_heads(kind, cell))
+            maps = stack.read(methodcaller("attention_heads", kind, cell))
             if maps.shape[1] == 1:
                 raise InputError("the samples hold one map a block: collect with heads=True")
             where = dict(zip(("block", "stream", "step"), cell, strict=True))
             where["sigma"] = fit.sigmas[step]
-            hits = stack.read(lambda s, kind=kind, cell=cell: s.pointing(kind, cell))
+            hits = stack.read(methodcaller("pointing", kind, cell))
             heads = [(MEAN, np.nanmean(maps, axis=1)), *enumerate(maps.T)]
             for (head, scores), hit in zip(heads, hits.swapaxes(0, 1), strict=True):
                 if np.isnan(scores).all():  # a block with fewer heads than another

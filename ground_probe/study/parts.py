@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO, cast
 
 from tqdm import tqdm
 
@@ -66,7 +66,8 @@ def _beside_one_another(
     parts: Sequence[Part], workers: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     context = multiprocessing.get_context("spawn")
-    waiting, running, last = list(parts), {}, {}
+    waiting, last = list(parts), dict[str, str]()
+    running: dict[Connection, Any] = {}
     bar = tqdm(total=len(parts), unit="notebook", bar_format="{desc} [{elapsed}]")
     try:
         while waiting or running:
@@ -76,7 +77,7 @@ def _beside_one_another(
                 process.start()
                 theirs.close()
                 running[ours] = process
-            for pipe in wait(list(running)):
+            for pipe in cast(list[Connection], wait(list(running))):
                 name = running[pipe].name
                 try:
                     kind, value = pipe.recv()
@@ -108,7 +109,9 @@ def _run(part: Part, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_SIGTERM))
     try:
-        record = run_notebook(part.source, part.folder, dict(part.parameters), _LastLine(pipe))
+        record = run_notebook(
+            part.source, part.folder, dict(part.parameters), cast(TextIO, _LastLine(pipe))
+        )
         pipe.send(("record", record))
     except GroundProbeError as error:
         pipe.send(("error", str(error)))

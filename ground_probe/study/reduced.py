@@ -27,7 +27,8 @@ _RGB_CELLS = 4
 
 def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tuple[Arrays, dict]:
     """What is kept of one example: arrays by name, and what they are about."""
-    tokens = sample_tokens(editor.geometry(example.image), example, spec.tokens)
+    geometry = editor.geometry(example.image)
+    tokens = sample_tokens(geometry, example, spec.tokens)
     with (
         denoiser_inputs(editor.denoiser) as given,
         replaced_inputs(editor.denoiser, plan.inputs),
@@ -47,7 +48,7 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
     arrays, about = packed(traced, tokens, example.key, example.image_id)
     if spec.heads:
         arrays["pointing"] = _pointing(traced, example)
-    arrays["rgb"] = _patches(example, traced.geometry)[tokens.place]
+    arrays["rgb"] = _patches(example, geometry)[tokens.place]
     inputs = list(given.values())
     if traced.layout.joint:
         reference = inputs[0][0, traced.layout.within_image("reference")]
@@ -93,7 +94,7 @@ def _attention(
     traced: Trace, tokens: Tokens
 ) -> Float[np.ndarray, "maps blocks streams steps heads kept"]:
     """Attention mass to the phrase, and mean attention from it, on the sampled tokens."""
-    found = {name: [] for name in MAPS}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in MAPS}
     for block in traced.blocks:
         for stream in traced.layout.grids:
             at = traced.image_tokens(stream)

@@ -160,7 +160,7 @@ class Samples:
         with safe_open(self.files[0], framework="np") as file:
             return name in file.keys()  # noqa: SIM118 - not a dict
 
-    def _at(self, cell: Cell) -> tuple[slice, slice, slice]:
+    def _at(self, cell: Cell) -> tuple[slice, ...]:
         found = []
         axes = ("block", "stream", "step")
         for axis, name, names in zip(

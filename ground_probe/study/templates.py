@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ground_probe.datasets.example import RefExample
+from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError
 from ground_probe.study.collect import collect
@@ -33,7 +33,7 @@ def check_templates(templates: Sequence[str]) -> None:
 
 def compare_templates(
     editor: Editor,
-    splits: tuple[Sequence[RefExample], Sequence[RefExample]],
+    splits: tuple[Split, Split],
     spec: Spec,
     folder: Path | str,
     templates: Sequence[str],

@@ -29,7 +29,7 @@ def denoiser_inputs(denoiser: nn.Module) -> Iterator[dict[float, Tensor]]:
     seen: dict[float, Tensor] = {}
 
     def note(given: dict[str, Any]) -> None:
-        sample = given.get("sample", given.get("hidden_states"))
+        sample = given["sample"] if "sample" in given else given["hidden_states"]
         seen.setdefault(float(given["timestep"].flatten()[0]), sample[:1].detach().clone())
 
     with each_call(denoiser, note):

@@ -97,11 +97,9 @@ def token_classes(tokens: Sequence[str], instruction: str, phrase: Span) -> list
         piece = plain(token)
         start = text.find(piece, at) if piece else -1
         if start < 0:  # a token that stands for an unknown word
-            blank = re.compile(r"\s*").match(text, at).end()
-            start, piece = blank, re.compile(r"\w*").match(text, blank).group()
-        found.append(next((name for (a, b), name in spans if a <= start < b), None))
-        if found[-1] is None:
-            inside = phrase[0] <= start < phrase[1]
-            found[-1] = "stop word" if inside else "template"
+            start = at + len(text[at:]) - len(text[at:].lstrip())
+            piece = re.split(r"\W", text[start:], maxsplit=1)[0]
+        beyond = "stop word" if phrase[0] <= start < phrase[1] else "template"
+        found.append(next((name for (a, b), name in spans if a <= start < b), beyond))
         at = start + len(piece)
     return found

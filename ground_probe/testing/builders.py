@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ground_probe.testing.flux import flux2, kontext
 from ground_probe.testing.others import dreamlite, fibo_edit, kandinsky5
 from ground_probe.testing.qwen import joy_edit, longcat, qwen_edit
@@ -31,7 +33,7 @@ INSTRUCTION = "make the red circle blue"
 INSTRUCTIONS = {"BriaFiboEdit": f'{{"edit_instruction": "{INSTRUCTION}"}}'}
 
 
-def smaller_images(monkeypatch):
+def smaller_images(monkeypatch: Any) -> None:
     """Have the pipelines that bring images to 1024 * 1024 px bring them to 256 * 256."""
     from diffusers.pipelines.joyimage import image_processor as joy
     from diffusers.pipelines.longcat_image import pipeline_longcat_image_edit as longcat

@@ -51,7 +51,9 @@ class Witness(TorchFunctionMode):
             handle.remove()
         super().__exit__(*error)
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         if func is F.scaled_dot_product_attention and self._at:
             self.calls.setdefault(self._at, Attention(*args, **(kwargs or {})))
             self._at = None
@@ -266,7 +268,7 @@ def _check_order(checked: Checked, traced: Trace, stream: str, row: int) -> None
     token = traced.phrase_keys[0] if stream == "text" else traced.layout.image - 1
 
     def keys(moved: bool) -> Tensor:
-        def move(module, args, kwargs):
+        def move(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             given = kwargs[name].clone()
             if given.ndim == 6:  # items, channels, frames, rows, columns: the first item's corner
                 given[0, 0, ..., -1, -1] += 1

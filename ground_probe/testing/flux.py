@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ground_probe.testing.parts import (
@@ -14,7 +16,7 @@ from ground_probe.testing.parts import (
 )
 
 
-def kontext(seed: int = 0, levels: int = 3, sample_size: int = 64, **transformer):
+def kontext(seed: int = 0, levels: int = 3, sample_size: int = 64, **transformer: Any) -> Any:
     """FluxKontextPipeline: 2 double + 2 single blocks, 8 px a token, 64x64 -> 8x8 tokens."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
@@ -58,7 +60,7 @@ def kontext(seed: int = 0, levels: int = 3, sample_size: int = 64, **transformer
     )
 
 
-def flux2(klein: bool = True, distilled: bool = True, seed: int = 0):
+def flux2(klein: bool = True, distilled: bool = True, seed: int = 0) -> Any:
     """Flux2KleinPipeline or Flux2Pipeline: 2 double + 2 single blocks, 16 px a token."""
     from diffusers import (
         AutoencoderKLFlux2,

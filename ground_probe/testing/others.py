@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ground_probe.testing.parts import (
@@ -16,7 +18,7 @@ from ground_probe.testing.parts import (
 from ground_probe.testing.vision import VISION, qwen3_vl, qwen_vl
 
 
-def kandinsky5(seed: int = 0):
+def kandinsky5(seed: int = 0) -> Any:
     """Kandinsky5I2IPipeline: 3 blocks with self- and cross-attention; small sizes."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
@@ -57,7 +59,7 @@ def kandinsky5(seed: int = 0):
     return ready(pipeline)
 
 
-def fibo_edit(seed: int = 0):
+def fibo_edit(seed: int = 0) -> Any:
     """BriaFiboEditPipeline: 2 double + 2 single blocks, 16 px a token."""
     from diffusers import BriaFiboEditPipeline, FlowMatchEulerDiscreteScheduler
     from diffusers.models.transformers.transformer_bria_fibo import BriaFiboTransformer2DModel
@@ -96,7 +98,7 @@ def fibo_edit(seed: int = 0):
     )
 
 
-def dreamlite(seed: int = 0):
+def dreamlite(seed: int = 0) -> Any:
     """DreamLitePipeline: a UNet over noise and reference side by side."""
     from diffusers import (
         AutoencoderTiny,

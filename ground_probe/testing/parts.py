@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -45,7 +47,7 @@ def word_tokenizer(max_length: int = 16, extra: tuple[str, ...] = ()) -> PreTrai
     )
 
 
-def clip_text(vocab: int, dim: int = 32, max_length: int = 16, projected: bool = False):
+def clip_text(vocab: int, dim: int = 32, max_length: int = 16, projected: bool = False) -> Any:
     """A CLIP text encoder of two layers."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -64,7 +66,7 @@ def clip_text(vocab: int, dim: int = 32, max_length: int = 16, projected: bool =
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
-def autoencoder(levels: int = 2, channels: int = 4, sample_size: int = 64, **config):
+def autoencoder(levels: int = 2, channels: int = 4, sample_size: int = 64, **config: Any) -> Any:
     """A variational autoencoder that halves an image once less than it has levels."""
     from diffusers import AutoencoderKL
 
@@ -81,7 +83,7 @@ def autoencoder(levels: int = 2, channels: int = 4, sample_size: int = 64, **con
     )
 
 
-def wan_autoencoder(levels: int = 4, channels: int = 4):
+def wan_autoencoder(levels: int = 4, channels: int = 4) -> Any:
     """As `autoencoder`, of the video models."""
     from diffusers import AutoencoderKLWan
 
@@ -97,12 +99,12 @@ def wan_autoencoder(levels: int = 4, channels: int = 4):
     )
 
 
-def template_tokens(tokenizer, template: str) -> int:
+def template_tokens(tokenizer: Any, template: str) -> int:
     """How many tokens a template has before its slot: pipelines know it for their own tokenizer."""
     return len(tokenizer(template.partition("{}")[0], add_special_tokens=False).input_ids)
 
 
-def ready(pipeline):
+def ready(pipeline: Any) -> Any:
     """The pipeline for inference, without a progress bar."""
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):

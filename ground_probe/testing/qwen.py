@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ground_probe.testing.parts import (
@@ -15,7 +17,7 @@ from ground_probe.testing.parts import (
 from ground_probe.testing.vision import VISION, qwen3_vl, qwen_vl
 
 
-def qwen_edit(plus: bool = False, seed: int = 0):
+def qwen_edit(plus: bool = False, seed: int = 0) -> Any:
     """QwenImageEditPipeline or QwenImageEditPlusPipeline: 3 blocks, 16 px a token."""
     from diffusers import (
         AutoencoderKLQwenImage,
@@ -56,7 +58,7 @@ def qwen_edit(plus: bool = False, seed: int = 0):
     )
 
 
-def longcat(seed: int = 0):
+def longcat(seed: int = 0) -> Any:
     """LongCatImageEditPipeline: 2 double + 2 single blocks, 16 px a token."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
@@ -88,7 +90,7 @@ def longcat(seed: int = 0):
     )
 
 
-def joy_edit(seed: int = 0):
+def joy_edit(seed: int = 0) -> Any:
     """JoyImageEditPipeline: 3 blocks, 16 px a token, image tokens before text."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,

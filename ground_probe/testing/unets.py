@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ground_probe.testing.parts import autoencoder, clip_text, ready, word_tokenizer
@@ -20,7 +22,7 @@ _UNET = {
 }
 
 
-def instruct_pix2pix(seed: int = 0):
+def instruct_pix2pix(seed: int = 0) -> Any:
     """StableDiffusionInstructPix2PixPipeline: 5 attention blocks on 8 px and 16 px tokens."""
     from diffusers import (
         EulerAncestralDiscreteScheduler,
@@ -44,7 +46,7 @@ def instruct_pix2pix(seed: int = 0):
     )
 
 
-def sdxl_instruct_pix2pix(seed: int = 0):
+def sdxl_instruct_pix2pix(seed: int = 0) -> Any:
     """StableDiffusionXLInstructPix2PixPipeline: as `instruct_pix2pix`, with two text encoders."""
     from diffusers import (
         EulerDiscreteScheduler,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 VISION = {
     "image": "<|image_pad|>",
     "video": "<|video_pad|>",
@@ -10,7 +13,7 @@ VISION = {
 }
 
 
-def qwen_vl(tokenizer):
+def qwen_vl(tokenizer: Any) -> tuple[Any, Any]:
     """A tiny Qwen2.5-VL and its processor, without the torchvision that only videos need."""
     from transformers import (
         Qwen2_5_VLConfig,
@@ -51,14 +54,14 @@ def qwen_vl(tokenizer):
     images = Qwen2VLImageProcessorPil(min_pixels=28 * 28 * 4, max_pixels=28 * 28 * 16)
 
     class ImagesOnly(Qwen2VLProcessor):
-        def check_argument_for_proper_class(self, name, argument):
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> type:
             return type(argument)
 
     processor = ImagesOnly(images, tokenizer)
     return Qwen2_5_VLForConditionalGeneration(config), processor
 
 
-def qwen3_vl(tokenizer, vision_tokens):
+def qwen3_vl(tokenizer: Any, vision_tokens: Mapping[str, str]) -> tuple[Any, Any]:
     """As `_qwen_vl`, with Qwen3-VL: (encoder, processor)."""
     from transformers import (
         Qwen3VLConfig,
@@ -97,7 +100,7 @@ def qwen3_vl(tokenizer, vision_tokens):
     )
 
     class ImagesOnly(Qwen3VLProcessor):
-        def check_argument_for_proper_class(self, name, argument):
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> type:
             return type(argument)
 
     return Qwen3VLForConditionalGeneration(config), ImagesOnly(images, tokenizer)

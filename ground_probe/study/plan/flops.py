@@ -78,9 +78,7 @@ def denoiser_arguments(parts: Parts, geometry: Geometry, text_tokens: int) -> di
     denoiser = parts.editor.denoiser
     config, tokens = denoiser.config, image_tokens(parts, geometry)
     axes = len(getattr(config, "axes_dims_rope", None) or (1, 1, 1))
-    width = getattr(config, "joint_attention_dim", None) or getattr(
-        config, "cross_attention_dim", 0
-    )
+    width = getattr(config, "joint_attention_dim", 0) or getattr(config, "cross_attention_dim", 0)
     known = {
         "hidden_states": lambda: _meta(1, tokens, config.in_channels),
         "encoder_hidden_states": lambda: _meta(1, text_tokens, width),

@@ -116,7 +116,7 @@ def _given(part: str, family: Family, folder: Path | None) -> Path | Mapping[str
     return folder / part if (folder / part / "config.json").is_file() else None
 
 
-def _module(cls: type, given: Path | Mapping[str, Any]) -> nn.Module:
+def _module(cls: Any, given: Path | Mapping[str, Any]) -> nn.Module:
     with torch.device("meta"):
         if hasattr(cls, "load_config"):  # diffusers
             config = cls.load_config(given) if isinstance(given, Path) else dict(given)
@@ -126,7 +126,7 @@ def _module(cls: type, given: Path | Mapping[str, Any]) -> nn.Module:
         return cls(cls.config_class(**given)).eval()
 
 
-def _assembled(pipeline_class: type, modules: Mapping[str, nn.Module]) -> Any:
+def _assembled(pipeline_class: Any, modules: Mapping[str, nn.Module]) -> Any:
     """The pipeline, with None for what is not a module; some read their processor's image part."""
     empty = SimpleNamespace(image_processor=None)
     names = pipeline_class._get_signature_keys(pipeline_class)[0]

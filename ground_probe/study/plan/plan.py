@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from PIL import Image
 from torch import nn
 
 from ground_probe.capture.sites import blocks_of
@@ -219,7 +219,7 @@ def plan(
     parts = build(model, config)
     recipe = recipe_for(parts.editor, recipe)
     height, width = (SIZE_PX, SIZE_PX) if dataset in GENERATED else COCO_PX
-    geometry = parts.editor.geometry(SimpleNamespace(height=height, width=width))
+    geometry = parts.editor.geometry(Image.new("1", (width, height)))
     names = tuple(blocks_of(parts.editor.denoiser))
     last = blocks_read(names, recipe)[-1]
     text_tokens = _text_tokens(parts)
