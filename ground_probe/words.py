@@ -33,6 +33,9 @@ PLACE_WORDS |= frozenset(SIDE_OF)
 RELATION_WORDS = _listed("above below under over behind beside between next inside outside around")
 """Words that say how something lies to another thing."""
 
+LOCATION_WORDS = PLACE_WORDS | RELATION_WORDS
+"""Words that say where something lies; what expressions are broken down by."""
+
 ACTION_WORDS = _listed("holding wearing riding sitting standing facing touching")
 """Words that relate something to another thing by what it does."""
 

@@ -13,7 +13,15 @@ from scipy.stats import t as student
 
 from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.metrics import iou, oiou
-from ground_probe.stats import bootstrap, cluster_interval, compare, estimate, holm, max_t
+from ground_probe.stats import (
+    bootstrap,
+    cluster_interval,
+    compare,
+    compare_ratios,
+    estimate,
+    holm,
+    max_t,
+)
 
 
 def test_estimate_agrees_with_scipy():
@@ -85,6 +93,48 @@ def test_comparison_agrees_with_scipy():
     assert found.p == pytest.approx(oracle.pvalue, abs=0.02)
     assert found.value == pytest.approx(np.mean(first - second))
     assert found.low < found.value < found.high
+
+
+def test_a_comparison_told_how_the_fit_moves_is_wider_and_less_sure():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.5, 1, 40), rng.normal(size=40)
+    given = compare(first, second)
+    none, some, much = (compare(first, second, fit_variance=v) for v in (0.0, 0.01, 0.1))
+    assert (none.low, none.high, none.p) == pytest.approx((given.low, given.high, given.p))
+    assert given.p < some.p < much.p and given.value == some.value == much.value
+    normal = rng.normal(size=400)
+    normal -= normal.mean()
+    wide = compare(normal / 1000, np.zeros(400), fit_variance=0.04)
+    assert (wide.low, wide.high) == pytest.approx((-0.393, 0.393), abs=0.01)
+    both = max_t(np.stack([first, first]), fit_variance=np.array([0.0, 0.1]))
+    assert both[0] < both[1]
+
+
+def test_p_sees_both_kinds_of_images_where_the_fit_moves_what_is_compared():
+    rng, given, both = np.random.default_rng(0), [], []
+    for _ in range(300):
+        values = rng.normal(rng.normal(0, 0.2), 1, 40)  # the fit moves all test images alike
+        given.append(max_t(values[None], permutations=199)[0])
+        both.append(max_t(values[None], fit_variance=0.04, permutations=199)[0])
+    assert np.mean(np.less_equal(given, 0.05)) > 0.15
+    assert np.mean(np.less_equal(both, 0.05)) < 0.09
+
+
+def test_a_difference_of_two_ratios_by_hand_and_by_resampling_rows():
+    over, under = np.array([[1.0], [3.0], [2.0], [4.0]]), np.array([[4.0], [4.0], [8.0], [8.0]])
+    images = np.array(["a", "a", "b", "c"])
+    value, low, high, p = compare_ratios((over, under), (over[::-1], under[::-1]), images)
+    assert value == [0] and low < 0 < high and p == [1]
+    same = compare_ratios((over, under), (over, under), images)
+    assert [float(each[0]) for each in same] == [0, 0, 0, 1]
+    rng = np.random.default_rng(0)
+    under = rng.integers(20, 90, (60, 1)).astype(float)
+    first, second = under * rng.random((60, 1)), under * rng.random((60, 1))
+    found = compare_ratios((first, under), (second, under), np.arange(60))
+    whole = bootstrap(first - second, under)  # one denominator: the difference is a ratio itself
+    assert [float(each[0]) for each in found[:3]] == pytest.approx(
+        [float(each[0]) for each in whole]
+    )
 
 
 def test_max_t_pays_for_the_number_of_cells():

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from ground_probe import metrics
 from ground_probe.errors import IncompleteError, InputError, unknown
 from ground_probe.evaluation.store import Store
-from ground_probe.evaluation.tables import GROUPS, METRICS, PRECISIONS, groups
+from ground_probe.evaluation.tables import GROUPS, METRICS, groups, ratios
+from ground_probe.stats import compare_ratios
 
-DRAWS = 4999
 _COLUMNS = (
     "method", "by", "level", "metric", "a", "b", "difference", "low", "high", "p", "n", "n_images",
 )  # fmt: skip
@@ -31,7 +29,9 @@ def compare_runs(run_a: str | Path, run_b: str | Path) -> pd.DataFrame:
         A row for each method that both have, all examples and each group of `breakdown`, and each
         metric: its values in `a` and `b`, `difference` (b - a) with a 95 % interval over resampled
         images, and `p`, two-sided, of the difference if which run is which were drawn by lot for
-        each image. One p is for one question: over many rows some are small by chance.
+        each image. One p is for one question: over many rows some are small by chance. Both are
+        given the recipes and whatever was fitted: they see other images to test on, and not that
+        another calibration would have chosen otherwise.
 
     Raises:
         InputError: the examples differ, a run holds failed results that it does not waive, or no
@@ -54,6 +54,8 @@ def compare_runs(run_a: str | Path, run_b: str | Path) -> pd.DataFrame:
 
 def compare_methods(run: str | Path, against: str = "full") -> pd.DataFrame:
     """How each method of a run differs from one of them, in the columns of `compare_runs`.
+
+    As there, intervals and p are given the recipe and whatever was fitted.
 
     Raises:
         InputError: the run does not have that method, or holds failed results.
@@ -100,45 +102,18 @@ def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def _compared(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    images, image = np.unique(a["image_id"].to_numpy(str), return_inverse=True)
-    (over_a, under_a), (over_b, under_b) = (_sums(each, image, len(images)) for each in (a, b))
-    values_a, values_b = (
-        over.sum(0) / np.maximum(under.sum(0), 1)
-        for over, under in ((over_a, under_a), (over_b, under_b))
-    )
-    rng, n = np.random.default_rng(0), len(images)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(float)
-    differences = _ratio(drawn @ over_b, drawn @ under_b) - _ratio(drawn @ over_a, drawn @ under_a)
-    low, high = np.quantile(differences, (0.025, 0.975), axis=0)
-    # By lot, an image's two results change places: what is said of B may then be A's.
-    swap = rng.integers(2, size=(DRAWS, n)).astype(float)
-    first = _ratio(*(swap @ (y - x) + x.sum(0) for x, y in ((over_a, over_b), (under_a, under_b))))
-    second = _ratio(*(swap @ (x - y) + y.sum(0) for x, y in ((over_a, over_b), (under_a, under_b))))
-    found = values_b - values_a
-    as_large = np.abs(second - first) >= np.abs(found) - 1e-12
+    (over_a, under_a), (over_b, under_b) = ratios(a), ratios(b)
+    images = a["image_id"].to_numpy(str)
+    difference, low, high, p = compare_ratios((over_b, under_b), (over_a, under_a), images)
     return pd.DataFrame({
-        "metric": METRICS, "a": values_a, "b": values_b, "difference": found, "low": low,
-        "high": high, "p": (1 + as_large.sum(0)) / (1 + DRAWS), "n": len(a), "n_images": n,
+        "metric": METRICS, "a": _value(over_a, under_a), "b": _value(over_b, under_b),
+        "difference": difference, "low": low, "high": high, "p": p, "n": len(a),
+        "n_images": len(set(images)),
     })  # fmt: skip
 
 
-def _sums(
-    rows: pd.DataFrame, image: np.ndarray, count: int
-) -> tuple[Float[np.ndarray, "images metrics"], Float[np.ndarray, "images metrics"]]:
-    """What each metric is the ratio of, summed over each image's rows."""
-    inter_px, union_px = rows["inter_px"].to_numpy(float), rows["union_px"].to_numpy(float)
-    ious = metrics.iou(inter_px, union_px)
-    over = np.stack([ious, inter_px, *(ious > x for x in PRECISIONS)], axis=1).astype(float)
-    under = np.ones_like(over)
-    under[:, METRICS.index("oiou")] = union_px
-    sums = np.zeros((2, count, len(METRICS)))
-    for total, each in zip(sums, (over, under), strict=True):
-        np.add.at(total, image, each)
-    return sums[0], sums[1]
-
-
-def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    return over / np.maximum(under, 1)
+def _value(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    return over.sum(0) / np.maximum(under.sum(0), 1)
 
 
 def _same_data(a: Store, b: Store) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from ground_probe import metrics
 from ground_probe.datasets import refcoco
 from ground_probe.errors import UnknownNameError
 from ground_probe.stats import bootstrap
-from ground_probe.words import PLACE_WORDS, RELATION_WORDS, words_of
+from ground_probe.words import LOCATION_WORDS, words_of
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 METRICS = ("miou", "oiou", *(f"p@{x}" for x in PRECISIONS))
@@ -25,8 +26,6 @@ SUMMARY_COLUMNS = ("dataset", "split", *ABOUT, "method", *_SCORES, *_COUNTED)
 BREAKDOWN_COLUMNS = ("dataset", "split", *ABOUT, "method", "by", "level", *_SCORES, "n_ok")
 GROUPS = ("object size", "location words", "expression length")
 _KEYS = ["dataset", "split", "method"]
-
-LOCATION_WORDS = PLACE_WORDS | RELATION_WORDS
 
 
 def summarise(
@@ -103,13 +102,20 @@ def _settled(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:
 
 def scores(ok: pd.DataFrame) -> pd.DataFrame:
     """Every metric of some results: `metric, value, low, high`; images are resampled whole."""
-    inter_px, union_px = ok["inter_px"].to_numpy(int), ok["union_px"].to_numpy(int)
+    value, low, high = bootstrap(*ratios(ok), ok["image_id"].to_numpy(str))
+    return pd.DataFrame({"metric": METRICS, "value": value, "low": low, "high": high})
+
+
+def ratios(
+    ok: pd.DataFrame,
+) -> tuple[Float[np.ndarray, "rows metrics"], Float[np.ndarray, "rows metrics"]]:
+    """What each of `METRICS` is the ratio of, row by row."""
+    inter_px, union_px = ok["inter_px"].to_numpy(float), ok["union_px"].to_numpy(float)
     ious = metrics.iou(inter_px, union_px)
-    over = np.stack([ious, inter_px, *(ious > x for x in PRECISIONS)], axis=1).astype(float)
+    over = np.stack([ious, inter_px, *(ious > x for x in PRECISIONS)], axis=1)
     under = np.ones_like(over)
     under[:, METRICS.index("oiou")] = union_px
-    value, low, high = bootstrap(over, under, ok["image_id"].to_numpy(str))
-    return pd.DataFrame({"metric": METRICS, "value": value, "low": low, "high": high})
+    return over, under
 
 
 def breakdown(

@@ -14,6 +14,7 @@ What the steps are worth on photos, with intervals: `benchmarks/mask.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -240,6 +241,7 @@ def _range(maps: Maps) -> tuple[Tensor, Tensor]:
     return maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
 
 
+@lru_cache(32)  # images of a data set share a few sizes
 def _cubic(low: float, high: float, tokens: int, pixels: int) -> Float[Tensor, "pixels tokens"]:
     """Weights of tokens at pixels' centers, as in torch; the border is repeated."""
     center = torch.arange(pixels, dtype=torch.float64)[:, None] + 0.5
