@@ -17,7 +17,14 @@ from scipy.ndimage import distance_transform_edt
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
 from tools.train_tiny import rules, score
-from tools.train_tiny.build import TEXT_TOKENS, build_pipeline, build_tokenizer, load_weights
+from tools.train_tiny.build import (
+    POOLED_WIDTH,
+    TEXT_TOKENS,
+    WIDTH,
+    build_pipeline,
+    build_tokenizer,
+    load_weights,
+)
 from tools.train_tiny.curriculum import EDITS_A_BATCH, STAGES, WORLDS, EditBatches
 from tools.train_tiny.edits import TEMPLATES, edit, sample_edits
 from tools.train_tiny.losses import editor_loss
@@ -118,14 +125,16 @@ def test_the_loss_tells_the_edited_region_from_the_rest():
     torch.manual_seed(0)
     pipeline = build_pipeline()
     reference = torch.randn(64, 24)
-    ids = torch.zeros(2, TEXT_TOKENS, dtype=torch.long)
+    hidden, pooled = torch.randn(2, TEXT_TOKENS, WIDTH), torch.randn(2, POOLED_WIDTH)
     stage = next(stage for stage in STAGES if stage.side_px == 64)
 
     def losses(edited, pure_noise=True):
         with torch.no_grad():
             noise = torch.Generator().manual_seed(7)
             edits = edited.expand(2, -1, -1)
-            parts = editor_loss(pipeline, reference, edits, ids, stage, pure_noise, noise)
+            parts = editor_loss(
+                pipeline.transformer, reference, edits, hidden, pooled, stage, pure_noise, noise
+            )
         return tuple(part.item() for part in parts)
 
     changed, kept = losses(reference)

@@ -2,7 +2,9 @@
 
     python -m tools.train_tiny --minutes 60 --out runs/tiny
 
-An interrupted run goes on with `--resume`.
+An interrupted run goes on with `--resume`. On two cores, a process each:
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m -- tools.train_tiny --out runs/tiny
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class Stage:
         removals: Probability that an edit removes its object instead of recoloring it.
         cartoons: Share of scenes from the second world, with expressions of the same styles.
         most: Largest number of objects in a cartoon.
+        grid_share: Share of the grid's positions that are there at all, noise and reference alike.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     removals: float = 0.3
     cartoons: float = 0.0
     most: int = 6
+    grid_share: float = 1.0
 
     @property
     def cartoon_styles(self) -> tuple[str, ...]:
@@ -86,15 +88,15 @@ STAGES = (
     Stage("finish", 1.0, 128, _LAST, 0.35, 0.3, 0.0, 0.7, 0.2, fewest=3, removals=0.4),
 )
 """How the first weights came to be: scenes alone, from nothing."""
-WORLDS_AUTOENCODER_UNTIL = 0.01
+WORLDS_AUTOENCODER_UNTIL = 0.045
 _WORDS = ("scenes+", "scenes+", "scenes+", "scenes", "scenesg")
 WORLDS = (
-    Stage("parts", 0.2, 64, _WORDS, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.8, most=3),
-    Stage("few", 0.35, 64, _ALL, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.8),
-    Stage("more", 0.45, 96, _ALL, 0.3, 0.3, 0.0, 0.9, 0.3, cartoons=0.8),
-    Stage("full", 0.75, 128, _EVEN, 0.35, 0.3, 0.0, 0.9, 0.2, 3, 0.35, cartoons=0.75),
-    Stage("crowded", 0.9, 128, _LATE, 0.35, 0.3, 0.0, 0.85, 0.2, 4, 0.4, cartoons=0.7),
-    Stage("both", 1.0, 128, _LATE, 0.35, 0.3, 0.0, 0.6, 0.25, 3, 0.4, cartoons=0.7),
+    Stage("nouns", 0.25, 64, _WORDS, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.85, most=3),
+    Stage("few", 0.45, 64, _ALL, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.85),
+    Stage("more", 0.58, 96, _ALL, 0.3, 0.3, 0.0, 0.9, 0.3, cartoons=0.8, grid_share=0.7),
+    Stage("full", 0.82, 128, _EVEN, 0.35, 0.3, 0.0, 0.9, 0.2, 3, 0.35, 0.8, grid_share=0.6),
+    Stage("crowded", 0.93, 128, _LATE, 0.35, 0.3, 0.0, 0.85, 0.2, 4, 0.4, 0.7),
+    Stage("both", 1.0, 128, _LATE, 0.35, 0.3, 0.0, 0.7, 0.25, 3, 0.4, 0.7),
 )
 """How weights that know scenes go on with both worlds."""
 AUTOENCODER_BATCH = 4
@@ -118,19 +120,20 @@ class ImageBatches(Dataset):
 class EditBatches(Dataset):
     """Batch `step` of a stage: a pure function of the seed and the step."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
-        self.stage, self.seed, self.tokenizer = stage, seed, build_tokenizer()
+    def __init__(self, stage: Stage, seed: int, edits: int = EDITS_A_BATCH) -> None:
+        self.stage, self.seed, self.edits = stage, seed, edits
+        self.tokenizer = build_tokenizer()
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Images before (one a scene), images after, token ids, and each edit's scene."""
         rng = np.random.default_rng([self.seed, step])
         before, after, texts, owner = [], [], [], []
-        while len(texts) < EDITS_A_BATCH:
+        while len(texts) < self.edits:
             scene, styles = self._scene(rng)
             if isinstance(scene, scenes.Scene) and rng.random() < self.stage.legend:
                 edits = [by_legend(scene)]
             else:
-                count = min(EDITS_A_SCENE, EDITS_A_BATCH - len(texts))
+                count = min(EDITS_A_SCENE, self.edits - len(texts))
                 sampled = sample_edits(rng, scene, styles, count, self.stage.removals)
                 edits = [(asked.instruction, asked.edited) for asked in sampled]
             if edits:

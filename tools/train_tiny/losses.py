@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, FluxKontextPipeline
+from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -49,44 +49,48 @@ def token_ids(side_px: int) -> Int[Tensor, "tokens 3"]:
 
 
 def editor_loss(
-    pipeline: FluxKontextPipeline,
+    transformer: FluxTransformer2DModel,
     reference: Float[Tensor, "tokens dim"],
     edited: Float[Tensor, "b tokens dim"],
-    ids: Int[Tensor, "b text"],
+    hidden: Float[Tensor, "b text width"],
+    pooled: Float[Tensor, "b pooled"],
     stage: Stage,
     pure_noise: bool,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Squared error of the predicted velocity for edits of one scene: (where changed, elsewhere).
 
-    Where a stage computes a share of the noise tokens only, those that an edit of the scene changes
-    come first.
+    A stage may drop a random part of the grid, noise and reference alike (as in Li et al. 2023,
+    "Scaling language-image pre-training via masking"). Where it computes a share of the noise
+    tokens only, those that an edit of the scene changes come first.
     """
     batch, count, _ = edited.shape
     device = edited.device
     noise = torch.randn(edited.shape, generator=generator).to(device)
     changes = (edited - reference).abs().mean(-1) > 0.1
+    chance = torch.rand(count, generator=generator).to(device)
+    there = chance.topk(int(stage.grid_share * count)).indices.sort().values
     if pure_noise:
         sigma = torch.ones(batch)
-        order = changes.any(0) + torch.rand(count, generator=generator).to(device)
-        kept = order.topk(int(stage.noise_tokens * count)).indices.sort().values
+        order = changes.any(0)[there] + chance[there]
+        kept = there[order.topk(int(stage.noise_tokens * count)).indices.sort().values]
     else:
         shift = math.exp(0.5)  # the scheduler's own, at 256 tokens
         uniform = torch.rand(batch, generator=generator)
         sigma = shift * uniform / (1 + (shift - 1) * uniform)
-        kept = torch.arange(count, device=device)
+        kept = there
     sigma = sigma.to(device)
     noisy = torch.lerp(edited, noise, sigma[:, None, None])[:, kept]
     noise_ids = token_ids(stage.side_px).to(device)
-    reference_ids = noise_ids.clone()
+    reference_ids = noise_ids[there]
     reference_ids[:, 0] = 1
-    velocity = pipeline.transformer(
-        hidden_states=torch.cat([noisy, reference.expand(batch, -1, -1)], dim=1),
-        encoder_hidden_states=pipeline.text_encoder_2(ids)[0],
-        pooled_projections=pipeline.text_encoder(ids).pooler_output,
+    velocity = transformer(
+        hidden_states=torch.cat([noisy, reference[there].expand(batch, -1, -1)], dim=1),
+        encoder_hidden_states=hidden,
+        pooled_projections=pooled,
         timestep=sigma,
         img_ids=torch.cat([noise_ids[kept], reference_ids]),
-        txt_ids=torch.zeros(ids.shape[1], 3, device=device),
+        txt_ids=torch.zeros(hidden.shape[1], 3, device=device),
         return_dict=False,
     )[0][:, : len(kept)]
     error = (velocity - (noise - edited)[:, kept]).square().mean(-1)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from ground_probe.errors import InputError
 from tools.train_tiny.build import build_pipeline, load_weights
 from tools.train_tiny.curriculum import (
     AUTOENCODER_UNTIL,
+    EDITS_A_BATCH,
     STAGES,
     WORLDS,
     WORLDS_AUTOENCODER_UNTIL,
@@ -53,9 +55,14 @@ class Run:
         start: str | Path | None,
     ) -> None:
         self.seconds, self.device, self.out, self.seed = 60 * minutes, device, out, seed
+        if dist.is_torchelastic_launched():
+            dist.init_process_group("gloo" if device == "cpu" else "nccl")
+        together = dist.is_initialized()
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         self.pipeline = build_pipeline().to(device)
+        self.continues = start is not None
         self.stages, self.share = (STAGES, 0.0) if start is None else (WORLDS, CARTOONS)
         self.vae_rate = AUTOENCODER_RATE if start is None else 0.5 * AUTOENCODER_RATE
         self.vae_until = AUTOENCODER_UNTIL if start is None else WORLDS_AUTOENCODER_UNTIL
@@ -76,7 +83,12 @@ class Run:
         # a busy machine shortens no stage: on CPU the time is this process's own
         self._clock = time.process_time if device == "cpu" else time.monotonic
         self._tick, self._saved = self._clock(), time.monotonic()
-        self.bar = tqdm(total=round(self.seconds), initial=round(self.elapsed), unit="s")
+        self.bar = tqdm(
+            total=round(self.seconds),
+            initial=round(self.elapsed),
+            unit="s",
+            disable=self.rank > 0,
+        )
 
     @property
     def progress(self) -> float:
@@ -114,6 +126,8 @@ class Run:
 
     def save(self) -> None:
         """Replace the checkpoint; a kill leaves the old one or the new one, never half of one."""
+        if self.rank > 0:
+            return
         part = self.out / f"{CHECKPOINT}.part"
         with part.open("wb") as file:
             torch.save(self._state(), file)
@@ -128,6 +142,10 @@ class Run:
         self.bar.update(round(self.elapsed + now - self._tick) - round(self.elapsed))
         self.elapsed += now - self._tick
         self._tick = now
+        if self.world > 1:  # the first process's clock ends a stage, for all at once
+            clock = torch.tensor([self.elapsed], dtype=torch.float64)
+            dist.broadcast(clock, 0)
+            self.elapsed = clock.item()
         self.step += 1
         if self.step % _LOG_EVERY == 0:
             row = {"step": self.step, "seconds": round(self.elapsed, 1), "stage": stage}
@@ -139,7 +157,7 @@ class Run:
     def batches(self, dataset: Dataset) -> Iterator[tuple[Tensor, ...]]:
         """A dataset's batches from the current step on, made beside the training."""
         workers = 1 if self.device == "cpu" else max(1, (os.cpu_count() or 2) - 1)
-        steps = itertools.count(self.step)
+        steps = itertools.count(self.step * self.world + self.rank, self.world)
         loader = DataLoader(
             dataset,
             batch_size=None,
@@ -163,6 +181,7 @@ class Run:
             loss = autoencoder_loss(vae, images)
             self.vae_optimizer.zero_grad()
             loss.backward()
+            self._share_gradients(list(vae.parameters()))
             torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
             self.vae_optimizer.step()
             with torch.no_grad():
@@ -171,7 +190,10 @@ class Run:
             if self.progress >= self.vae_until:
                 break
         last = torch.cat(latents)
-        self._scale(last.mean().item(), 1 / last.std().item())
+        scale = torch.stack([last.mean(), 1 / last.std()])
+        if self.world > 1:
+            dist.broadcast(scale, 0)
+        self._scale(*scale.tolist())
         self.editor_from = self.step
         self.save()
 
@@ -182,30 +204,35 @@ class Run:
         for stage in self.stages:
             if self.progress >= stage.until:
                 continue
-            for before, after, ids, owner in self.batches(EditBatches(stage, self.seed)):
+            edits = EDITS_A_BATCH // self.world
+            for before, after, ids, owner in self.batches(EditBatches(stage, self.seed, edits)):
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
                 pure_noise = torch.rand((), generator=generator).item() < stage.pure_noise
+                generator.manual_seed(generator.initial_seed() * self.world + self.rank)
                 steps = self.step - self.editor_from
-                ramp = min(1.0, steps / 300)  # copying is learned first
+                ramp = 1.0 if self.continues else min(1.0, steps / 300)  # copying comes first
                 self._set_rate(steps)
                 for optimizer in self.optimizers:
                     optimizer.zero_grad()
                 references, edited = encode(vae, before), encode(vae, after)
-                total = torch.zeros(2)
+                hidden = self.pipeline.text_encoder_2(ids)[0]
+                pooled = self.pipeline.text_encoder(ids).pooler_output
+                total = torch.zeros(2, device=self.device)
                 for scene, reference in enumerate(references):
                     own = owner == scene
                     losses = editor_loss(
-                        self.pipeline,
+                        self.pipeline.transformer,
                         reference,
                         edited[own],
-                        ids[own],
+                        hidden[own],
+                        pooled[own],
                         stage,
                         pure_noise,
                         generator,
                     )
-                    losses = torch.stack(losses) * own.sum() / len(own)
-                    (ramp * losses[0] + losses[1]).backward()
-                    total += losses.detach().cpu()
+                    total = total + torch.stack(losses) * own.sum() / len(own)
+                (ramp * total[0] + total[1]).backward()
+                self._share_gradients(parameters)
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 for optimizer in self.optimizers:
                     optimizer.step()
@@ -215,6 +242,17 @@ class Run:
                     break
         self.save()
 
+    def _share_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Average the gradients over the processes of a `torchrun`."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = (flat / self.world).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
     def _set_rate(self, steps: int) -> None:
         decay = min(1.0, max(0.02, (1 - self.progress) / 0.4))
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
@@ -222,6 +260,8 @@ class Run:
 
     def export(self) -> None:
         """Write the pipeline's folder and the loss curve."""
+        if self.rank > 0:
+            return
         self.bar.close()
         self.pipeline.save_pretrained(self.out, safe_serialization=True)
         with (self.out / CURVE).open("w", newline="") as file:
