@@ -88,15 +88,11 @@ STAGES = (
     Stage("finish", 1.0, 128, _LAST, 0.35, 0.3, 0.0, 0.7, 0.2, fewest=3, removals=0.4),
 )
 """How the first weights came to be: scenes alone, from nothing."""
-WORLDS_AUTOENCODER_UNTIL = 0.045
-_WORDS = ("scenes+", "scenes+", "scenes+", "scenes", "scenesg")
+WORLDS_AUTOENCODER_UNTIL = 0.02
 WORLDS = (
-    Stage("nouns", 0.25, 64, _WORDS, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.85, most=3),
-    Stage("few", 0.45, 64, _ALL, 0.3, 0.3, 0.0, 0.95, 0.4, cartoons=0.85),
-    Stage("more", 0.58, 96, _ALL, 0.3, 0.3, 0.0, 0.9, 0.3, cartoons=0.8, grid_share=0.7),
-    Stage("full", 0.82, 128, _EVEN, 0.35, 0.3, 0.0, 0.9, 0.2, 3, 0.35, 0.8, grid_share=0.6),
-    Stage("crowded", 0.93, 128, _LATE, 0.35, 0.3, 0.0, 0.85, 0.2, 4, 0.4, 0.7),
-    Stage("both", 1.0, 128, _LATE, 0.35, 0.3, 0.0, 0.7, 0.25, 3, 0.4, 0.7),
+    Stage("few", 0.3, 128, _EVEN, 0.35, 0.3, 0.0, 0.95, 0.2, 2, 0.4, 0.7, 4, grid_share=0.6),
+    Stage("more", 0.8, 128, _EVEN, 0.35, 0.3, 0.0, 0.9, 0.2, 3, 0.4, 0.7, grid_share=0.6),
+    Stage("both", 1.0, 128, _LATE, 0.35, 0.3, 0.0, 0.7, 0.25, 3, 0.4, 0.6),
 )
 """How weights that know scenes go on with both worlds."""
 AUTOENCODER_BATCH = 4

@@ -38,6 +38,8 @@ CURVE = "curve.csv"
 AUTOENCODER_RATE = 4e-3
 CARTOONS = 0.75
 """Share of cartoons among the autoencoder's images, where both worlds are learned."""
+CONTINUED_PACE = 0.4
+"""Of the learning rates, where weights go on: they keep what they know."""
 CHECKPOINT_SECONDS = 55
 _LOG_EVERY = 10
 
@@ -72,7 +74,8 @@ class Run:
             self.pipeline.vae.parameters(), lr=self.vae_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         self.optimizers = optimizers(self.pipeline)
-        self.rates = [o.param_groups[0]["lr"] for o in self.optimizers]
+        pace = 1.0 if start is None else CONTINUED_PACE
+        self.rates = [pace * o.param_groups[0]["lr"] for o in self.optimizers]
         self.step, self.elapsed = 0, 0.0
         self.editor_from: int | None = None  # the step at which the autoencoder was done
         self.curve: list[dict[str, float | str]] = []
@@ -169,10 +172,14 @@ class Run:
             yield tuple(tensor.to(self.device) for tensor in batch)
 
     def train_autoencoder(self) -> None:
-        """Fit the autoencoder and fix the latent's one global shift and scale."""
+        """Fit the autoencoder and fix the latent's one global shift and scale.
+
+        Weights that go on keep their encoder, and so every latent that the denoiser knows.
+        """
         vae = self.pipeline.vae
         if self.editor_from is not None:
             return
+        vae.encoder.requires_grad_(not self.continues)
         latents = []
         for (images,) in self.batches(ImageBatches(self.seed, self.share)):
             share = min(1.0, self.progress / self.vae_until)
@@ -193,7 +200,8 @@ class Run:
         scale = torch.stack([last.mean(), 1 / last.std()])
         if self.world > 1:
             dist.broadcast(scale, 0)
-        self._scale(*scale.tolist())
+        if not self.continues:
+            self._scale(*scale.tolist())
         self.editor_from = self.step
         self.save()
 
