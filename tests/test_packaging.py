@@ -18,6 +18,7 @@ import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import ground_probe
 from ground_probe.study import run as study
@@ -146,10 +147,24 @@ def test_conda_gets_the_same_set():
     assert inner["pip"] == ["-c constraints.txt", *PROJECT["dependencies"], "-e ."]
 
 
-def test_the_tested_set_covers_what_is_declared():
-    lines = (REPO / "constraints.txt").read_text().splitlines()
+def pins_of(name):
+    lines = (REPO / name).read_text().splitlines()
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
-    versions = {canonicalize_name(pin.name): str(pin.specifier) for pin in pins}
+    return {canonicalize_name(pin.name): str(pin.specifier) for pin in pins}
+
+
+def test_the_oldest_set_is_what_is_allowed():
+    declared = [Requirement(text) for text in PROJECT["dependencies"]]
+    allowed = {canonicalize_name(lib.name): lib.specifier for lib in declared if lib.specifier}
+    oldest = pins_of("constraints-oldest.txt")
+    assert oldest.keys() == allowed.keys()
+    for name, pin in oldest.items():
+        lowest = str(allowed[name]).removeprefix(">=")
+        assert Version(pin.removeprefix("==")) == Version(lowest), name
+
+
+def test_the_tested_set_covers_what_is_declared():
+    versions = pins_of("constraints.txt")
     assert all(specifier.startswith("==") for specifier in versions.values())
     assert versions["torch"] == "==2.13.0"
     extras = chain.from_iterable(PROJECT["optional-dependencies"].values())
