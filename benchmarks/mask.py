@@ -232,6 +232,9 @@ def figure(table: pd.DataFrame) -> plt.Figure:
             axis.vlines(x, places["miou_low"], places["miou_high"], color="0.4", lw=1)
         axis.set(title=title, xlabel="", ylabel="mIoU", ylim=(0, 100))
         axis.tick_params("x", rotation=30)
+    handles = axes[0].get_legend_handles_labels()
+    axes[0].get_legend().remove()
+    drawn.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
     drawn.suptitle("From a map on Kontext's token grid to a mask of the photo; 95 % over photos")
     return drawn
 
