@@ -1,29 +1,34 @@
 """How often 95 % intervals hold the truth, and how often p <= .05 where nothing differs.
 
     python benchmarks/coverage.py intervals    # a minute
-    python benchmarks/coverage.py fitted       # three minutes
-    python benchmarks/coverage.py claim        # five minutes
+    python benchmarks/coverage.py fitted       # two minutes
+    python benchmarks/coverage.py claim        # four minutes
 
-`intervals`: the mean per-image AUC over 10, 20, 40 and 100 images, each simulated 2,000 times.
-Measured, of a nominal .95: AUC .75 .938, .946, .950, .947; AUC .98 .888, .916, .931, .941; AUC .997
-.817, .863, .904, .929; one object token of 48, AUC .92 .849, .893, .921, .930, AUC .997 .427, .682,
-.744, .801. So near 1, and where objects are tiny, 95 % is not reached with few images.
-`fitted`: two probes of equal worth, fitted on the same images and compared on others; what is
-compared is conditional on the fit, and this is what that costs. `claim`: the study's own claim on
-features that know nothing of the referent, 200 times.
+`intervals`: the mean per-image AUC over 10, 20, 40 and 100 images. `fitted`: two probes of equal
+worth, fitted on the same images and compared on others, given the fit and with refits on resampled
+fitting images. `claim`: the study's own claim under two nulls, 200 studies each, with refits and
+without: features that know nothing of the referent, where nothing should be shown, and features
+that know it equally well at both steps, where no later step should differ. To be cheap, a study has
+one block and stream, two steps (every control at the first alone, none for the second null), 12
+tokens an image, 16 features, and as many images to fit on as to test on, 40.
+Written are `coverage_<name>.csv` and `.txt`.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
 from ground_probe import study
-from ground_probe.probes import held_out_scores, per_image
+from ground_probe.probes import held_out_scores, per_image, refit_scores
 from ground_probe.stats import bootstrap, compare
+from ground_probe.study.samples import INPUTS
 
 IMAGES = (10, 20, 40, 100)
 KINDS = {  # shift of the object's scores, their share of 48 tokens, spread of the shift over images
@@ -35,7 +40,7 @@ KINDS = {  # shift of the object's scores, their share of 48 tokens, spread of t
 }
 
 
-def intervals(replicates: int) -> None:
+def intervals(replicates: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
     for kind, (shift, share, spread) in KINDS.items():
         positives = max(1, round(48 * share))
@@ -44,13 +49,12 @@ def intervals(replicates: int) -> None:
         own = shift + spread * rng.normal(size=20_000)
         scores = rng.normal(size=len(labels)) + labels * own[groups]
         population = per_image(scores, labels, groups)
-        truth, held = population.mean(), []
+        truth = population.mean()
         for n in IMAGES:
             drawn = population[rng.integers(0, len(population), (n, replicates))]
             _, low, high = bootstrap(drawn, resamples=1000)
-            held.append(np.mean((low <= truth) & (truth <= high)))
-        line = ", ".join(f"{n} images {share:.3f}" for n, share in zip(IMAGES, held, strict=True))
-        print(f"{kind}: {line}", flush=True)
+            held = np.mean((low <= truth) & (truth <= high))
+            yield {"kind": kind, "images": n, "replicates": replicates, "held": held}
 
 
 def cells(rng: np.random.Generator, images: int, *directions: np.ndarray) -> tuple:
@@ -66,80 +70,96 @@ def cells(rng: np.random.Generator, images: int, *directions: np.ndarray) -> tup
     return groups, labels, features
 
 
-def fitted(replicates: int) -> None:
+def fitted(replicates: int) -> Iterator[dict[str, Any]]:
     for fit, test in ((40, 300), (120, 300), (120, 1000)):
-        rng, p, held = np.random.default_rng(1), [], []
+        rng, rows = np.random.default_rng(1), []
         for _ in range(replicates):
             direction = np.eye(32)[0]
             groups, labels, features = cells(rng, fit + test, direction, direction)
-            values = []
-            for feature in features:
-                beyond = np.arange(fit, fit + test)
-                scores = held_out_scores(feature, labels, groups, test_groups=beyond)
-                known = ~np.isnan(scores)
-                values.append(per_image(scores[known], labels[known], groups[known]))
-            difference = compare(*values)
-            p.append(difference.p)
-            held.append(difference.low <= 0 <= difference.high)
-        wrong = np.mean(np.less_equal(p, 0.05))
-        print(
-            f"{fit} images to fit on, {test} to compare on: p <= .05 in {wrong:.3f}, "
-            f"intervals hold 0 in {np.mean(held):.3f}",
-            flush=True,
-        )
+            sides = [_probe(feature, labels, groups, fit) for feature in features]
+            (first, _), (second, _) = sides
+            moves = (sides[0][1].mean(1) - sides[1][1].mean(1)).var(ddof=1)
+            for way, variance in (("given the fit", 0.0), ("with refits", moves)):
+                found = compare(first, second, fit_variance=variance)
+                rows.append((way, found.p <= 0.05, found.low <= 0 <= found.high))
+        table = pd.DataFrame(rows, columns=["way", "p <= .05", "held"])
+        for way, of in table.groupby("way")[["p <= .05", "held"]].mean().iterrows():
+            yield {"fit": fit, "test": test, "replicates": replicates, "way": way, **of}
 
 
-def claim(replicates: int, images: int = 40) -> None:
-    rng, shown, later = np.random.default_rng(2), [], []
-    controls = study.RIVALS["grounding"]
-    for _ in range(replicates):
-        scores = pd.concat(
-            _scores(rng, images, control, step)
-            for control in ("none", *controls)
-            for step in (0, 5)
-        )
-        verdict = study.claim(scores, study.summarise(scores))
-        shown.append(verdict.shown)
-        later.append(verdict.later.p.iloc[0] <= 0.05)
-    print(
-        f"{replicates} studies of features that know nothing, {images} images to fit on and to "
-        f"report: shown in {np.mean(shown):.3f}, a later step differs (p <= .05) in "
-        f"{np.mean(later):.3f}",
-        flush=True,
-    )
+def claim(replicates: int, images: int = 40) -> Iterator[dict[str, Any]]:
+    every = ("none", *study.RIVALS["grounding"])
+    for null, controls in (("nothing", every), ("the same at both steps", ("none",))):
+        rng, rows = np.random.default_rng(2), []
+        for _ in range(replicates):
+            cells = [("none", 5), *((control, 0) for control in controls)]
+            parts = [_study(rng, images, *cell, null) for cell in cells]
+            scores, refits = (pd.concat(of, ignore_index=True) for of in zip(*parts, strict=True))
+            table = study.summarise(scores)
+            for way, given in (("given the fit", None), ("with refits", refits)):
+                verdict = study.claim(scores, table, refits=given)
+                (p,) = verdict.later.p
+                rows.append((way, verdict.shown, p <= 0.05))
+        told = pd.DataFrame(rows, columns=["way", "shown", "later step p <= .05"])
+        if controls == ("none",):
+            told["shown"] = np.nan
+        for way, of in told.groupby("way")[["shown", "later step p <= .05"]].mean().iterrows():
+            about = {"features know": null, "images": images, "replicates": replicates}
+            yield {**about, "way": way, **of}
 
 
-def _scores(rng: np.random.Generator, images: int, control: str, step: int) -> pd.DataFrame:
-    groups, labels, (features,) = cells(rng, 2 * images, np.zeros(16))
-    beyond = np.arange(images, 2 * images)
-    scores = held_out_scores(features, labels, groups, test_groups=beyond, inside=True)
-    given = control in ("rgb", "vae_latent", "position")
-    return pd.DataFrame(
-        {
-            "labels": "grounding",
-            "control": control,
-            "split": np.where(np.arange(2 * images) < images, "val", "test"),
-            "seed": 0,
-            "block": "input" if given else "block",
-            "stream": "reference",
-            "step": pd.NA if given else step,
-            "sigma": np.nan if given else 1.0 - step / 28,
-            "probe": "linear",
-            "image_id": np.arange(2 * images).astype(str),
-            "n_expressions": 1,
-            "value": per_image(scores, labels, groups),
-        }
-    )[: None if step == 0 or not given else 0]
+def _probe(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, fit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the images beyond `fit`, and of the same images under refits."""
+    beyond = np.unique(groups[groups >= fit])
+    scores = held_out_scores(features, labels, groups, test_groups=beyond)
+    known = groups >= fit
+    drawn = refit_scores(features, labels, groups, beyond)
+    image = np.arange(len(drawn))[:, None] * (groups.max() + 1) + groups[known]
+    values = per_image(drawn.ravel(), np.tile(labels[known], len(drawn)), image.ravel())
+    return per_image(scores[known], labels[known], groups[known]), values.reshape(len(drawn), -1)
+
+
+def _study(
+    rng: np.random.Generator, images: int, control: str, step: int, null: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores and refits of one cell; every control has features and a probe of its own."""
+    direction = np.zeros(16)
+    direction[0] = null != "nothing" and control == "none"
+    groups, labels, (features,) = cells(rng, 2 * images, direction)
+    values, drawn = _probe(features, labels, groups, images)
+    given = control in INPUTS
+    about = {
+        "labels": "grounding", "control": control, "block": "input" if given else "block",
+        "stream": "reference", "step": pd.NA if given else step, "probe": "linear",
+    }  # fmt: skip
+    rows = pd.DataFrame({
+        "split": np.repeat(["val", "test"], images), "image_id": np.arange(2 * images).astype(str),
+        "value": np.tile(values, 2), "n_expressions": 1, "seed": 0,
+        "sigma": np.nan if given else 1.0 - step / 28,
+    })  # fmt: skip
+    refits = pd.DataFrame({"draw": np.arange(len(drawn)), "value": drawn.mean(axis=1)})
+    return rows.assign(**about), refits.assign(**about)
+
+
+RUNS = {"intervals": (intervals, 2000), "fitted": (fitted, 100), "claim": (claim, 200)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("intervals", "fitted", "claim"))
+    parser.add_argument("what", choices=RUNS)
     parser.add_argument("--replicates", type=int)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    run = {"intervals": intervals, "fitted": fitted, "claim": claim}[arguments.what]
-    run(arguments.replicates or {"intervals": 2000, "fitted": 300, "claim": 200}[arguments.what])
+    run, usual = RUNS[given.what]
+    table = pd.DataFrame(run(given.replicates or usual))
+    text = table.to_string(index=False, float_format="{:.3f}".format)
+    given.out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(given.out / f"coverage_{given.what}.csv", index=False, float_format="%.4f")
+    (given.out / f"coverage_{given.what}.txt").write_text(f"{text}\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -307,7 +307,7 @@ def widened(
 ) -> tuple[float, float]:
     """The ends of an interval that sees other images to fit on as well, in quadrature.
 
-    >>> ends = widened(Estimate(0.5, 0.2, 0.8, 1000), 0.0416)
+    >>> ends = widened(Estimate(0.5, 0.2, 0.8, 1000), 0.0415)
     >>> [round(end, 2) for end in ends]
     [0.0, 1.0]
     """

@@ -360,6 +360,7 @@ def test_what_is_said_of_a_use(p, difference, said):
         "high": difference + 0.1,
         "n_images": 9,
         "p_holm": p,
+        "over": "test images, given the fit",
         "declared": True,
     }
     bare = row | {"against": "none", "less": 0.9, "declared": False}

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import save_file
+from sklearn.linear_model import LogisticRegression
 
 from ground_probe import study as em
 from ground_probe.errors import IncompleteError, UnknownNameError
+from ground_probe.probes import per_image
 from ground_probe.stats import compare, estimate
 from ground_probe.study import table as tables
 
@@ -86,12 +88,17 @@ def plant(folder, feature: Plant, condition: str, split: str) -> em.Samples:
     return em.Samples.open(files, split=split, control=condition)
 
 
-def study(folder, feature: Plant) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the notebook does with what it collected."""
+def collected(folder, feature: Plant) -> tuple:
     conditions = ("none", "other_expression", "no_expression", "shuffled")
     fit = plant(folder, feature, "none", "val")
     tests = [plant(folder, feature, name, "test") for name in conditions]
     random = [plant(folder, feature, "random_weights", split) for split in ("val", "test")]
+    return fit, tests, random
+
+
+def study(folder, feature: Plant) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the notebook does with what it collected."""
+    fit, tests, random = collected(folder, feature)
     scores = pd.concat(
         [
             em.score(fit, tests),
@@ -219,6 +226,56 @@ def test_the_first_step_is_compared_with_later_ones_pairwise(planted):
         (expected.value, expected.low, expected.high)
     )
     assert row.p == pytest.approx(expected.p, abs=0.02)
+
+
+def test_with_refits_differences_see_other_images_to_fit_on(planted, tmp_path):
+    scores, table = planted(language)
+    fit, tests, random = collected(tmp_path, language)
+    refits = em.refit(table, fit, tests, untrained=random, draws=20)
+    given, both = em.claim(scores, table), em.claim(scores, table, refits=refits)
+    assert given.shown and both.shown
+    assert "p 0.0002 given the fitted probes;" in given.sentence()
+    assert " over other images to fit and to test on;" in both.sentence()
+    width = [each.later.high - each.later.low for each in (given, both)]
+    assert (width[1] > width[0]).all() and (both.later.p >= given.later.p).all()
+    assert given.later.over.eq("test images, given the fit").all()
+    assert both.later.over.eq("images to fit and to test on").all()
+    selective = em.selectivity(scores, table, refits=refits)
+    plain = em.selectivity(scores, table)
+    assert (selective.high - selective.low > plain.high - plain.low).all()
+    pairs = em.paired_probes(
+        scores, table, "linear", ["attention", "prototype"], stream="reference", refits=refits
+    )
+    assert set(pairs[pairs.less == "attention"].over) == {"images to fit and to test on"}
+    assert set(pairs[pairs.less == "prototype"].over) == {"test images, given the fit"}
+    with pytest.raises(IncompleteError, match=r"no refits of linear at .* control random_weights"):
+        em.claim(scores, table, refits=refits[refits.control != "random_weights"])
+
+
+def test_a_refit_is_a_fit_on_images_that_count_as_often_as_they_were_drawn(planted, tmp_path):
+    _, table = planted(language)
+    fit, tests, _ = collected(tmp_path, language)
+    refits = em.refit(table, fit, tests, probes=("linear",), draws=3)
+    own = refits.query("labels == 'grounding' and control == 'none' and step == 0")
+    drawn = np.random.default_rng(0).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), size=3)
+    rows, tested = fit.rows, tests[0].rows
+    cell = (own.block.iloc[0], "reference", 0)
+    asked, of = (r.target | r.distractor for r in (rows, tested))
+    image = rows.image_id.map({name: i for i, name in enumerate(rows.image_id.unique())})
+    for draw, value in zip(own.draw, own.value, strict=True):
+        times = drawn[draw][image[asked]]
+        x, y = fit.hidden(cell)[asked].astype(float), rows.target[asked].to_numpy()
+        mean = np.average(x, axis=0, weights=times)
+        scale = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=times))
+        values = []
+        for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):  # one of these was chosen
+            model = LogisticRegression(C=strength, max_iter=500)
+            model.fit((x - mean) / scale, y, sample_weight=times)
+            scores = model.decision_function((tests[0].hidden(cell)[of] - mean) / scale)
+            values.append(
+                per_image(scores, tested.target[of], tested.image_id[of].to_numpy(str)).mean()
+            )
+        assert min(abs(value - other) for other in values) < 2e-3
 
 
 def test_the_table_is_estimate_row_by_row(planted):

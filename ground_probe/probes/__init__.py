@@ -17,6 +17,7 @@ from ground_probe.probes.fisher import fisher_ratio
 from ground_probe.probes.labels import hard_labels
 from ground_probe.probes.mdl import mdl_compression
 from ground_probe.probes.per_image import per_image, score_estimate
+from ground_probe.probes.refits import refit_scores
 from ground_probe.probes.scoring import ESTIMATORS, held_out_scores, linear_probe_auc, probe_auc
 from ground_probe.probes.untrained import attention_auc, pointing_game, pointing_hit, silhouette
 
@@ -35,6 +36,7 @@ __all__ = [
     "pointing_hit",
     "position_features",
     "probe_auc",
+    "refit_scores",
     "score_estimate",
     "selectivity",
     "silhouette",

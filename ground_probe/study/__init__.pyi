@@ -17,6 +17,7 @@ from .heads import chosen_heads, head_table
 from .overlays import Overlay, attention_overlays, pointing_heads
 from .paired import paired_probes, selectivity
 from .plan import Plan, plan
+from .refits import refit
 from .report import Report, collect_report, paper_table
 from .samples import Samples
 from .score import score, score_control_labels, score_inputs, score_visible
@@ -74,6 +75,7 @@ __all__ = [
     "pointing_heads",
     "probe_table",
     "read_table",
+    "refit",
     "score",
     "score_control_labels",
     "score_inputs",

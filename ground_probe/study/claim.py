@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from ground_probe.errors import IncompleteError
-from ground_probe.stats import estimate
-from ground_probe.study.paired import exceeded, later_steps, of_images
+from ground_probe.stats import estimate, widened
+from ground_probe.study.paired import BOTH_KINDS, exceeded, later_steps, of_images, over
+from ground_probe.study.refits import BOTH, GIVEN_FIT, fit_variance
 from ground_probe.study.samples import INPUTS
 from ground_probe.study.table import beside_controls
 
@@ -35,10 +36,6 @@ _MEANING = {
 }
 _SIGNIFICANT = 0.05
 
-GIVEN_FIT = " given the fitted probes"
-"""Said wherever a p is printed: it sees other test images, and not that other images to fit on
-would have given other probes. `benchmarks/coverage.py` measures what that costs."""
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -54,8 +51,9 @@ class Claim:
             exceeding a control, whether it exceeds all; how much it lies above the best step,
             paired by image, with the lower end of that, and whether this is within delta.
         rivals: a row a step and control: its value and interval, and how much it is exceeded by.
-        later: a row a step: how much the first step lies below it, paired by image; conditional on
-            the fit, so that a p near 0.05 is no evidence of a difference.
+        later: a row a step: how much the first step lies below it, paired by image.
+        over: what every p and the intervals of differences see: other images to test on alone, or
+            to fit on as well. Intervals of one cell are always given the fit.
     """
 
     labels: str
@@ -65,6 +63,7 @@ class Claim:
     steps: pd.DataFrame = field(repr=False)
     rivals: pd.DataFrame = field(repr=False)
     later: pd.DataFrame = field(repr=False)
+    over: str
 
     @property
     def step(self) -> int | None:
@@ -90,7 +89,7 @@ class Claim:
                 f"Shown: at step {row.step} (sigma {row.sigma:.2f}) the {self.stream} stream of "
                 f"{row.block} {_MEANING[self.labels]}, {self._of(row)}; the highest of "
                 f"{len(RIVALS[self.labels])} controls is {self._rival(row)}, adjusted p "
-                f"{row.p:.2g}{GIVEN_FIT}; {self._near(row)}."
+                f"{row.p:.2g}{self._given}; {self._near(row)}."
             )
         tested = self.steps[self.steps.tested]
         if not len(tested):
@@ -101,8 +100,12 @@ class Claim:
             f"Not shown: at none of the steps {', '.join(map(str, tested.step))} the {self.stream} "
             f"stream {_MEANING[self.labels]} above every control and within {self.delta} of its "
             f"best; nearest is step {row.step}, {self._of(row)}, beside {self._rival(row)}, "
-            f"adjusted p {row.p:.2g}{GIVEN_FIT}; {self._near(row)}."
+            f"adjusted p {row.p:.2g}{self._given}; {self._near(row)}."
         )
+
+    @property
+    def _given(self) -> str:
+        return BOTH if self.over == BOTH_KINDS else GIVEN_FIT
 
     def _near(self, row: pd.Series) -> str:
         best = f"the best step, {self.best.step}, has {self.best.value:.2f}"
@@ -128,6 +131,7 @@ def claim(
     probe: str = "linear",
     stream: str = "reference",
     delta: float = 0.05,
+    refits: pd.DataFrame | None = None,
 ) -> Claim:
     """The earliest step that exceeds every control and is within `delta` of the best step.
 
@@ -135,7 +139,7 @@ def claim(
     lies above -delta: a mean that happens to be near is not enough. A step exceeds a control when
     its interval lies above the control's, and the paired difference is above 0 with a sign-flip p
     that is adjusted for all steps and controls (max-T). The block of each step is the best on val;
-    random weights are given their own best one. Every p and interval is conditional on the fit.
+    random weights are given their own best one. The choice of blocks is not redone.
 
     Args:
         scores: one row an image.
@@ -144,6 +148,8 @@ def claim(
         probe: as in the table; inputs and control labels are always scored by the linear one.
         stream: of image tokens.
         delta: in the probe's units.
+        refits: from `refit`: every p, and every interval of a difference, then sees other images to
+            fit on as well. None, or a probe that is not linear, for what is given the fit.
 
     Raises:
         IncompleteError: the table does not have such cells on val and test.
@@ -161,25 +167,37 @@ def claim(
     images = scores[(scores.labels == labels) & (scores.split == "test")]
     own = pd.concat([of_images(images, cell) for cell in cells.itertuples()], axis=1)
     own.columns = cells.step
-    rivals = exceeded(rows[rows.control.isin(RIVALS[labels])], images, own)
+    seen = over(refits, probe)
+    refits = refits if seen == BOTH_KINDS else None
+    by_step = {cell.step: cell for cell in cells.itertuples()}
+    first, best = cells.step.iloc[0], cells.loc[cells.val.idxmax(), "step"]
+    controls = rows[rows.control.isin(RIVALS[labels])]
+    moved = [fit_variance(refits, labels, by_step[row.step], row) for row in controls.itertuples()]
+    from_first, from_best = (
+        [fit_variance(refits, labels, by_step[step], cell) for cell in by_step.values()]
+        for step in (first, best)
+    )
+    rivals = exceeded(controls, images, own, moved)
     return Claim(
         labels,
         probe,
         stream,
         delta,
-        _judged(cells, rivals, own, labels, delta),
+        _judged(cells, rivals, own, from_best, labels, delta),
         rivals,
-        later_steps(own),
+        later_steps(own, from_first[1:], seen),
+        seen,
     )
 
 
-def _judged(cells, rivals, own, labels: str, delta: float) -> pd.DataFrame:
+def _judged(cells, rivals, own, from_best, labels: str, delta: float) -> pd.DataFrame:
     best = own[cells.loc[cells.val.idxmax(), "step"]]
     rows = []
-    for cell in cells.itertuples():
+    for cell, moves in zip(cells.itertuples(), from_best, strict=True):
         of = rivals[rivals.step == cell.step]
         tested = set(of.control) == set(RIVALS[labels])
         above = estimate((own[cell.step] - best).to_numpy())
+        above_low, _ = widened(above, moves)
         top = of.loc[of.high.idxmax()] if len(of) else None
         rows.append(
             {
@@ -190,8 +208,8 @@ def _judged(cells, rivals, own, labels: str, delta: float) -> pd.DataFrame:
                 "p": of.p.max() if len(of) else np.nan,
                 "exceeds": bool(tested and cell.low > of.high.max() and of.p.max() < _SIGNIFICANT),
                 "above": above.value,
-                "above_low": above.low,
-                "within_delta": bool(above.low >= -delta),
+                "above_low": above_low,
+                "within_delta": bool(above_low >= -delta),
             }
         )
     kept = ["step", "sigma", "block", "val", "value", "low", "high", "n_images"]

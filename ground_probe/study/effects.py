@@ -12,8 +12,9 @@ from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
 from ground_probe.stats import compare, holm
 from ground_probe.study.causal import INPUT, RANDOM, WAYS, causal_specs, has_pooled
-from ground_probe.study.claim import GIVEN_FIT
 from ground_probe.study.collect import collect_each
+from ground_probe.study.paired import BOTH_KINDS, TEST_ONLY
+from ground_probe.study.refits import BOTH, GIVEN_FIT, refit_cell
 from ground_probe.study.samples import Samples
 from ground_probe.study.score import score
 from ground_probe.study.spec import Spec
@@ -21,6 +22,7 @@ from ground_probe.study.visible import PLACES, VIEWS
 
 NONE = "none"
 _SIGNIFICANT = 0.05
+_GIVEN = {BOTH_KINDS: BOTH, TEST_ONLY: GIVEN_FIT}
 _SAID = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}
 
 
@@ -47,16 +49,20 @@ def causal_check(
     return collect_each(editor, split, {_name(each): each for each in specs}, folder, workers)
 
 
-def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:
+def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.DataFrame:
     """What each intervention moves, paired by image: less none, and patches less their controls.
 
     What is declared before anybody looks: at the input, the text's rows, the pooled vector and both
     of another object's expression, each less its own norm-matched random control, in both measures.
     Their p are adjusted together (Holm); all else is exploratory, with the p of each row alone.
 
+    The probe is refitted on resampled images of val, so that interval and p of grounding see other
+    images to fit on as well as to test on; the edit is not fitted. `over` says so.
+
     Args:
         fit: of val, undisturbed; the probe is fitted on it.
         changed: from `causal_check`, the undisturbed collection first.
+        seed: of the resamples.
 
     Returns:
         a row for each measure, intervention and what it is held against. "grounding" is the linear
@@ -65,7 +71,10 @@ def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:
         where a row is exploratory.
     """
     stream = "reference" if "reference" in fit.streams else "noise"
-    scores = score(fit, changed, cells=[(fit.blocks[-1], stream, 0)], title="causal check")
+    cell = (fit.blocks[-1], stream, 0)
+    scores = score(fit, changed, cells=[cell], title="causal check")
+    refits = pd.concat(refit_cell(fit, changed, cell, {("grounding", "linear")}, seed=seed))
+    draws = refits.pivot(index="draw", columns="control", values="value")
     grounding = scores[(scores.probe == "linear") & (scores.labels == "grounding")]
     grounding = grounding[grounding.split == "test"]
     measures = {
@@ -78,8 +87,9 @@ def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:
     for measure, values in measures.items():
         for name, against in _pairs([each.control for each in changed]):
             pair = pd.concat([values[name], values[against]], axis=1, keys=["with", "less"])
-            pair = pair.dropna()
-            found = compare(pair["with"].to_numpy(), pair["less"].to_numpy())
+            pair, fitted = pair.dropna(), measure == "grounding"
+            moves = float((draws[name] - draws[against]).var()) if fitted else 0.0
+            found = compare(*pair.to_numpy().T, fit_variance=moves)
             rows.append(
                 {
                     "measure": measure,
@@ -92,6 +102,7 @@ def effects(fit: Samples, changed: Sequence[Samples]) -> pd.DataFrame:
                     "high": found.high,
                     "n_images": found.n,
                     "p": found.p,
+                    "over": BOTH_KINDS if fitted else "test images",
                     "declared": against != NONE and name.endswith(f" at {INPUT}"),
                 }
             )
@@ -110,7 +121,6 @@ def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
     """
     rows = effects[(effects.measure == measure) & effects.declared].set_index("intervention")
     bare = effects[(effects.measure == measure) & (effects.against == NONE)]
-    given = GIVEN_FIT if measure == "grounding" else ""
     said = []
     for way, name in _SAID.items():
         if f"{way} at {INPUT}" not in rows.index:
@@ -122,7 +132,8 @@ def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
             f"{name}: {undisturbed:.2f} undisturbed, {row.value:.2f} with another object's "
             f"expression, {row.less:.2f} moved as far at random; {row.difference:+.2f} "
             f"[{row.low:+.2f}, {row.high:+.2f}] on {row.n_images} images, "
-            f"Holm p {row.p_holm:.2g}{given}, " + ("used." if moved else "use not shown.")
+            f"Holm p {row.p_holm:.2g}{_GIVEN.get(row.over, '')}, "
+            + ("used." if moved else "use not shown.")
         )
     if len(said) == 1:
         said.append("This editor has no pooled vector of the text.")

@@ -151,6 +151,7 @@ def effect_bars(effects: pd.DataFrame) -> Figure:
         effects: from `emergence.effects`.
     """
     rows = effects[effects.against != NONE]
+    sees = rows.groupby("measure", sort=False)["over"].first()
     measures = {
         "grounding": "AUC, last block, reference stream",
         "edit": "change of the referent\nless that of other objects",
@@ -170,9 +171,10 @@ def effect_bars(effects: pd.DataFrame) -> Figure:
         axes.set_title(f"{measure}, step 0, n = {counted(of)} images", fontsize=9)
         axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
     panels[0].set_yticks(places, [_patched(name) for name in of.intervention], fontsize=8)
+    seen = "; ".join(f"{over} ({measure})" for measure, over in sees.items())
     figure.suptitle(
         "another object's expression in place of the expression's own · orange: declared, "
-        "grey: exploratory · 95 % intervals",
+        f"grey: exploratory · 95 % intervals over {seen}",
         fontsize=9,
     )
     return figure

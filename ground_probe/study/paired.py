@@ -1,8 +1,8 @@
-"""Differences between cells, paired by image, given the fitted probes.
+"""Differences between cells, paired by image.
 
-An interval and a p see other test images, and not that other images to fit on would have given
-other probes: with few of them p <= 0.05 comes far more often than in one of 20
-(`benchmarks/coverage.py`).
+With refits, an interval and a p see other images to fit on as well as other images to test on.
+Without, they are given the fitted probes and too sure: with few images to fit on, p <= 0.05 comes
+far more often than in one of 20 nulls (`benchmarks/coverage.py`). The column `over` says which.
 """
 
 from __future__ import annotations
@@ -10,16 +10,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ground_probe.stats import compare, max_t
+from ground_probe.study.refits import fit_variance
+from ground_probe.study.score import FITTED, LINEAR
 from ground_probe.study.table import best_blocks
+
+TEST_ONLY, BOTH_KINDS = "test images, given the fit", "images to fit and to test on"
+
+
+def over(refits: pd.DataFrame | None, *probes: str) -> str:
+    """What an interval and a p of probes see."""
+    told = refits is not None and all(name in LINEAR or name not in FITTED for name in probes)
+    return BOTH_KINDS if told else TEST_ONLY
 
 
 def selectivity(
-    scores: pd.DataFrame, table: pd.DataFrame, *, labels: str = "grounding", probe: str = "linear"
+    scores: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    labels: str = "grounding",
+    probe: str = "linear",
+    refits: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """By stream and step, the probe on true labels less the probe on control labels.
 
@@ -31,6 +47,7 @@ def selectivity(
         table: their summary.
         labels: "separability" or "grounding".
         probe: "linear" or "linear_precision".
+        refits: from `refit`; None for what is given the fit.
 
     Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.
     """
@@ -40,10 +57,11 @@ def selectivity(
     for cell in best_blocks(table, labels, probe).itertuples():
         if cell.step not in drawn:
             continue
-        control = of_images(images, cell._replace(control="control_labels"))
-        pair = pd.concat([of_images(images, cell), control], axis=1, keys=["true", "control"])
-        pair = pair.dropna()
-        found = compare(pair["true"].to_numpy(), pair["control"].to_numpy())
+        drawn_cell = cell._replace(control="control_labels")
+        pair = [of_images(images, each) for each in (cell, drawn_cell)]
+        pair = pd.concat(pair, axis=1, keys=["true", "control"]).dropna()
+        moves = fit_variance(refits, labels, cell, drawn_cell)
+        found = compare(*pair.to_numpy().T, fit_variance=moves)
         rows.append(
             {
                 "labels": labels,
@@ -57,13 +75,20 @@ def selectivity(
                 "high": found.high,
                 "n_images": found.n,
                 "p": found.p,
+                "over": over(refits, probe),
             }
         )
     return pd.DataFrame(rows)
 
 
 def paired_probes(
-    scores: pd.DataFrame, table: pd.DataFrame, probe: str, rivals: Sequence[str], *, stream: str
+    scores: pd.DataFrame,
+    table: pd.DataFrame,
+    probe: str,
+    rivals: Sequence[str],
+    *,
+    stream: str,
+    refits: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One probe less others on the same images, each at its own block, best on val.
 
@@ -73,9 +98,11 @@ def paired_probes(
         probe: what is compared.
         rivals: what it is compared with; all share a metric.
         stream: of image tokens.
+        refits: from `refit`; what is not fitted, as attention, needs none.
 
     Returns:
-        a row for each label set, step and rival; p is a sign-flip p of that row alone.
+        a row for each label set, step and rival; p is a sign-flip p of that row alone, and `over`
+        says what it sees.
     """
     rows = []
     for labels in table.labels.unique():
@@ -83,16 +110,19 @@ def paired_probes(
         best = {name: best_blocks(table, labels, name) for name in (probe, *rivals)}
         best = {name: of[of.stream == stream].set_index("step") for name, of in best.items()}
         for step, rival in product(best[probe].index, rivals):
-            pair = [_at(images, best[name], step) for name in (probe, rival)]
-            pair = pd.concat(pair, axis=1).dropna().to_numpy()
-            found = asdict(compare(*pair.T))
-            rows.append({"labels": labels, "step": step, "probe": probe, "less": rival, **found})
+            pair = [_at(best[name], step) for name in (probe, rival)]
+            seen = over(refits, probe, rival)
+            moves = fit_variance(refits if seen == BOTH_KINDS else None, labels, *pair)
+            values = pd.concat([of_images(images, row) for row in pair], axis=1).dropna().to_numpy()
+            found = asdict(compare(*values.T, fit_variance=moves))
+            named = {"labels": labels, "step": step, "probe": probe, "less": rival}
+            rows.append({**named, **found, "over": seen})
     return pd.DataFrame(rows)
 
 
-def _at(images: pd.DataFrame, best: pd.DataFrame, step: int) -> pd.Series:
+def _at(best: pd.DataFrame, step: int) -> Any:
     (row,) = best.loc[[step]].reset_index().itertuples()
-    return of_images(images, row)
+    return row
 
 
 def of_images(images: pd.DataFrame, row) -> pd.Series:
@@ -104,26 +134,50 @@ def of_images(images: pd.DataFrame, row) -> pd.Series:
     return images[at].set_index("image_id")["value"]
 
 
-def exceeded(rivals: pd.DataFrame, images: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """By how much every control is exceeded at every step, p adjusted for all of them."""
+def exceeded(
+    rivals: pd.DataFrame,
+    images: pd.DataFrame,
+    own: pd.DataFrame,
+    variances: Sequence[float],
+) -> pd.DataFrame:
+    """By how much every control is exceeded at every step, p adjusted for all of them.
+
+    Args:
+        rivals: rows of controls.
+        images: one row an image.
+        own: what exceeds, by image and step.
+        variances: of each difference over refits.
+    """
     rivals = rivals[["step", "control", "block", "probe", "stream", "seed", "value", "low", "high"]]
     differences = [
         own[row.step] - of_images(images, row).reindex(own.index) for row in rivals.itertuples()
     ]
     return rivals.assign(
         difference=[each.mean() for each in differences],
-        p=max_t(np.stack(differences), alternative="greater") if differences else np.nan,
+        p=max_t(np.stack(differences), fit_variance=np.array(variances), alternative="greater")
+        if differences
+        else np.nan,
     )
 
 
-def later_steps(own: pd.DataFrame) -> pd.DataFrame:
-    """The first step less each later one, paired, p adjusted for the number of steps."""
+def later_steps(own: pd.DataFrame, variances: Sequence[float], seen: str) -> pd.DataFrame:
+    """The first step less each later one, paired, p adjusted for the number of steps.
+
+    Args:
+        own: values by image and step.
+        variances: of each difference over refits.
+        seen: what interval and p see.
+    """
     own = own.dropna()
     first, steps = own.iloc[:, 0].to_numpy(), own.columns[1:]
     if not len(steps):
-        return pd.DataFrame(columns=["step", "difference", "low", "high", "n_images", "p"])
-    found = [compare(first, own[step].to_numpy()) for step in steps]
-    p = max_t(np.stack([first - own[step].to_numpy() for step in steps]))
+        return pd.DataFrame(columns=["step", "difference", "low", "high", "n_images", "p", "over"])
+    found = [
+        compare(first, own[step].to_numpy(), fit_variance=moves)
+        for step, moves in zip(steps, variances, strict=True)
+    ]
+    differences = np.stack([first - own[step].to_numpy() for step in steps])
+    p = max_t(differences, fit_variance=np.array(variances))
     return pd.DataFrame(
         {
             "step": steps,
@@ -132,5 +186,6 @@ def later_steps(own: pd.DataFrame) -> pd.DataFrame:
             "high": [each.high for each in found],
             "n_images": [each.n for each in found],
             "p": p,
+            "over": seen,
         }
     )

@@ -42,7 +42,7 @@ def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
         blocks = fill(f"blocks: {_blocks(here)}", _LABEL_CHARACTERS)
         axes.set_xlabel(f"denoising step\n{blocks}", fontsize=8)
         axes.set_ylim(0, 1.02)
-    panels[0].set_ylabel("AUC (95 % interval over images)")
+    panels[0].set_ylabel("AUC (95 % interval over test images,\ngiven the fitted probes)")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     found = "; ".join(_above(rows[rows.stream == stream], stream, rivals) for stream in streams)
