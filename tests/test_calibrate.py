@@ -11,6 +11,7 @@ import torch
 
 import ground_probe as gp
 from ground_probe.capture.sites import blocks_of
+from ground_probe.cli.calibrate import named
 from ground_probe.errors import InputError, PhraseError
 from ground_probe.io import seed_of
 from ground_probe.segmentation.recipe import Recipe
@@ -311,3 +312,12 @@ def test_a_sweep_scores_each_candidate_as_segment_does(editor, train, tmp_path):
 def test_a_sweep_names_only_streams_that_the_editor_has():
     unet = gp.load_editor(instruct_pix2pix(), device="cpu")
     assert {recipe.streams for recipe in candidates(unet)} == {("noise",)}
+
+
+def test_data_sets_stand_between_commas_and_a_path_may_hold_some(tmp_path):
+    folder = tmp_path / "my,own,photos"
+    folder.mkdir()
+    assert named("scenes,scenes+") == ["scenes", "scenes+"]
+    assert named(f"scenes,{folder},scenes+") == ["scenes", str(folder), "scenes+"]
+    assert named(f"{folder}") == [str(folder)]
+    assert named(f"{tmp_path}/none,scenes") == [f"{tmp_path}/none", "scenes"]

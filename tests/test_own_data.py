@@ -171,7 +171,7 @@ def test_the_revision_is_of_all_that_is_judged(folder):
         ({"expression": 7}, "line 2, expression: 7 is no text"),
         ({"expressions": []}, r"line 2, expressions: \[\] is no text or list of texts"),
         ({"expressions": ["a", None]}, "line 2, expressions: .* is no text or list of texts"),
-        ({"expression": "a" * 20_000}, "expected a text of at most 10,000 characters"),
+        ({"expression": "a" * 20_000}, "line 2, expression: .* at most 10,000 characters"),
         ({"mask": None}, "line 2, mask: None is no path, run lengths or list of polygons"),
         ({"mask": []}, "line 2, mask: .. is no path"),
         ({"mask": "none.png"}, "no such file: .*none.png"),

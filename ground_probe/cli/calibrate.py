@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     out = Path(arguments.out).expanduser()
     writable_folder(out.parent)
-    names = arguments.dataset.split(",")
+    names = named(arguments.dataset)
     for name in names:
         check_names(name, arguments.split)
     loading.check_weights(arguments, dataset=names[0], split=arguments.split)
@@ -54,6 +55,21 @@ def run(arguments: argparse.Namespace) -> Answer:
     editor = gp.load_editor(arguments.model, **loading.loading(arguments))
     choose = _sweep if is_swept(editor) else _search
     return choose(editor, splits, out, arguments.seed)
+
+
+def named(datasets: str) -> list[str]:
+    """The data sets between commas; a path that exists may hold commas of its own."""
+    parts, names = datasets.split(","), []
+    while parts:
+        most = (n for n in range(len(parts), 1, -1) if _exists(",".join(parts[:n])))
+        taken = next(most, 1)
+        names.append(",".join(parts[:taken]))
+        parts = parts[taken:]
+    return names
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(os.path.expanduser(path))
 
 
 def _sweep(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer:

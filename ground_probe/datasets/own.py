@@ -24,7 +24,7 @@ from typing import Any
 
 from PIL import Image
 
-from ground_probe.datasets.refs import Ref, Sentence, shortened
+from ground_probe.datasets.refs import MAX_CHARACTERS, Ref, Sentence, shortened
 from ground_probe.datasets.sources import FileImage
 from ground_probe.errors import InputError, unknown
 from ground_probe.images import orientation
@@ -225,6 +225,11 @@ def _texts(where: str, row: Mapping[str, Any]) -> list[str]:
     texts = texts if isinstance(texts, list) else [texts]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise InputError(f"{where}, {name}: {shortened(row.get(name))} is no text or list of texts")
+    if any(len(text) > MAX_CHARACTERS for text in texts):
+        raise InputError(
+            f"{where}, {name}: {shortened(row.get(name))}, expected a text of at most "
+            f"{MAX_CHARACTERS:,} characters"
+        )
     return texts
 
 

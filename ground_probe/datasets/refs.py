@@ -94,7 +94,7 @@ class RefSplit(Split):
         return RefExample(
             key=key,
             image=image,
-            expression=getattr(sentence, self.text),
+            expression=self._expression(sentence, key),
             mask=self._mask(ref, key),
             image_id=str(ref.image_id),
             distractors=tuple(self._mask(other, key) for other in others.values()),
@@ -113,8 +113,8 @@ class RefSplit(Split):
 
     @property
     def expressions(self) -> tuple[str, ...]:
-        """The expression of each example."""
-        return tuple(getattr(sentence, self.text) for _, sentence in self._entries)
+        """The expression of each example; one that is too long for an example is shortened."""
+        return tuple(self._said(sentence) for _, sentence in self._entries)
 
     def _key(self, ref: Ref, sentence: Sentence) -> str:
         return f"{self.dataset}/{self.split}/{ref.ref_id}/{sentence.sent_id}"
@@ -124,6 +124,8 @@ class RefSplit(Split):
         for ref in self.refs:
             key = f"{self.dataset}/{self.split}/{ref.ref_id}"
             try:
+                for sentence in ref.sentences:
+                    self._expression(sentence, self._key(ref, sentence))
                 self._image(ref, key)
                 self._mask(ref, key)
             except InputError as error:
@@ -139,7 +141,20 @@ class RefSplit(Split):
         return image
 
     def _first(self, ref: Ref) -> str:
-        return getattr(ref.sentences[0], self.text) if ref.sentences else ""
+        return self._said(ref.sentences[0]) if ref.sentences else ""
+
+    def _said(self, sentence: Sentence) -> str:
+        words = getattr(sentence, self.text)
+        return words if len(words) <= MAX_CHARACTERS else shortened(words)
+
+    def _expression(self, sentence: Sentence, key: str) -> str:
+        words = getattr(sentence, self.text)
+        if len(words) > MAX_CHARACTERS:
+            raise InputError(
+                f"{key}: {self.text!r} is {shortened(words)}, expected a text of at most "
+                f"{MAX_CHARACTERS:,} characters"
+            )
+        return words
 
     def _mask(self, ref: Ref, key: str) -> Mask:
         try:
@@ -243,6 +258,7 @@ def shortened(value: Any) -> str:
 def _check(refs: Sequence[Ref], text: Text) -> None:
     """What must hold between refs, and of their sentences."""
     photos: dict[Any, tuple[Any, Any]] = {}
+    long: list[tuple[int, int]] = []
     for ref in refs:
         photo = ref.image, ref.image_size_px
         if photos.setdefault(ref.image_id, photo) != photo:
@@ -252,11 +268,19 @@ def _check(refs: Sequence[Ref], text: Text) -> None:
             )
         for sentence in ref.sentences:
             words = getattr(sentence, text)
-            if not isinstance(words, str) or len(words) > MAX_CHARACTERS:
+            if not isinstance(words, str):
                 raise InputError(
                     f"ref {ref.ref_id}: {text!r} of sentence {sentence.sent_id} is "
-                    f"{shortened(words)}, expected a text of at most {MAX_CHARACTERS:,} characters"
+                    f"{shortened(words)}, expected a text"
                 )
+            if len(words) > MAX_CHARACTERS:
+                long.append((ref.ref_id, sentence.sent_id))
+    if long:
+        warnings.warn(
+            f"{len(long):,} sentences have more than {MAX_CHARACTERS:,} characters and will be "
+            f"errors, e.g. sentence {long[0][1]} of ref {long[0][0]}",
+            stacklevel=4,
+        )
     if silent := [ref.ref_id for ref in refs if not ref.sentences]:
         warnings.warn(
             f"{len(silent):,} of {len(refs):,} refs have no sentence and are no examples, "

@@ -27,6 +27,7 @@ QUANTIZERS = {
     "bnb8": ("bitsandbytes", "BitsAndBytesConfig", 1.0),
     "torchao8": ("torchao", "TorchAoConfig", 1.0),
 }
+_MOST_STEPS = 1_000_000  # of a schedule; real ones have 1,000
 _QUANTIZED = ("transformer", "unet", "text_encoder")
 
 
@@ -112,12 +113,28 @@ def load_folder(folder: Path, dtype: torch.dtype, quantize: str | None = None) -
             for name, part in parts.items()
             if issubclass(part, _bases())
         }
+        for name in parts.keys() - models:
+            _check_schedule(folder / name / "scheduler_config.json")
         try:
             return diffusers.DiffusionPipeline.from_pretrained(
                 str(folder), torch_dtype=dtype, local_files_only=True, **models
             )
         except Exception as error:
             raise _told(folder, error) from error
+
+
+def _check_schedule(path: Path) -> None:
+    """Raise MissingWeightsError where a scheduler's numbers would have it allocate without end."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return  # none, or what its loader refuses
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, int | float) and not abs(value) <= _MOST_STEPS:
+            raise MissingWeightsError(
+                f"{path} has {name}={value!r}, expected at most {_MOST_STEPS:,}: download or save "
+                "it again"
+            )
 
 
 def _index(folder: Path) -> tuple[type, dict[str, type]]:

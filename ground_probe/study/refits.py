@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def refit(
     Returns:
         labels, control, probe, block, stream, step, draw and value, the mean over images of test.
     """
-    how = {"seed": seed, "draws": draws}
+    how: Any = {"seed": seed, "draws": draws}
     early = table[table.control == "control_labels"].step.dropna().unique()
     rows: list[pd.DataFrame] = []
     chosen = _chosen(table, probes, "none")
@@ -69,7 +70,7 @@ def refit(
     stack, asked = Stack.of([fit, tests[0]]), set().union(*chosen.values())
     for name in INPUTS:
         if name == "position" or fit.has(name):
-            features = stack.read(lambda samples, name=name: samples.inputs(name))
+            features = stack.read(methodcaller("inputs", name))
             about = {"control": name, "block": "input", "stream": "reference", "step": pd.NA}
             rows += [of.assign(**about) for of in _refitted(stack, features, asked, **how)]
     return pd.concat(rows, ignore_index=True).astype({"step": "Int64"})
