@@ -32,7 +32,7 @@ study: $(INSTALLED)
 	$(BIN)/ground-probe study --out runs/study $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

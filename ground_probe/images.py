@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageOps
-from scipy.ndimage import binary_erosion
 
 from ground_probe.errors import InputError
 from ground_probe.io import read_file, whole_file
@@ -144,6 +143,8 @@ def overlay(image: Image.Image, mask: Bool[np.ndarray, "height width"]) -> Image
             f"the mask is of {mask.shape} (height, width), the image of "
             f"{(image.height, image.width)}"
         )
+    from scipy.ndimage import binary_erosion
+
     line_px = max(1, min(mask.shape) // 250)
     pixels = np.array(to_rgb(image))
     pixels[~mask] = pixels[~mask] * 0.4

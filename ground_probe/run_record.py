@@ -18,7 +18,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from ground_probe.errors import InputError
-from ground_probe.io import canonical_json, digest, whole_file, writable_folder  # noqa: F401
+from ground_probe.io import digest, whole_file, writable_folder
 
 DISTRIBUTION = "ground-probe"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 from ground_probe.errors import InputError
 from ground_probe.metrics import as_array, as_numbers
@@ -197,7 +197,7 @@ def _resampled(
         chance = np.full(n, 1 / n)
         weights = np.random.default_rng(seed).multinomial(n, chance, size=resamples).astype(float)
         draws = statistic(*(weights @ each[np.ix_(pattern, cells)] for each in sums))
-        tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - confidence) / 2, n - 1))
+        tail = ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - confidence) / 2))
         low[cells], high[cells] = np.quantile(draws, (tail, 1 - tail), axis=0)
     return value, low, high
 

@@ -11,7 +11,6 @@ from PIL import Image
 from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.measure import label
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ground_probe.capture import Trace, trace
@@ -120,6 +119,8 @@ def _comparing(recipe: Recipe) -> Recipe:
 
 
 def _smaller_side(features: Features) -> Tensor:
+    from sklearn.decomposition import PCA  # takes longer to import than all else here
+
     along = PCA(1, random_state=0).fit_transform(features.numpy())[:, 0]
     smaller = (along > threshold_otsu(along)).mean() < 0.5
     return torch.as_tensor(along if smaller else -along)

@@ -92,7 +92,7 @@ def _hit(drawn: Drawn, asked: Edit, outcome: Outcome) -> dict[str, bool]:
 def _description(drawn: Drawn) -> dict[str, str]:
     """The object's noun, what the words say of it, how much is hidden, whether it is held out."""
     thing = drawn.scene.objects[drawn.target]
-    if isinstance(drawn, cartoons.ReferringScene):
+    if isinstance(drawn.scene, cartoons.Scene):
         hidden = 1 - drawn.scene.visible(drawn.target)
         share = "none" if hidden < 0.01 else "below .2" if hidden < 0.2 else ".2 to .4"
         held_out = " and ".join(sorted(cartoons.held_out(thing)))

@@ -11,9 +11,10 @@ import numpy as np
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.datasets.cartoons.checker import reader
 from ground_probe.datasets.cartoons.words import PEOPLE, UNSPOKEN, called
+from ground_probe.datasets.generated import ReferringScene
 
 Scene = scenes.Scene | cartoons.Scene
-Drawn = scenes.ReferringScene | cartoons.ReferringScene
+Drawn = ReferringScene
 
 _PART_PX = 12
 

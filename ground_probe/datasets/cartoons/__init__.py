@@ -1,17 +1,19 @@
 """Cartoons: objects of parts that overlap on clutter, and short expressions as people type them."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ground_probe.datasets.cartoons.checker import reader
 from ground_probe.datasets.cartoons.draw import PATTERNS, Scene, SceneObject
 from ground_probe.datasets.cartoons.grammar import Reference
 from ground_probe.datasets.cartoons.layout import VISIBLE, sample_scene
 from ground_probe.datasets.cartoons.noun import COLORS, NOUNS
 from ground_probe.datasets.cartoons.refer import STYLES, held_out, is_held_out, refer
-from ground_probe.datasets.cartoons.split import (
-    CartoonsSplit,
-    ReferringScene,
-    load,
-    sample_referring_scene,
-)
 from ground_probe.datasets.cartoons.words import vocabulary
+from ground_probe.datasets.generated import GeneratedSplit
 
 __all__ = [
     "COLORS",
@@ -21,14 +23,36 @@ __all__ = [
     "VISIBLE",
     "CartoonsSplit",
     "Reference",
-    "ReferringScene",
     "Scene",
     "SceneObject",
     "held_out",
     "is_held_out",
     "load",
     "refer",
-    "sample_referring_scene",
     "sample_scene",
     "vocabulary",
 ]
+
+
+@dataclass(frozen=True, repr=False)
+class CartoonsSplit(GeneratedSplit):
+    """A split of cartoons: "cartoons", "cartoons+" or "cartoonsg"."""
+
+    revision: str = "cartoons-1"
+
+    styles = STYLES
+    refer = staticmethod(refer)
+    is_held_out = staticmethod(is_held_out)
+
+    @staticmethod
+    def sample(rng: np.random.Generator, style: str) -> Scene:
+        """Draw a scene, of every style alike."""
+        return sample_scene(rng)
+
+    @staticmethod
+    def mentions(reference: Reference, scene: Scene) -> set[int]:
+        """The objects that a reference names."""
+        return reader(scene).mentions(reference)
+
+
+load = CartoonsSplit.load

@@ -1,26 +1,51 @@
 """Generated scenes: colored shapes, and expressions that need language to be resolved."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ground_probe.datasets.generated import GeneratedSplit
 from ground_probe.datasets.scenes.draw import COLORS, SHAPES, Scene, SceneObject, sample_scene
 from ground_probe.datasets.scenes.refer import STYLES, Reference, is_held_out, refer
-from ground_probe.datasets.scenes.split import (
-    ReferringScene,
-    ScenesSplit,
-    load,
-    sample_referring_scene,
-)
 
 __all__ = [
     "COLORS",
     "SHAPES",
     "STYLES",
     "Reference",
-    "ReferringScene",
     "Scene",
     "SceneObject",
     "ScenesSplit",
     "is_held_out",
     "load",
     "refer",
-    "sample_referring_scene",
     "sample_scene",
 ]
+
+_TWINS = {"scenes": 0.5, "scenes+": 0.1, "scenesg": 0.5}
+
+
+@dataclass(frozen=True, repr=False)
+class ScenesSplit(GeneratedSplit):
+    """A split of scenes: "scenes", "scenes+" or "scenesg"."""
+
+    revision: str = "scenes-2"
+
+    styles = STYLES
+    refer = staticmethod(refer)
+    is_held_out = staticmethod(is_held_out)
+
+    @staticmethod
+    def sample(rng: np.random.Generator, style: str) -> Scene:
+        """Draw a scene; objects that only their place tells apart are rare in `scenes+`."""
+        return sample_scene(rng, twins=_TWINS[style])
+
+    @staticmethod
+    def mentions(reference: Reference, scene: Scene) -> set[int]:
+        """The objects that a reference names."""
+        return reference.mentions(scene)
+
+
+load = ScenesSplit.load
