@@ -51,7 +51,7 @@ class Capture:
                 "a one-step prediction needs a flow-matching scheduler, not "
                 f"{type(pipeline.scheduler).__name__}"
             )
-        blocks = blocks_of(denoiser_of(pipeline))
+        self._every = blocks = blocks_of(denoiser_of(pipeline))
         self._chosen = resolve(blocks, options.blocks)
         self._recorder = Recorder(*options.phrase) if options.phrase else None
         self._record = Record(
@@ -103,7 +103,7 @@ class Capture:
 
     def _hooks(self, denoiser: nn.Module) -> Iterator[Any]:
         yield denoiser.register_forward_pre_hook(self._called, with_kwargs=True)
-        for name, block in blocks_of(denoiser).items():
+        for name, block in self._every.items():
             if name in self._chosen or name in self._edits.blocks:
                 yield from self._blocks.listen(name, block)
                 if self._options.listens:
@@ -113,6 +113,7 @@ class Capture:
         self._attentions.let_go()
         self._clock.let_go()
         self._pipeline = self._recorder = None
+        self._every = {}
 
     def _called(self, denoiser: nn.Module, args: tuple, kwargs: dict) -> None:
         """A call of the denoiser begins."""

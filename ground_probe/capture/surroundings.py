@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ground_probe.capture.sites import ROLES, bare
+from ground_probe.capture.sites import ROLES, bare, every_module
 from ground_probe.errors import UnsupportedEditorError
 
 # Hooks of diffusers that skip blocks or hand on stored outputs instead of computing them.
@@ -23,7 +23,7 @@ def is_compiled(pipeline: Any, denoiser: nn.Module) -> bool:
     """Whether `torch.compile` was applied to a component, or to a part of the denoiser."""
     return any(
         bare(module) is not module or module._compiled_call_impl is not None
-        for module in (*pipeline.components.values(), *denoiser.modules())
+        for module in (*pipeline.components.values(), *every_module(denoiser))
         if isinstance(module, nn.Module)
     )
 
@@ -34,10 +34,11 @@ def refuse_caches(denoiser: nn.Module) -> None:
     Raises:
         UnsupportedEditorError: names the hook.
     """
-    for name, module in denoiser.named_modules():
+    for module in every_module(denoiser):
         hooks = getattr(vars(module).get("_diffusers_hook"), "hooks", {})
         for hook in hooks:
             if any(skips in hook for skips in _SKIPPING):
+                name = next(name for name, each in denoiser.named_modules() if each is module)
                 raise UnsupportedEditorError(
                     f"the hook {hook!r} on {name or type(denoiser).__name__!r} skips blocks or "
                     "repeats stored outputs, so a capture would not be faithful: call "
