@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from ground_probe import testing
-from ground_probe.editors.hearing import Heard, Recorder
 from ground_probe.editors.phrases import fill, locate
+from ground_probe.editors.prompt_tokens import Recorder
+from ground_probe.editors.tokenized import Tokenized
 from ground_probe.editors.wrapping import wrapped
 from ground_probe.errors import PhraseError, UnknownWordsWarning
 
@@ -55,8 +56,8 @@ def failures(tokenizer, sentences, wrapper="{}"):
         decoded = []
         for text, encoding, (instruction, span) in zip(texts, encodings, filled, strict=True):
             at = text.rfind(instruction)
-            heard = Heard.of(text, encoding)
-            decoded.append([heard.ids[i] for i in heard.within(at + span[0], at + span[1])])
+            tokenized = Tokenized.of(text, encoding)
+            decoded.append([tokenized.ids[i] for i in tokenized.within(at + span[0], at + span[1])])
         spelled = tokenizer.batch_decode(decoded)
         for sentence, tokens in zip(sentences, spelled, strict=True):
             if bare(tokens) != bare(sentence):
@@ -199,17 +200,17 @@ def test_the_instruction_is_found_behind_a_template_that_says_the_same_words():
     recorder = Recorder("make the red circle green", "red circle")
     encoding = tokenizer(text).encodings[0]
     at = text.rfind(recorder.instruction)
-    heard = Heard.of(text, encoding)
-    assert heard.within(at + recorder.span[0], at + recorder.span[1]) == [8, 9]
+    tokenized = Tokenized.of(text, encoding)
+    assert tokenized.within(at + recorder.span[0], at + recorder.span[1]) == [8, 9]
 
 
 def test_a_cut_text_has_no_tokens_of_a_phrase_behind_the_cut():
     tokenizer = testing.word_tokenizer(6)
     text = "make the red circle blue and remove the car"
     encoding = tokenizer(text, truncation=True, max_length=6).encodings[0]
-    heard = Heard.of(text, encoding)
-    assert heard.within(9, 19) == [2, 3] and heard.within(36, 43) == []
-    assert heard.within(20, 28) == []  # half of it is cut: not to be mistaken for the whole
+    tokenized = Tokenized.of(text, encoding)
+    assert tokenized.within(9, 19) == [2, 3] and tokenized.within(36, 43) == []
+    assert tokenized.within(20, 28) == []  # half of it is cut: not to be mistaken for the whole
 
 
 class Embedding(torch.nn.Module):
@@ -229,7 +230,7 @@ def encoded(instruction, phrase, prefix="", dropped=0, max_length=24):
     encoder = Embedding(len(tokenizer))
     pipeline = SimpleNamespace(components={"tokenizer": tokenizer, "text_encoder": encoder})
     recorder = Recorder(instruction, phrase)
-    with recorder.listening(pipeline), torch.no_grad():
+    with recorder.recording(pipeline), torch.no_grad():
         ids = tokenizer(prefix + instruction, padding="max_length", return_tensors="pt").input_ids
         states = encoder(ids)[0, dropped:]
     return recorder.keys(states)
@@ -281,17 +282,17 @@ def test_threads_leave_every_tokenizer_as_it_was():
     def listen(pipeline, turn):
         recorder = Recorder("make the circle blue", "circle")
         tokenizer, encoder = pipeline.components.values()
-        listening = recorder.listening(pipeline)
+        recording = recorder.recording(pipeline)
         for t in range(len(pipelines)):  # entered in this order, and left in the same
             order.wait()
             if t == turn:
-                listening.__enter__()
+                recording.__enter__()
         order.wait()
         states = encoder(tokenizer("make the circle blue", return_tensors="pt").input_ids)
         for t in range(len(pipelines)):
             order.wait()
             if t == turn:
-                listening.__exit__(None, None, None)
+                recording.__exit__(None, None, None)
         return recorder.keys(states[0]).phrase.tolist()
 
     with ThreadPoolExecutor(len(pipelines)) as pool:

@@ -23,8 +23,8 @@ from ground_probe.capture.sites import blocks_of, denoiser_of, resolve
 from ground_probe.capture.surroundings import is_compiled, predicts, refuse_caches, silent
 from ground_probe.capture.traces import Trace
 from ground_probe.editors.families import family_of
-from ground_probe.editors.hearing import Recorder
 from ground_probe.editors.phrases import locate
+from ground_probe.editors.prompt_tokens import Recorder
 from ground_probe.errors import InputError, PhraseError, SilentSiteError
 
 _open: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -81,7 +81,7 @@ class Capture:
                 # Hooks that come after a compilation never fire in the compiled code.
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if self._recorder:
-                stack.enter_context(self._recorder.listening(self._pipeline))
+                stack.enter_context(self._recorder.recording(self._pipeline))
             stack.enter_context(self._clock.counting(self._step_ended))
             for handle in self._hooks(denoiser):
                 stack.callback(handle.remove)

@@ -3,8 +3,8 @@
 from ground_probe.editors.editor import Editor, load_editor
 from ground_probe.editors.families import FAMILIES, family_of, models, register_family
 from ground_probe.editors.family import Family, Fit
-from ground_probe.editors.hearing import unknown_words
 from ground_probe.editors.phrases import fill, locate
+from ground_probe.editors.tokenized import unknown_words
 from ground_probe.editors.untrained import random_weights
 from ground_probe.editors.wrapping import encoded_once, wrapped
 

@@ -1,7 +1,7 @@
 """From a phrase in an instruction to the keys that carry it, through tokenizer offsets.
 
-Nothing is tokenised a second time: what the pipeline's own tokenizers and text encoders did is
-heard while the pipeline runs, so that chat templates, padding and dropped prefixes come for free.
+Nothing is tokenized a second time: what the pipeline's own tokenizers and text encoders do is
+recorded while it runs, so that chat templates, padding and dropped prefixes come for free.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ground_probe.editors.phrases import Span, locate
+from ground_probe.editors.tokenized import Tokenized, tokenizers_of
 from ground_probe.editors.wrapping import wrapped
 from ground_probe.errors import PhraseError, UnknownWordsWarning
-from ground_probe.words import FUNCTION_WORDS, word_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,62 +36,6 @@ class Keys:
     phrase: Int[Tensor, " phrase"]
     tokens: tuple[str, ...]
     padding: Int[Tensor, " padding"]
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A text as a tokenizer encoded it.
-
-    Args:
-        text: what was encoded.
-        ids: of its tokens.
-        real: which of them are no padding.
-        spans: the half-open characters of `text` that each stands for; empty for special tokens.
-        tokens: as the tokenizer spells them.
-        unknown: the id that stands for whatever the tokenizer does not know, if there is one.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    real: tuple[bool, ...]
-    spans: tuple[Span, ...]
-    tokens: tuple[str, ...]
-    unknown: int | None = None
-
-    @classmethod
-    def of(cls, text: str, encoding: Any, unknown: int | None = None) -> Heard:
-        """From an encoding of a fast tokenizer."""
-        real = tuple(bool(mask) for mask in encoding.attention_mask)
-        ids, spans = tuple(encoding.ids), tuple(encoding.offsets)
-        return cls(text, ids, real, spans, tuple(encoding.tokens), unknown)
-
-    @property
-    def reach(self) -> int:
-        """Where the text is cut off."""
-        return max((b for (_, b), real in zip(self.spans, self.real, strict=True) if real))
-
-    def within(self, start: int, stop: int) -> list[int]:
-        """The tokens of a span of the text, or none if it was cut off.
-
-        A token belongs to the span if it stands for any of its characters but white space.
-        """
-        if self.reach < stop:
-            return []
-        return [
-            i
-            for i, (a, b) in enumerate(self.spans)
-            if self.real[i] and self.text[max(a, start) : min(b, stop)].strip()
-        ]
-
-    def unknown_words(self, start: int, stop: int) -> list[str]:
-        """The words of a span that the tokenizer does not know, but those that name nothing."""
-        if self.unknown is None or self.unknown not in self.ids:
-            return []
-        stop = min(stop, self.reach)
-        lost = [self.spans[i] for i in self.within(start, stop) if self.ids[i] == self.unknown]
-        spans = [(a, b) for a, b in word_spans(self.text) if any(a < d and c < b for c, d in lost)]
-        named = [self.text[a:b] for a, b in spans]
-        return [word for word in dict.fromkeys(named) if word.lower() not in FUNCTION_WORDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +75,7 @@ class _Encoded:
 
 
 class Recorder:
-    """Hears every tokenisation and every text encoding of a pipeline for one instruction.
+    """Records every tokenization and every text encoding of a pipeline for one instruction.
 
     Args:
         instruction: what the editor is told; must reach a tokenizer as it is.
@@ -141,16 +85,16 @@ class Recorder:
     def __init__(self, instruction: str, phrase: str | Span | None = None) -> None:
         self.instruction = instruction
         self.span = locate(instruction, phrase)
-        self._heard: list[Heard] = []
+        self._tokenized: list[Tokenized] = []
         self._encoded: list[_Encoded] = []
         self._lost: list[str] = []
         self._layers: list[Tensor] = []
 
     @contextmanager
-    def listening(self, pipeline: Any) -> Iterator[None]:
-        """Hear what the pipeline's tokenizers and text encoders do, until the block is left."""
+    def recording(self, pipeline: Any) -> Iterator[None]:
+        """Record what the pipeline's tokenizers and text encoders do, until the block is left."""
         with ExitStack() as stack:
-            for tokenizer in _tokenizers(pipeline):
+            for tokenizer in tokenizers_of(pipeline):
                 stack.enter_context(
                     wrapped(tokenizer, "_encode_plus", partial(self._tokenize, tokenizer))
                 )
@@ -194,7 +138,7 @@ class Recorder:
         words = self.instruction[slice(*self.span)]
         if self._lost:
             raise PhraseError(f"phrase {words!r} lost its tokens: {self._lost[-1]}")
-        if not any(self.instruction in heard.text for heard in self._heard):
+        if not any(self.instruction in text.text for text in self._tokenized):
             raise PhraseError(
                 f"the instruction {self.instruction!r} reached no fast tokenizer as it is: pass "
                 "the same string as the prompt, and let the pipeline encode it"
@@ -212,7 +156,7 @@ class Recorder:
     @property
     def texts(self) -> list[str]:
         """The texts that were encoded with the instruction in them."""
-        return [heard.text for heard in self._heard if self.instruction in heard.text]
+        return [text.text for text in self._tokenized if self.instruction in text.text]
 
     def _warn(self, words: Sequence[str]) -> None:
         if words:
@@ -232,7 +176,7 @@ class Recorder:
             texts or (), getattr(encoding, "encodings", None) or (), strict=False
         ):
             if isinstance(one, str):
-                self._heard.append(Heard.of(one, encoded, tokenizer.unk_token_id))
+                self._tokenized.append(Tokenized.of(one, encoded, tokenizer.unk_token_id))
         return encoding
 
     def _pass_layer(self, layer: nn.Module, args: tuple, output: Any) -> None:
@@ -245,61 +189,34 @@ class Recorder:
             return
         states = [s for s in (*_tensors(output), *layers) if s.shape[:2] == ids.shape]
         for row, row_ids in enumerate(ids.tolist()):
-            told = [heard for heard in self._heard if self.instruction in heard.text]
+            candidates = [text for text in self._tokenized if self.instruction in text.text]
             # Pipelines also encode without padding, to warn of truncation: prefer what was used.
-            for heard in [h for h in told if list(h.ids) == row_ids] or told:
-                shift = _position(heard, row_ids)
+            for text in [text for text in candidates if list(text.ids) == row_ids] or candidates:
+                shift = text.position_in(row_ids)
                 if shift is not None:
-                    at = heard.text.rfind(self.instruction)
-                    self._keep(heard, at, shift, [state[row] for state in states])
+                    self._keep(text, shift, [state[row] for state in states])
                     break
 
-    def _keep(self, heard: Heard, at: int, shift: int, layers: list[Tensor]) -> None:
-        inside = heard.within(at + self.span[0], at + self.span[1])
-        if not inside:
-            kept = [t for t, (a, b) in zip(heard.tokens, heard.spans, strict=True) if b > a]
-            self._lost.append(f"the text is cut at {len(heard.ids)} tokens, which keep {kept}")
+    def _keep(self, text: Tokenized, shift: int, layers: list[Tensor]) -> None:
+        begin = text.text.rfind(self.instruction)
+        start, stop = begin + self.span[0], begin + self.span[1]
+        phrase = text.within(start, stop)
+        if not phrase:
+            kept = [t for t, (a, b) in zip(text.tokens, text.spans, strict=True) if b > a]
+            self._lost.append(f"the text is cut at {len(text.ids)} tokens, which keep {kept}")
             return
-        told = heard.within(at, min(at + len(self.instruction), heard.reach)) or inside
-        where = slice(told[0] + shift, told[-1] + shift + 1)
+        whole = text.within(begin, min(begin + len(self.instruction), text.reach)) or phrase
+        rows = slice(whole[0] + shift, whole[-1] + shift + 1)
         self._encoded.append(
             _Encoded(
-                at=tuple(i + shift for i in inside),
-                tokens=tuple(heard.tokens[i] for i in inside),
-                padding=tuple(i + shift for i, real in enumerate(heard.real) if not real),
-                first=where.start,
-                layers=tuple(layer[where].detach() for layer in layers),
-                unknown=tuple(heard.unknown_words(at + self.span[0], at + self.span[1])),
+                at=tuple(i + shift for i in phrase),
+                tokens=tuple(text.tokens[i] for i in phrase),
+                padding=tuple(i + shift for i, real in enumerate(text.real) if not real),
+                first=rows.start,
+                layers=tuple(layer[rows].detach() for layer in layers),
+                unknown=tuple(text.unknown_words(start, stop)),
             )
         )
-
-
-def unknown_words(pipeline: Any, texts: Sequence[str]) -> list[list[str]]:
-    """The words of each text that one of a pipeline's tokenizers does not know.
-
-    Words that name nothing are left out, and tokenizers that know every word take no time.
-    """
-    words: list[list[str]] = [[] for _ in texts]
-    for tokenizer in _tokenizers(pipeline):
-        if tokenizer.unk_token_id is None or not texts:
-            continue
-        encodings = tokenizer(list(texts), add_special_tokens=False, verbose=False).encodings
-        for text, encoding, strange in zip(texts, encodings, words, strict=True):
-            heard = Heard.of(text, encoding, tokenizer.unk_token_id)
-            strange += [w for w in heard.unknown_words(0, len(text)) if w not in strange]
-    return words
-
-
-def _position(heard: Heard, ids: list[int]) -> int | None:
-    """Where an encoding starts in the encoder's input, for pipelines that join several."""
-    if list(heard.ids) == ids:
-        return 0
-    real = [i for i, real in zip(heard.ids, heard.real, strict=True) if real]
-    first = heard.real.index(True) if real else 0
-    for at in range(len(ids) - len(real) + 1 if real else 0):
-        if ids[at : at + len(real)] == real:
-            return at - first
-    return None
 
 
 def _same(rows: Tensor, text: Tensor) -> Bool[Tensor, "rows text"] | None:
@@ -309,14 +226,6 @@ def _same(rows: Tensor, text: Tensor) -> Bool[Tensor, "rows text"] | None:
         return None
     rows = rows.to(text)
     return torch.stack([(text[:, :dim] == row).all(-1) for row in rows]).cpu()
-
-
-def _tokenizers(pipeline: Any) -> list[Any]:
-    """The fast tokenizers of a pipeline, those inside its processors too."""
-    parts = pipeline.components.values()
-    every = [*parts, *(getattr(part, "tokenizer", None) for part in parts)]
-    fast = {id(part): part for part in every if getattr(part, "is_fast", False)}
-    return list(fast.values())
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
