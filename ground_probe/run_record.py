@@ -133,7 +133,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Package versions, commit and machine: what a reader needs to repeat a run."""
     return {
-        "packages": {requirement.name: found for requirement, found in requirements()},
+        "packages": {requirement.name: installed for requirement, installed in requirements()},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **_commit(),
@@ -153,9 +153,9 @@ def requirements() -> list[tuple[Requirement, str | None]]:
 def outdated() -> list[str]:
     """What to install where a package is missing or not of the version needed; mostly nothing."""
     return [
-        f"pip install '{requirement}' (found {found})"
-        for requirement, found in requirements()
-        if found is None or not requirement.specifier.contains(found, prereleases=True)
+        f"pip install '{requirement}' (found {installed})"
+        for requirement, installed in requirements()
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True)
     ]
 
 

@@ -244,7 +244,7 @@ def test_every_word_is_in_the_vocabulary_and_slips_are_few():
 
 def test_held_out_colors_and_builds_are_referred_to_in_test_only():
     for style in cartoons.STYLES:
-        for split in ("train", "val", "test"):
+        for split in ("train", "test"):
             examples = cartoons.load(style, split, limit=200)
             targets = [(d := examples.scene(i)).scene.objects[d.target] for i in range(200)]
             held = Counter(name for thing in targets for name in cartoons.held_out(thing))

@@ -92,7 +92,7 @@ def test_location_words_only_where_the_style_has_them():
 
 def test_held_out_pairs_are_referred_to_in_test_only():
     for style in scenes.STYLES:
-        for split in ("train", "val", "test"):
+        for split in ("train", "test"):
             examples = scenes.load(style, split, limit=200)
             found = sum(examples.scene(i).held_out for i in range(len(examples)))
             assert (found > 5) if split == "test" else (found == 0)

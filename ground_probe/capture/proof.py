@@ -99,12 +99,12 @@ class Proof:
 
 def _first_keys(denoiser: nn.Module, given: Mapping[str, Any], layout: Layout) -> Tensor:
     """The keys of the first joint attention of a denoiser, (heads, keys, dim)."""
-    heard: list[Tensor] = []
+    keys: list[Tensor] = []
     whole = layout.text + layout.image
 
     def hear(call: Attention) -> Tensor:
         if call.query.shape[2] == call.key.shape[2] == whole:
-            heard.append(call.key[0].detach().clone())
+            keys.append(call.key[0].detach().clone())
             raise _Enough
         return call.output()
 
@@ -113,9 +113,9 @@ def _first_keys(denoiser: nn.Module, given: Mapping[str, Any], layout: Layout) -
             denoiser.forward(**{name: given[name] for name in given if name != "self"})
     except _Enough:
         pass
-    if not heard:
+    if not keys:
         raise UnsupportedEditorError(
             f"{type(denoiser).__name__} has no attention of its {layout.text} text and "
             f"{layout.image} image tokens to one another, so where they lie is not known"
         )
-    return heard[0]
+    return keys[0]

@@ -141,20 +141,20 @@ class Trace:
         else:
             text, image = mass, mass[:0]
         parts = {"phrase": list(self.phrase_keys), "padding": list(self.padding)}
-        found = {name: float(text[at].sum()) for name, at in parts.items()}
-        found["other text"] = float(text.sum()) - sum(found.values())
+        masses = {name: float(text[at].sum()) for name, at in parts.items()}
+        masses["other text"] = float(text.sum()) - sum(masses.values())
         for stream in self.layout.grids if self.layout.joint else ():
-            found[stream] = float(image[self.layout.within_image(stream)].sum())
-        return found
+            masses[stream] = float(image[self.layout.within_image(stream)].sum())
+        return masses
 
     def sinks(self, block: str, step: int, count: int = 5) -> list[Sink]:
         """The keys that image tokens attend to most, on average over them and the heads."""
         mass = self.key_mass[block, step].mean(0)
-        found = []
+        sinks = []
         for key in mass.argsort(descending=True)[:count].tolist():
             stream, token = self._stream_of(key)
-            found.append(Sink(stream, token, float(mass[key])))
-        return found
+            sinks.append(Sink(stream, token, float(mass[key])))
+        return sinks
 
     def save(self, path: str | Path) -> None:
         """Write the trace to a file, whole or not at all; `load_trace` reads it."""

@@ -89,19 +89,19 @@ def _sweep(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer:
 def _search(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer:
     from ground_probe.study.calibrate import calibrate, curve_path
 
-    found = calibrate(editor, splits, out, seed=seed)
-    made = found.recipe.provenance
+    calibration = calibrate(editor, splits, out, seed=seed)
+    made = calibration.recipe.provenance
     low, high = made["miou_held_out_interval"]
     return Answer(
-        f"{found.curve.to_string(index=False, float_format='{:.3f}'.format)}\n\n"
-        f"recipe {found.recipe.digest}: held-out mIoU {made['miou_held_out']:.3f} "
+        f"{calibration.curve.to_string(index=False, float_format='{:.3f}'.format)}\n\n"
+        f"recipe {calibration.recipe.digest}: held-out mIoU {made['miou_held_out']:.3f} "
         f"[{low:.3f}, {high:.3f}] on {made['n']} examples, {made['fraction_of_step']:.0%} of a "
         f"step\n\nResults: {out} {curve_path(out)}",
         {
             "recipe": str(out),
             "curve_file": str(curve_path(out)),
-            "digest": found.recipe.digest,
+            "digest": calibration.recipe.digest,
             **made,
-            "curve": json.loads(found.curve.to_json(orient="records")),
+            "curve": json.loads(calibration.curve.to_json(orient="records")),
         },
     )

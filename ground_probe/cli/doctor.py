@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     data, absent = _data(arguments)
     weights, unloaded = _weights(arguments.model)
     lines = [
-        *(f"{name} {found or 'is not installed'}" for name, found in packages.items()),
-        *(f"{name} {found}" for name, found in machine.items()),
+        *(f"{name} {version or 'is not installed'}" for name, version in packages.items()),
+        *(f"{name} {version}" for name, version in machine.items()),
         *(f"notebook {path}" for path in notebooks),
         *weights,
         *(_in_detail(data) if arguments.dataset else _in_short(data)),

@@ -17,9 +17,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     """List them."""
     from ground_probe.editors import models
 
-    found = models()
+    rows = models()
     lines = []
-    for model in found:
+    for model in rows:
         (_, name), *facts = model.items()
         lines += [name, *(f"    {key}: {value}" for key, value in facts if value)]
-    return Answer("\n".join(lines), found)
+    return Answer("\n".join(lines), rows)

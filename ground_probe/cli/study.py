@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> Answer:
         workers=arguments.workers or loading.default_workers(arguments),
         seed=arguments.seed,
     )
-    found = tables(page.parent)
+    scores = tables(page.parent)
     shown = [
         f"\n{title}\n{table.to_string(float_format='{:.3f}'.format)}"
-        for title, table in found.items()
+        for title, table in scores.items()
     ]
     return Answer(
         "\n".join([*shown, f"\nResults: {page}"]),
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> Answer:
             "page": str(page),
             "tables": {
                 title: json.loads(table.reset_index().to_json(orient="records"))
-                for title, table in found.items()
+                for title, table in scores.items()
             },
         },
     )

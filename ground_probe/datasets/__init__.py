@@ -75,11 +75,13 @@ def load_split(
         return refs.build(
             name, split, read, text=text, overlap=overlap, limit=limit, seed=seed, photos=True
         )
-    found = _read(dataset, split, root, download)
-    if found is None:
+    references = _read(dataset, split, root, download)
+    if references is None:
         raise InputError(f"{_absence(dataset, split, root)}; {how_to_get(dataset, split)}")
-    refcoco.check_counts(dataset, split, found)
-    return refs.build(dataset, split, found, text=text, overlap=overlap, limit=limit, seed=seed)
+    refcoco.check_counts(dataset, split, references)
+    return refs.build(
+        dataset, split, references, text=text, overlap=overlap, limit=limit, seed=seed
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +122,15 @@ def check_data(
     assert isinstance(whole, refs.RefSplit)
     files = {ref.image.path for ref in whole.refs}
     if missing := sorted(path for path in files if not os.path.isfile(path)):
-        found = f"{len(missing):,} of {len(files):,} photos are missing, e.g. {missing[0]}"
-        return DataCheck(dataset, split, False, found, _COCO)
+        summary = f"{len(missing):,} of {len(files):,} photos are missing, e.g. {missing[0]}"
+        return DataCheck(dataset, split, False, summary, _COCO)
     if deep and (wrong := list(whole.check())):
-        found = f"{len(wrong):,} of {len(whole.refs):,} refs cannot be used: {wrong[0]}"
-        return DataCheck(dataset, split, False, found, "mend or fetch these files again")
+        summary = f"{len(wrong):,} of {len(whole.refs):,} refs cannot be used: {wrong[0]}"
+        return DataCheck(dataset, split, False, summary, "mend or fetch these files again")
     size = sum(os.path.getsize(path) for path in files)
-    found = f"{len(whole.refs):,} refs, photos {size / 1e9:.2f} GB"
+    summary = f"{len(whole.refs):,} refs, photos {size / 1e9:.2f} GB"
     return DataCheck(
-        dataset, split, True, "; ".join([found, *(str(each.message) for each in said)])
+        dataset, split, True, "; ".join([summary, *(str(each.message) for each in said)])
     )
 
 

@@ -70,8 +70,8 @@ def as_split(examples: Sequence[RefExample]) -> Split:
 
 def _content(example: RefExample) -> str:
     text = f"{example.key}\0{example.expression}"
-    found = hashlib.sha256(text.encode(errors="surrogatepass"))
+    content = hashlib.sha256(text.encode(errors="surrogatepass"))
     for array in (np.asarray(example.image), example.mask, *example.distractors):
-        found.update(repr((array.shape, str(array.dtype))).encode())
-        found.update(array.tobytes())
-    return found.hexdigest()[:16]
+        content.update(repr((array.shape, str(array.dtype))).encode())
+        content.update(array.tobytes())
+    return content.hexdigest()[:16]

@@ -52,9 +52,9 @@ def read(path: Path, split: str) -> list[Ref]:
             the row and the field.
     """
     file, rows = _labelled(path, split)
-    found = dict.fromkeys(str(row["split"]) for _, row in rows)
-    if split not in found:
-        raise unknown(f"split of {file}", split, found)
+    names = dict.fromkeys(str(row["split"]) for _, row in rows)
+    if split not in names:
+        raise unknown(f"split of {file}", split, names)
     objects: dict[str, str] = {}
     return [
         _ref(number, where, row, file.parent, objects)
@@ -65,11 +65,11 @@ def read(path: Path, split: str) -> list[Ref]:
 
 def splits(path: Path) -> tuple[str, ...]:
     """The splits that there are; none where the data cannot be read."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for name in NAMED:
         with suppress(InputError):
-            found |= dict.fromkeys(str(row["split"]) for _, row in _labelled(path, name)[1])
-    return tuple(found)
+            names |= dict.fromkeys(str(row["split"]) for _, row in _labelled(path, name)[1])
+    return tuple(names)
 
 
 def _labelled(path: Path, split: str) -> tuple[Path, list[Row]]:

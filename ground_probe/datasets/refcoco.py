@@ -77,12 +77,12 @@ def check_counts(dataset: str, split: str, refs: Sequence[Ref]) -> None:
         InputError: other images or refs, or other sentences where their number is confirmed.
     """
     expected = COLLECTIONS[dataset].splits[split]
-    found = {
+    counts = {
         "images": len({ref.image_id for ref in refs}),
         "refs": len(refs),
         "sentences": sum(len(ref.sentences) for ref in refs),
     }
-    for name, number in found.items():
+    for name, number in counts.items():
         wanted = getattr(expected, name)
         if number == wanted:
             continue

@@ -83,8 +83,8 @@ class Family:
 
     def __post_init__(self) -> None:
         """Refuse what no capture could follow."""
-        told = {"streams": self.streams, "rows": self.rows, "calls": self.calls}
-        for fact, values in told.items():
+        facts = {"streams": self.streams, "rows": self.rows, "calls": self.calls}
+        for fact, values in facts.items():
             choices = STREAMS if fact == "streams" else ROLES
             for value in values:
                 if value not in choices:

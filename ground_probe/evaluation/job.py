@@ -122,13 +122,13 @@ class Job:
             ]
         return rows
 
-    def _counted(self, key: str, found: Any, gold: Mask, method: str, seconds: float) -> Row:
+    def _counted(self, key: str, answer: Any, gold: Mask, method: str, seconds: float) -> Row:
         try:
-            if isinstance(found, GroundProbeError):
-                raise found
-            if found is None:
+            if isinstance(answer, GroundProbeError):
+                raise answer
+            if answer is None:
                 raise GroundProbeError(f"the segmenter returned no mask for the method {method!r}")
-            pred = np.asarray(getattr(found, "mask", found))
+            pred = np.asarray(getattr(answer, "mask", answer))
             inter_px, union_px = metrics.counts(pred, gold)
         except GroundProbeError as error:
             return error_row(key, error, seconds)
@@ -144,8 +144,8 @@ class Job:
         how = {"recipe": self.recipe, "seed": seed_of(example.key, self.seed)}
         if names[0] in CONTROLS and self.segment is None:
             return {names[0]: CONTROLS[names[0]](*given, **how)}
-        found = (self.segment or library_segmenter(names))(*given, **how)
-        return found if isinstance(found, Mapping) else {names[0]: found}
+        masks = (self.segment or library_segmenter(names))(*given, **how)
+        return masks if isinstance(masks, Mapping) else {names[0]: masks}
 
 
 def library_segmenter(names: Sequence[str]) -> Callable[..., Any]:

@@ -111,8 +111,8 @@ def encode_ahead(
             "encoded ahead; leave out --encode-ahead"
         )
     names = [n for n, part in pipeline.components.items() if _is_text_encoder(n, part)]
-    heard = {name: _Remembered(getattr(pipeline, name), torch.device(device)) for name in names}
-    pipeline.register_modules(**heard)
+    encoders = {name: _Remembered(getattr(pipeline, name), torch.device(device)) for name in names}
+    pipeline.register_modules(**encoders)
     blank = Image.new("RGB", (64, 64))
     for instruction in tqdm(instructions, unit="instruction", desc="encode"):
         with _stops_at_the_image(pipeline), torch.no_grad():
@@ -123,7 +123,7 @@ def encode_ahead(
         raise GroundProbeError(
             f"{editor.family.pipeline} does not encode its text before its image"
         )
-    return sum(each.forget() for each in heard.values())
+    return sum(each.forget() for each in encoders.values())
 
 
 class _Stop(BaseException):
@@ -170,8 +170,8 @@ class _Remembered(nn.Module):
         return self._here.device
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        asked = _digest((args, sorted(kwargs.items())))
-        if asked not in self._answers:
+        key = _digest((args, sorted(kwargs.items())))
+        if key not in self._answers:
             if not self._encoder:
                 raise InputError(
                     "this instruction was not encoded before the text encoders were freed: load "
@@ -180,8 +180,8 @@ class _Remembered(nn.Module):
             (encoder,) = self._encoder
             device = next(encoder.parameters()).device
             args, kwargs = _map((args, kwargs), lambda each: each.to(device))
-            self._answers[asked] = _map(encoder(*args, **kwargs), lambda each: each.cpu())
-        return _map(self._answers[asked], lambda each: each.to(self.device))
+            self._answers[key] = _map(encoder(*args, **kwargs), lambda each: each.cpu())
+        return _map(self._answers[key], lambda each: each.to(self.device))
 
     def forget(self) -> int:
         """Free the encoder; return the bytes of its answers."""
@@ -190,11 +190,11 @@ class _Remembered(nn.Module):
 
 
 def _digest(asked: Any) -> str:
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for tensor in _tensors(asked):
-        found.update(tensor.cpu().numpy().tobytes())
-    found.update(repr(_map(asked, lambda tensor: tensor.shape)).encode())
-    return found.hexdigest()
+        hashed.update(tensor.cpu().numpy().tobytes())
+    hashed.update(repr(_map(asked, lambda tensor: tensor.shape)).encode())
+    return hashed.hexdigest()
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -244,10 +244,10 @@ class Store:
             InputError: two `ok` rows of one key disagree, or a file is damaged.
         """
         manifest = self.manifest()
-        found, deaths = self._events(set(manifest["key"]))
+        events, deaths = self._events(set(manifest["key"]))
         duplicates, joined = 0, []
         for key in manifest["key"]:
-            rows = found[key]
+            rows = events[key]
             done = [row for row in rows if row["status"] == "ok"]
             for row in done[1:]:
                 if any(row[name] != done[0][name] for name in COUNTS):
@@ -276,7 +276,7 @@ class Store:
 
     def _events(self, keys: set[str]) -> tuple[dict[str, list[Row]], Counter[str]]:
         """The `ok` and `error` rows of each key, and how many processes died of it."""
-        found: dict[str, list[Row]] = defaultdict(list)
+        events: dict[str, list[Row]] = defaultdict(list)
         deaths: Counter[str] = Counter()
         for path in sorted(self.folder.glob("rows-*.jsonl")):
             running: set[str] = set()
@@ -288,14 +288,14 @@ class Store:
                     running = set()
                 elif row["key"] in keys:
                     running.discard(row["key"])
-                    found[row["key"]].append(row)
+                    events[row["key"]].append(row)
                 else:
                     raise InputError(
                         f"{path} holds results of another evaluation (key {row['key'][:40]!r}): "
                         "move it away"
                     )
             deaths.update(running)
-        return found, deaths
+        return events, deaths
 
 
 def _opened(path: Path) -> Any:

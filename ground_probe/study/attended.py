@@ -45,10 +45,10 @@ def attended_words(
         against those of the other objects, NaN where there is none.
     """
     one = replace(spec, steps=spec.steps[:1])
-    found = each_image(
+    tables = each_image(
         editor, lambda at: list(_of_example(editor, split[at], one)), range(len(split)), workers
     )
-    bar = tqdm(found, desc="words", unit="image", leave=False, total=len(split))
+    bar = tqdm(tables, desc="words", unit="image", leave=False, total=len(split))
     return pd.DataFrame([row for rows in bar for row in rows])
 
 
@@ -102,15 +102,15 @@ def sinks(words: pd.DataFrame, share: float = 0.5) -> pd.DataFrame:
 
 
 def _of_example(editor: Editor, example: RefExample, spec: Spec) -> Iterator[dict[str, Any]]:
-    told = spec.instruction(example, ())
-    if told is None:
+    instruction = spec.instruction(example, ())
+    if instruction is None:
         return
     tokens = sample_tokens(editor.geometry(example.image), example, spec.tokens)
     joint = "reference" in editor.family.streams
     traced = trace(
         editor,
         example.image,
-        told[0],
+        instruction[0],
         steps=spec.steps,
         streams=(),
         mass=True,
@@ -118,7 +118,7 @@ def _of_example(editor: Editor, example: RefExample, spec: Spec) -> Iterator[dic
         num_steps=spec.num_steps,
         seed=spec.noise_seed(example.key),
     )
-    names = np.array(token_classes(traced.phrase_tokens, *told))
+    names = np.array(token_classes(traced.phrase_tokens, *instruction))
     for block in traced.blocks:
         for stream in traced.layout.grids:
             for name, count, mass, scores in _classes(traced, tokens, names, block, stream):
@@ -168,8 +168,8 @@ def _classes(
 
 
 def _grounding(scores: Float[Tensor, " kept"], tokens: Tokens) -> float:
-    asked = tokens.target | tokens.distractor
-    target = tokens.target[asked]
+    objects = tokens.target | tokens.distractor
+    target = tokens.target[objects]
     if target.all() or not target.any():
         return float("nan")
-    return float(per_image(scores.numpy()[asked], target, np.zeros(asked.sum()))[0])
+    return float(per_image(scores.numpy()[objects], target, np.zeros(objects.sum()))[0])

@@ -224,8 +224,8 @@ def _curve(bench: Bench, ends: Sequence[int], held_out: np.ndarray, best: Recipe
     for end, ious in zip(ends, held_out, strict=True):
         low, high = stats.cluster_interval(ious, bench.images)
         at = (end + 1) / len(bench.blocks)
-        found = {"miou": ious.mean(), "low": low, "high": high, "n": len(ious)}
-        rows.append({"fraction": at, "last_block": bench.blocks[end], **found})
+        entry = {"miou": ious.mean(), "low": low, "high": high, "n": len(ious)}
+        rows.append({"fraction": at, "last_block": bench.blocks[end], **entry})
     curve = pd.DataFrame(rows)
     reached = curve["fraction"] >= fraction(bench.blocks, best) - 1e-9
     return curve.assign(chosen=reached & ~reached.shift(fill_value=False))

@@ -50,8 +50,8 @@ def collect(
         InputError: the folder holds other choices under the same name.
         IncompleteError: no example offers the spec's condition.
     """
-    (found,) = collect_each(editor, split, {control or spec.condition: spec}, folder, workers)
-    return found
+    (samples,) = collect_each(editor, split, {control or spec.condition: spec}, folder, workers)
+    return samples
 
 
 def collect_each(
@@ -105,13 +105,13 @@ def collect_each(
     opened = []
     files = zip(*(paths(position) for position in range(len(keys))), strict=True)
     for (control, spec), of in zip(specs.items(), files, strict=True):
-        found = [path for path in of if path.exists()]
-        if not found:
+        kept = [path for path in of if path.exists()]
+        if not kept:
             raise IncompleteError(
                 f"no example of {split.dataset} {split.split} has {spec.condition!r}"
             )
         side = "val" if split.split == "val" else "test"
-        opened.append(Samples.open(found, split=side, control=control, seed=spec.seed))
+        opened.append(Samples.open(kept, split=side, control=control, seed=spec.seed))
     return opened
 
 
@@ -135,8 +135,8 @@ def _keep(
     editor: Editor, example: RefExample, expressions: Sequence[str], spec: Spec, path: Path
 ) -> None:
     """Run the editor on one example and write its file, unless there is nothing to ask."""
-    told = spec.instruction(example, expressions)
-    plan = told and intervene(editor, example, told, spec)
+    instruction = spec.instruction(example, expressions)
+    plan = instruction and intervene(editor, example, instruction, spec)
     if not plan:
         return
     arrays, about = reduced(editor, example, plan, spec)

@@ -39,10 +39,10 @@ def inputs(model: str, root: str | None, recipe: str | None) -> list[Any]:
     for path in sorted(package.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
             code.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    found = environment()
+    inputs = environment()
     return [
         code.hexdigest(),
-        [found[name] for name in ("packages", "python", "machine")],
+        [inputs[name] for name in ("packages", "python", "machine")],
         _model(model),
         _stats(Path(root).expanduser(), _DATA) if root else [],
         Path(recipe).expanduser().read_text() if recipe and Path(recipe).is_file() else recipe,

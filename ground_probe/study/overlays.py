@@ -80,12 +80,12 @@ def pointing_heads(
 
     def of_example(position: int) -> dict[tuple[str, int | str], bool]:
         traced = _traced(editor, split[position], spec, blocks, step)
-        found = {}
+        results = {}
         for block in traced.blocks:
             for head in (None, *range(len(traced.attention[block, step]))):
                 overlay = _overlay(traced, split[position], block, head, step)
-                found[block, "mean" if head is None else head] = overlay.on_referent
-        return found
+                results[block, "mean" if head is None else head] = overlay.on_referent
+        return results
 
     every = pd.DataFrame(list(each_image(editor, of_example, range(len(split)), workers)))
     shares = every.mean()

@@ -117,13 +117,13 @@ def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables of a study's folder, by title."""
-    found = {}
+    tables = {}
     if (path := folder / "emergence.csv").exists():
         title = "Separability by step (linear probe, AUC on test, block chosen on val)"
-        found[title] = separability_by_step(pd.read_csv(path, dtype={"step": "Int64"}))
+        tables[title] = separability_by_step(pd.read_csv(path, dtype={"step": "Int64"}))
     if (path := folder / "segmentation.csv").exists():
-        found["Segmentation"] = segmentation_scores(pd.read_csv(path))
-    return found
+        tables["Segmentation"] = segmentation_scores(pd.read_csv(path))
+    return tables
 
 
 _PAGE = """<!doctype html>

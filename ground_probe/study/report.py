@@ -51,13 +51,13 @@ def collect_report(folder: str | Path) -> Report:
         InputError: there is none, or none that can be read.
     """
     root = Path(folder).expanduser()
-    found = sorted(
+    paths = sorted(
         Path(inside) for inside, *names in os.walk(root) if "manifest.parquet" in chain(*names)
     )
-    if not found:
+    if not paths:
         raise InputError(f"{root} holds no evaluation: run `ground-probe evaluate --out {root}/…`")
     states, summaries, breakdowns = [], [], []
-    for each in found:
+    for each in paths:
         named = {"folder": each.relative_to(root).as_posix()}
         try:
             state, summary, breakdown = _evaluation(Store(each))

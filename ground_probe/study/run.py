@@ -50,10 +50,10 @@ def notebook_path(name: str) -> Path:
     """
     package = Path(__file__).parents[1]
     folders = (package / "notebooks", package.parent / "notebooks")
-    found = {path.stem: path for folder in folders for path in sorted(folder.glob("*.ipynb"))}
-    if name not in found:
-        raise unknown("notebook", name, found or ["(none: the installation holds no notebooks)"])
-    return found[name]
+    paths = {path.stem: path for folder in folders for path in sorted(folder.glob("*.ipynb"))}
+    if name not in paths:
+        raise unknown("notebook", name, paths or ["(none: the installation holds no notebooks)"])
+    return paths[name]
 
 
 def resolve_parameters(source: Path, given: dict[str, Any]) -> dict[str, Any]:

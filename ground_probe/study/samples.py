@@ -161,7 +161,7 @@ class Samples:
             return name in file.keys()  # noqa: SIM118 - not a dict
 
     def _at(self, cell: Cell) -> tuple[slice, ...]:
-        found = []
+        slices = []
         axes = ("block", "stream", "step")
         for axis, name, names in zip(
             axes, cell, (self.blocks, self.streams, self.steps), strict=True
@@ -169,8 +169,8 @@ class Samples:
             if name not in names:
                 raise unknown(axis, name, map(str, names))
             index = names.index(name)
-            found.append(slice(index, index + 1))
-        return tuple(found)
+            slices.append(slice(index, index + 1))
+        return tuple(slices)
 
     def _slices(self, name: str) -> Iterator[Any]:
         for path in self.files:

@@ -125,9 +125,9 @@ def _scored(
         noise = seed_of(example.key, seed)
         path = folder / f"{digest([*about, noise, example.key])}.npy"
         if not path.exists():
-            found = _ious(editor, example, recipes, noise)
+            ious = _ious(editor, example, recipes, noise)
             with whole_file(path) as part, part.open("wb") as file:
-                np.save(file, found)
+                np.save(file, ious)
         yield np.load(path, allow_pickle=False)
 
 

@@ -107,17 +107,17 @@ def visible_change(test: Samples) -> pd.DataFrame:
     for (v, view), (s, step), (p, place) in product(
         enumerate(VIEWS), enumerate(test.steps), enumerate(PLACES)
     ):
-        found = estimate(means[:, v, s, p])
+        change = estimate(means[:, v, s, p])
         rows.append(
             {
                 "view": view,
                 "place": place,
                 "step": step,
                 "sigma": test.sigmas[step],
-                "value": found.value,
-                "low": found.low,
-                "high": found.high,
-                "n_images": found.n,
+                "value": change.value,
+                "low": change.low,
+                "high": change.high,
+                "n_images": change.n,
             }
         )
     return pd.DataFrame(rows)

@@ -92,7 +92,7 @@ def token_classes(tokens: Sequence[str], instruction: str, phrase: Span) -> list
     """
     words = word_classes(instruction[slice(*phrase)])
     spans = [((phrase[0] + a, phrase[0] + b), name) for (a, b), name in words]
-    text, at, found = instruction.lower(), 0, []
+    text, at, classes = instruction.lower(), 0, []
     for token in tokens:
         piece = plain(token)
         start = text.find(piece, at) if piece else -1
@@ -100,6 +100,6 @@ def token_classes(tokens: Sequence[str], instruction: str, phrase: Span) -> list
             start = at + len(text[at:]) - len(text[at:].lstrip())
             piece = re.split(r"\W", text[start:], maxsplit=1)[0]
         beyond = "stop word" if phrase[0] <= start < phrase[1] else "template"
-        found.append(next((name for (a, b), name in spans if a <= start < b), beyond))
+        classes.append(next((name for (a, b), name in spans if a <= start < b), beyond))
         at = start + len(piece)
-    return found
+    return classes

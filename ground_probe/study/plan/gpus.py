@@ -59,7 +59,7 @@ def gpu(name: str) -> Gpu:
     >>> gpu("h200").tflops
     989.5
     """
-    found = GPUS.get(name.upper().replace(" ", ""))
-    if found is None:
+    known = GPUS.get(name.upper().replace(" ", ""))
+    if known is None:
         raise unknown("GPU", name, GPUS)
-    return found
+    return known

@@ -37,8 +37,8 @@ class Parts:
 
     def modules(self) -> dict[str, nn.Module]:
         """The pipeline's modules by name."""
-        found = self.editor.pipeline.components.items()
-        return {name: part for name, part in found if isinstance(part, nn.Module)}
+        components = self.editor.pipeline.components.items()
+        return {name: part for name, part in components if isinstance(part, nn.Module)}
 
 
 def build(model: str, config: str | Path | None = None) -> Parts:
