@@ -272,3 +272,10 @@ def test_notebooks_are_thin_and_carry_no_outputs(path):
     assert set(study.NOTEBOOKS.get(path.stem, ())) <= study.resolve_parameters(path, {}).keys()
     nodes = [node for cell in code for node in ast.walk(ast.parse(python(cell.source)))]
     assert not [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Try)]
+
+
+def test_every_module_is_read_in_one_sitting():
+    lines = {str(path.relative_to(REPO)): len(path.read_text().splitlines())
+             for path in PACKAGE.rglob("*.py")}  # fmt: skip
+    assert {name: count for name, count in lines.items() if count > 320} == {}
+    assert sorted(lines.values())[len(lines) // 2] <= 150, "half of them are short"

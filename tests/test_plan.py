@@ -15,8 +15,9 @@ from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.study.plan import GPUS, plan
 from ground_probe.study.plan.facts import FACTS
 from ground_probe.study.plan.flops import _counted
+from ground_probe.study.plan.memory import memory_of
 from ground_probe.study.plan.parts import build
-from ground_probe.study.plan.plan import _memory, sweep_cost
+from ground_probe.study.plan.plan import sweep_cost
 
 CONFIGS = Path(__file__).resolve().parents[2] / "shared" / "data" / "model-configs"
 needs_configs = pytest.mark.skipif(not CONFIGS.is_dir(), reason=f"{CONFIGS} is not there")
@@ -68,7 +69,7 @@ def test_options_make_the_peak_smaller(kontext):
 
     def peak(**options):
         last = "single_transformer_blocks.14"
-        return _memory(parts, last, GPUS["RTX4090"], 2.0, **all_off | options).peak
+        return memory_of(parts, last, GPUS["RTX4090"], 2.0, **all_off | options).peak
 
     gib, dropped = kontext.memory.parts, kontext.memory.dropped
     text = gib["text_encoder"] + gib["text_encoder_2"]

@@ -19,6 +19,7 @@ from ground_probe.segmentation.forward import blocks_read
 from ground_probe.segmentation.recipes import recipe_for
 from ground_probe.study.plan.flops import Flops, count, image_tokens, native_px
 from ground_probe.study.plan.gpus import Gpu, gpu
+from ground_probe.study.plan.memory import GIB, Memory, memory_of
 from ground_probe.study.plan.parts import Parts, build
 from ground_probe.study.sweep import CHOICES
 
@@ -34,31 +35,6 @@ TEXT_TOKENS = {
     "QwenImageEditPlus": 250,
     "LongCatImageEdit": 900,
 }
-_GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Memory:
-    """GiB of weights: what is loaded, and what must be on the device at once.
-
-    Args:
-        parts: every module with its GiB.
-        dropped: of the denoiser, in blocks after the last one needed.
-        text: of the text encoders, which can go once the prompts are encoded.
-        peak: on the device, with the options that were given.
-        room: of the device.
-    """
-
-    parts: dict[str, float]
-    dropped: float
-    text: float
-    peak: float
-    room: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether the weights leave a tenth of the device for what is computed with them."""
-        return self.peak <= 0.9 * self.room
 
 
 @dataclass(frozen=True)
@@ -240,7 +216,7 @@ def plan(
         flops=count(parts, geometry, text_tokens, last),
         device=chosen,
         utilisation=utilisation,
-        memory=_memory(parts, last, chosen, weight, offload, quantize, drop, encode_ahead),
+        memory=memory_of(parts, last, chosen, weight, offload, quantize, drop, encode_ahead),
     )
 
 
@@ -260,7 +236,7 @@ def sweep_cost(planned: Plan, examples: int) -> dict[str, float]:
     tokens = planned.tokens[0] * planned.blocks[1] * kinds * kept
     return {
         "hours": total / (planned.device.tflops * 1e12 * planned.utilisation) / 3600,
-        "states_gib": tokens * planned.width * BYTES["float16"] / _GIB,
+        "states_gib": tokens * planned.width * BYTES["float16"] / GIB,
     }
 
 
@@ -269,44 +245,6 @@ def _width(denoiser: nn.Module) -> int:
     if blocks := getattr(config, "block_out_channels", None):
         return max(blocks)
     return config.num_attention_heads * config.attention_head_dim
-
-
-def _memory(
-    parts: Parts,
-    last: str,
-    device: Gpu,
-    weight: float,
-    offload: str | None,
-    quantize: str | None,
-    drop: bool,
-    encode_ahead: bool,
-) -> Memory:
-    quantized = QUANTIZERS[quantize][2] if quantize else weight
-
-    def gib(name: str, module: nn.Module) -> float:
-        each = weight if name == "vae" else quantized
-        return sum(p.numel() for p in module.parameters()) * each / _GIB
-
-    sizes = {name: gib(name, module) for name, module in parts.modules().items()}
-    family, known = parts.editor.family, sum(sizes.values())
-    if parts.missing and family.memory_gb:  # the registry's total, in bfloat16
-        rest = family.memory_gb * 1e9 / _GIB * quantized / 2 - known
-        sizes[" + ".join(parts.missing) + " (registry)"] = max(rest, 0.0)
-    blocks = blocks_of(parts.editor.denoiser)
-    after = list(blocks)[list(blocks).index(last) + 1 :]
-    dropped = sum(gib("denoiser", blocks[name]) for name in after)
-    text = sum(size for name, size in sizes.items() if "text_encoder" in name)
-    steps = dict(sizes)
-    denoiser = next(name for name in ("transformer", "unet") if name in sizes)
-    steps[denoiser] -= dropped if drop else 0.0
-    rest = sum(steps.values()) - text
-    if offload == "sequential":
-        peak = max(gib("denoiser", each) for each in blocks.values())
-    elif offload == "model":
-        peak = max(steps.values())
-    else:
-        peak = max(text, rest) if encode_ahead else text + rest
-    return Memory(sizes, dropped, text, peak, device.memory_gib)
 
 
 def _sentences(dataset: str, split: str) -> int:

@@ -1,0 +1,88 @@
+"""GiB of weights, and how many must be on the device at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ground_probe.capture.sites import blocks_of
+from ground_probe.editors.weights import QUANTIZERS
+from ground_probe.study.plan.gpus import Gpu
+from ground_probe.study.plan.parts import Parts
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GiB of weights: what is loaded, and what must be on the device at once.
+
+    Args:
+        parts: every module with its GiB.
+        dropped: of the denoiser, in blocks after the last one needed.
+        text: of the text encoders, which can go once the prompts are encoded.
+        peak: on the device, with the options that were given.
+        room: of the device.
+    """
+
+    parts: dict[str, float]
+    dropped: float
+    text: float
+    peak: float
+    room: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the weights leave a tenth of the device for what is computed with them."""
+        return self.peak <= 0.9 * self.room
+
+
+def memory_of(
+    parts: Parts,
+    last: str,
+    device: Gpu,
+    weight: float,
+    offload: str | None,
+    quantize: str | None,
+    drop: bool,
+    encode_ahead: bool,
+) -> Memory:
+    """Where the weights go.
+
+    Args:
+        parts: of the model.
+        last: the last block that is needed.
+        device: the GPU.
+        weight: bytes of one.
+        offload: as `plan` takes it, and all below.
+        quantize: a name of `QUANTIZERS`.
+        drop: whether the blocks after the last are dropped.
+        encode_ahead: whether the text encoders are freed before the denoiser runs.
+    """
+    quantized = QUANTIZERS[quantize][2] if quantize else weight
+
+    def gib(name: str, module: nn.Module) -> float:
+        each = weight if name == "vae" else quantized
+        return sum(p.numel() for p in module.parameters()) * each / GIB
+
+    sizes = {name: gib(name, module) for name, module in parts.modules().items()}
+    family, known = parts.editor.family, sum(sizes.values())
+    if parts.missing and family.memory_gb:  # the registry's total, in bfloat16
+        rest = family.memory_gb * 1e9 / GIB * quantized / 2 - known
+        sizes[" + ".join(parts.missing) + " (registry)"] = max(rest, 0.0)
+    blocks = blocks_of(parts.editor.denoiser)
+    after = list(blocks)[list(blocks).index(last) + 1 :]
+    dropped = sum(gib("denoiser", blocks[name]) for name in after)
+    text = sum(size for name, size in sizes.items() if "text_encoder" in name)
+    steps = dict(sizes)
+    denoiser = next(name for name in ("transformer", "unet") if name in sizes)
+    steps[denoiser] -= dropped if drop else 0.0
+    rest = sum(steps.values()) - text
+    if offload == "sequential":
+        peak = max(gib("denoiser", each) for each in blocks.values())
+    elif offload == "model":
+        peak = max(steps.values())
+    else:
+        peak = max(text, rest) if encode_ahead else text + rest
+    return Memory(sizes, dropped, text, peak, device.memory_gib)
