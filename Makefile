@@ -31,8 +31,9 @@ $(INSTALLED):
 study: $(INSTALLED)
 	$(BIN)/ground-probe study --out runs/study $(ARGS)
 
+test: export PYTEST_ADDOPTS := --numprocesses 2 --dist worksteal $(PYTEST_ADDOPTS)
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t
 
 from ground_probe.errors import InputError, unknown
 from ground_probe.metrics import as_numbers
@@ -43,6 +42,8 @@ def max_t(
 
     Source: Westfall and Young (1993), single step; with one cell a plain sign-flip test.
     """
+    from scipy.stats import t  # takes longer to import than all else here
+
     if alternative not in ("two-sided", "greater"):
         raise unknown("alternative", alternative, ("two-sided", "greater"))
     differences = values_by_row(as_numbers(differences, "differences").T).T

@@ -311,6 +311,6 @@ def widened(
     >>> [round(end, 2) for end in ends]
     [0.0, 1.0]
     """
-    reach = t.ppf((1 + confidence) / 2, max(mean.n - 1, 1)) * np.sqrt(fit_variance)
+    reach = stdtrit(max(mean.n - 1, 1), (1 + confidence) / 2) * np.sqrt(fit_variance)
     below, above = np.hypot([mean.value - mean.low, mean.high - mean.value], reach)
     return float(mean.value - below), float(mean.value + above)

@@ -112,6 +112,8 @@ def to_masks(
     maps = above_cut(clean(scores), cut)
     masks = np.empty((len(maps), *geometry.image_size_px), bool)
     if edges:
+        if image is None:
+            raise InputError(f"edges={edges:g} follow an image's: give the image")
         for mask, pixels in zip(masks, along_edges(maps, geometry, image, edges, cut), strict=True):
             np.greater(pixels, 0, out=mask)
         return masks & inside(geometry)
