@@ -46,7 +46,8 @@ MAY_IMPORT = {  # directly; what these may import comes with them
     "segmentation": ("capture", "datasets", "metrics", "run_record", "words"),
     "evaluation": ("segmentation", "datasets", "stats", "run_record"),
     "testing": ("capture", "editors"),
-    "study": ("evaluation", "probes"),
+    "inside": ("capture", "metrics"),
+    "study": ("evaluation", "inside", "probes"),
     "cli": (EVERYTHING,),
 }
 

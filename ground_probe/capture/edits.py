@@ -123,7 +123,7 @@ class Edits:
         for made, (edit, scope) in zip(self._made, self._scopes, strict=True):
             if name not in scope or not callable(edit) or not self._now(edit):
                 continue
-            clone = _cloned(output if edited is None else edited)
+            clone = cloned(output if edited is None else edited)
             streams = clock.layout.split(clone)
             if isinstance(edit, ReplaceRows) and edit.stream not in streams:
                 raise InputError(
@@ -191,9 +191,10 @@ _BYPASSED = (
 )
 
 
-def _cloned(output: Any) -> Any:
+def cloned(output: Any) -> Any:
+    """A block's output whose tensors can be changed."""
     if isinstance(output, Tensor):
         return output.clone()
     if isinstance(output, tuple | list):
-        return type(output)(_cloned(part) for part in output)
+        return type(output)(cloned(part) for part in output)
     return output

@@ -72,12 +72,14 @@ def trace(
         NonFiniteError: a state or map is not finite.
         SilentSiteError: a site did not fire, or an edit took no place.
     """
+    edits = edit if isinstance(edit, Sequence) else (edit,)
+    named = phrase is not None or attention or any(isinstance(e, ReweightPhrase) for e in edits)
     options = Options(
         blocks=blocks,
         steps=steps,  # type: ignore[arg-type] # made a tuple
         streams=streams,
         roles=roles,
-        attention_to=(instruction, phrase),
+        attention_to=(instruction, phrase) if named else None,  # a template may drop some words
         attention=attention,
         attention_output=attention_output,
         propagate=propagate,
@@ -97,7 +99,7 @@ def trace(
     guided = any(options.steps) or prediction or options.roles != ("cond",)
     given = editor.arguments(image, instruction, seed, guided=guided) | more
     capturing = Capture(editor.pipeline, options)
-    with _without_bar(editor.pipeline), torch.no_grad(), capturing as captured:
+    with without_bar(editor.pipeline), torch.no_grad(), capturing as captured:
         editor.pipeline(**given, num_inference_steps=num_steps)
     captured.geometry = editor.geometry(image) if editor.family.fit else None
     return captured
@@ -116,7 +118,7 @@ def _checked(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _without_bar(pipeline: Any) -> Iterator[None]:
+def without_bar(pipeline: Any) -> Iterator[None]:
     """A bar that stops early looks like a failure."""
     before = getattr(pipeline, "_progress_bar_config", {})
     pipeline.set_progress_bar_config(**{**before, "disable": True})

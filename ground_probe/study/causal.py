@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ground_probe.capture import trace
 from ground_probe.capture.edits import ReplaceRows, ReweightPhrase
 from ground_probe.capture.layout import each_call
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
-from ground_probe.editors import Editor, wrapped
+from ground_probe.editors import Editor
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError, unknown
 from ground_probe.study.spec import Spec, chance
@@ -120,33 +119,6 @@ def causal_specs(spec: Spec, blocks: Sequence[str], pooled: bool) -> Iterator[Sp
             yield replace(first, intervention="patch" + kind, at=at)
     for name in ("ablate", "ablate_other"):
         yield replace(first, intervention=name, at="all")
-
-
-@contextmanager
-def replaced_inputs(
-    denoiser: nn.Module, inputs: Mapping[str, tuple[Tensor, Tensor]]
-) -> Iterator[None]:
-    """Give a denoiser other values, in the rows of a batch that hold the values to replace.
-
-    The unconditional rows of guidance hold others, so that they are left as they are.
-
-    Args:
-        denoiser: of an editor.
-        inputs: pairs of the value to replace and the one in its place, by name of the argument.
-    """
-    if not inputs:
-        yield
-        return
-
-    def replaced(forward: Callable[..., Any], *args: Any, **given: Any) -> Any:
-        for name, (before, after) in inputs.items():
-            rows = [after.to(row) if row.equal(before.to(row)) else row for row in given[name]]
-            given[name] = torch.stack(rows)
-        return forward(*args, **given)
-
-    # Hooks of a capture come before it: they know the phrase by the text that they heard.
-    with wrapped(denoiser, "forward", replaced):
-        yield
 
 
 def _other_words(instruction: str, span: Span) -> Span | None:

@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ground_probe.capture import Trace, trace
+from ground_probe.capture.inputs import replaced_inputs
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.geometry import Geometry
 from ground_probe.probes import hard_labels, pointing_hit
-from ground_probe.study.causal import Plan, replaced_inputs
+from ground_probe.study.causal import Plan
 from ground_probe.study.samples import MAPS
 from ground_probe.study.spec import Spec
 from ground_probe.study.tokens import KeepSampled, Tokens, sample_tokens

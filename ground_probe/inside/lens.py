@@ -1,0 +1,182 @@
+"""A logit lens for editors: what would the image be if the denoiser stopped after a block?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ground_probe.capture import Trace, trace
+from ground_probe.capture.edits import cloned
+from ground_probe.capture.sites import blocks_of, resolve
+from ground_probe.editors import Editor, wrapped
+from ground_probe.errors import UnsupportedEditorError
+from ground_probe.inside.decoding import decode
+from ground_probe.inside.running import require_trunk, same_draws, unguided
+
+
+class _Told(BaseException):
+    """The step's prediction is there. No `except Exception` on the way may swallow it."""
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What each block's state predicts of the clean latents, through the editor's final layers.
+
+    Args:
+        predictions: by block, as the scheduler holds latents. The last block's is the editor's own.
+        trace: of the run, with the editor's own prediction, its layout and its geometry.
+    """
+
+    predictions: dict[str, Tensor]
+    trace: Trace
+    _image: Callable[[Tensor], Image.Image] = field(repr=False)
+
+    def image(self, block: str) -> Image.Image:
+        """What the image would be if the denoiser stopped after a block."""
+        return self._image(self.predictions[block])
+
+    def distance(self) -> dict[str, float]:
+        """By block, how far its prediction is from the editor's own, as a share of that one's norm.
+
+        0 at the last block.
+        """
+        own = self.trace.prediction[self.trace.steps[0]]
+        return {
+            block: float((prediction - own).norm() / own.norm())
+            for block, prediction in self.predictions.items()
+        }
+
+    def change(self, block: str) -> Float[Tensor, "rows cols"]:
+        """Where a block's prediction departs from the reference; see `Trace.change`."""
+        (step,) = self.trace.steps
+        return replace(self.trace, prediction={step: self.predictions[block]}).change(step)
+
+
+def logit_lens(
+    editor: Editor,
+    image: Image.Image,
+    instruction: str,
+    *,
+    blocks: str | Sequence[str] = "all",
+    step: int = 0,
+    seed: int = 0,
+    num_steps: int | None = None,
+    pipeline_kwargs: Mapping[str, Any] | None = None,
+) -> Lens:
+    """Decode the state of blocks through the model's own final layers.
+
+    ```python
+    lens = gp.logit_lens(editor, image, "make the red circle blue")
+    lens.image("transformer_blocks.1")      # if it stopped here
+    lens.distance()                         # by block, 0 at the last
+    ```
+
+    nostalgebraist 2020 ("interpreting GPT: the logit lens"), for a denoiser: clean latents are
+    predicted as x - sigma * final_layers(state of the block), as by `Trace.prediction`, and become
+    an image through the pipeline's autoencoder. Between them the pipeline is called as ever, its
+    blocks handing on what is asked about without being computed, so that no layer is copied and a
+    block costs what the pipeline costs without its blocks.
+
+    Args:
+        editor: from `load_editor`; its denoiser must be a transformer.
+        image: what to edit.
+        instruction: what to change.
+        blocks: "all" or globs.
+        step: denoising step, from 0.
+        seed: of the noise.
+        num_steps: of the schedule; None for the pipeline's own default.
+        pipeline_kwargs: further arguments of the pipeline's call. Guidance is off.
+
+    Raises:
+        UnsupportedEditorError: a UNet, a scheduler that is not of flow matching, or guidance.
+    """
+    denoiser = require_trunk(editor)
+    given, every = unguided(editor, pipeline_kwargs), blocks_of(denoiser)
+    last = list(every)[-1]
+    outputs: list[Any] = []  # of the denoiser, call by call
+    returned: dict[type, Any] = {}  # by a block of each class: the next one only needs its shape
+    with ExitStack() as stack:
+        stack.enter_context(same_draws(editor, seed))
+        stack.enter_context(wrapped(denoiser, "forward", partial(_kept, outputs.append)))
+        for block in every.values():
+            keep = partial(returned.__setitem__, type(block))
+            stack.enter_context(wrapped(block, "forward", partial(_kept, keep)))
+        whole = trace(
+            editor, image, instruction, blocks=blocks, steps=step, attention=False,
+            prediction=True, seed=seed, num_steps=num_steps, pipeline_kwargs=given,
+        )  # fmt: skip
+    if len(outputs) != step + 1:
+        raise UnsupportedEditorError(
+            f"{len(outputs)} forwards ran in {step + 1} steps: a lens is of a run without guidance"
+        )
+    raw = returned[type(every[last])]
+    predictions = {}
+    for name in resolve(every, blocks):
+        instead = cloned(raw)
+        for stream, states in whole.layout.split(instead).items():
+            if (name, step, stream) in whole.hidden:
+                states[0] = whole.hidden[name, step, stream].to(states)
+        hand_on = {block: returned[type(block)] for block in every.values()}
+        hand_on[every[last]] = instead
+        with ExitStack() as stack:
+            stack.enter_context(same_draws(editor, seed))
+            for block, output in hand_on.items():
+                stack.enter_context(wrapped(block, "forward", partial(_given, output)))
+            arguments = editor.arguments(image, instruction, seed) | given
+            predictions[name] = _predicted(
+                editor, arguments, num_steps, whole.sigmas[step], outputs[:-1], stack
+            )
+    show = partial(decode, editor, image, instruction, output=outputs[-1], pipeline_kwargs=given)
+    return Lens(predictions, whole, show)
+
+
+def _predicted(
+    editor: Editor,
+    arguments: Mapping[str, Any],
+    num_steps: int | None,
+    sigma: float,
+    before: Sequence[Any],
+    stack: ExitStack,
+) -> Tensor:
+    """A step's prediction of the clean latents, the steps before it replayed."""
+    replay: Iterator[Any] = iter(before)
+    left = [len(before)]
+
+    def denoised(call: Callable, *args: Any, **kwargs: Any) -> Any:
+        output = next(replay, None)
+        return call(*args, **kwargs) if output is None else output
+
+    def stepped(call: Callable, output: Tensor, timestep: Any, sample: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if not left[0]:
+            raise _Told(sample.float() - sigma * output.float())
+        left[0] -= 1
+        return call(output, timestep, sample, *args, **kwargs)
+
+    stack.enter_context(wrapped(editor.denoiser, "forward", denoised))
+    stack.enter_context(wrapped(editor.pipeline.scheduler, "step", stepped))
+    steps = {} if num_steps is None else {"num_inference_steps": num_steps}
+    try:
+        with torch.no_grad():
+            editor.pipeline(**arguments, **steps)
+    except _Told as told:
+        editor.pipeline.maybe_free_model_hooks()
+        return told.args[0].to("cpu", copy=True)
+    raise UnsupportedEditorError("the pipeline ended before the step was reached")
+
+
+def _kept(keep: Callable[[Any], Any], call: Callable, *args: Any, **kwargs: Any) -> Any:
+    output = call(*args, **kwargs)
+    keep(output)
+    return output
+
+
+def _given(output: Any, call: Callable, *args: Any, **kwargs: Any) -> Any:
+    return output

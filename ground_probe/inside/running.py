@@ -1,0 +1,58 @@
+"""Runs of an editor that differ in nothing but what is changed on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ground_probe.capture.surroundings import predicts
+from ground_probe.capture.tracing import without_bar
+from ground_probe.editors import Editor, encoded_once
+from ground_probe.errors import UnsupportedEditorError
+
+
+@contextmanager
+def same_draws(editor: Editor, seed: int) -> Iterator[None]:
+    """Let what a pipeline takes from torch's global generators be the same in every run."""
+    on = [editor.device] if editor.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=on), without_bar(editor.pipeline), encoded_once(editor):
+        torch.manual_seed(seed)
+        yield
+
+
+def require_prediction(editor: Editor) -> None:
+    """Refuse an editor in which a step's prediction is no straight line.
+
+    Raises:
+        UnsupportedEditorError: its scheduler is not of flow matching.
+    """
+    if not predicts(editor.pipeline):
+        raise UnsupportedEditorError(
+            "what a step predicts is known of flow matching only, not of "
+            f"{type(editor.pipeline.scheduler).__name__}"
+        )
+
+
+def require_trunk(editor: Editor) -> nn.Module:
+    """The denoiser, if its blocks hand one residual stream on to its final layers.
+
+    Raises:
+        UnsupportedEditorError: it is a UNet.
+    """
+    if getattr(editor.pipeline, "transformer", None) is None:
+        raise UnsupportedEditorError(
+            f"{type(editor.denoiser).__name__} is a UNet: its attention blocks lie on "
+            "several grids and its final layers read convolutions and skips, so no block's state "
+            "can stand in for what they read"
+        )
+    require_prediction(editor)
+    return editor.denoiser
+
+
+def unguided(editor: Editor, given: Any) -> dict[str, Any]:
+    """Arguments of a call without guidance, which would mix in another forward's states."""
+    return {**editor.family.unguided, **(given or {})}
