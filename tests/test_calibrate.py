@@ -24,6 +24,7 @@ from ground_probe.study.calibrate import (
     calibrate,
     curve_path,
     fraction,
+    plain_for,
 )
 from ground_probe.study.curve import interval_curve
 from ground_probe.study.head_search import MOST, HeadSearch
@@ -321,3 +322,11 @@ def test_data_sets_stand_between_commas_and_a_path_may_hold_some(tmp_path):
     assert named(f"scenes,{folder},scenes+") == ["scenes", str(folder), "scenes+"]
     assert named(f"{folder}") == [str(folder)]
     assert named(f"{tmp_path}/none,scenes") == [f"{tmp_path}/none", "scenes"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_the_plain_recipe_is_of_streams_that_the_editor_has(editor):
+    for made in (editor, gp.load_editor(instruct_pix2pix(), device="cpu")):
+        recipe = plain_for(made)
+        assert set(recipe.streams) <= set(made.family.streams) and not recipe.heads
+        assert gp.recipe_for(made, recipe) is recipe

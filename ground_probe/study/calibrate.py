@@ -41,6 +41,13 @@ TEMPLATES = (
 )
 
 
+def plain_for(editor: Editor) -> Recipe:
+    """The plain recipe of an editor, which has seen no mask: where calibration begins."""
+    there = editor.family.streams
+    streams = tuple(name for name in ("noise", "reference") if name in there)
+    return replace(PLAIN, prior_streams=streams, feature_streams=streams)
+
+
 def _intervals(width: int) -> tuple[Depth, ...]:
     """Intervals of so many sixths of the depth."""
     starts = range(_ENDS + 1 - width)
@@ -191,9 +198,7 @@ class _Chooser:
 
         Features are chosen for what they tell by themselves, with the stronger classifier.
         """
-        there = self.bench.editor.family.streams
-        streams = tuple(name for name in ("noise", "reference") if name in there)
-        plain = replace(PLAIN, prior_streams=streams, feature_streams=streams)
+        plain = plain_for(self.bench.editor)
         of_templates = [replace(plain, template=template) for template in self.templates]
         pointed = [next(self.heads.best(each, rows, 1)) for each in of_templates]
         best = best_of(self.bench, pointed, rows)
