@@ -21,6 +21,7 @@ from ground_probe.editors import random_weights
 from ground_probe.errors import InputError, UnknownWordsWarning
 from ground_probe.geometry import Geometry
 from ground_probe.segmentation import methods, recipe_for
+from ground_probe.segmentation.depth import in_depth
 from ground_probe.segmentation.features import classify
 from ground_probe.segmentation.forward import forward
 from ground_probe.segmentation.prior import attention_prior, unit
@@ -312,6 +313,20 @@ def test_several_recipes_share_a_forward_pass_and_give_what_each_gives_alone(edi
         np.testing.assert_allclose(together.score, alone.score, atol=1e-5)
     with pytest.raises(InputError, match="one instruction"):
         forward(editor, image, EXPRESSION, [PLAIN, replace(PLAIN, template="remove {expression}")])
+
+
+def test_states_are_kept_of_the_blocks_that_are_compared_and_of_no_other(editor):
+    """A large editor's states of all blocks, for its prior alone, were several GiB."""
+    image = Image.effect_noise((64, 64), 80).convert("RGB")
+    blocks = tuple(blocks_of(editor.denoiser))
+    every = replace(PLAIN, prior_depth=(0.0, 1.0), feature_depth=(0.5, 0.8))
+    for states, recipes in {
+        in_depth(blocks, (0.5, 0.8)): [every],
+        (): [replace(every, classifier="none", cut="half")],
+    }.items():
+        trace = forward(editor, image, EXPRESSION, recipes)
+        assert {key[0] for key in trace.hidden} == set(states) < set(blocks)
+        assert {key[0] for key in trace.attention} == set(blocks)
 
 
 def test_the_predicted_change_is_the_step_s_clean_latents_less_the_reference(editor):

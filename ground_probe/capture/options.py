@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ class Options:
 
     Args:
         attention: whether to keep attention to and from the phrase; "mean" averages the heads.
+        states: blocks whose states and attention outputs are kept; None for all that are chosen.
         others: see `capture`.
     """
 
@@ -34,6 +35,7 @@ class Options:
     attention_to: Words | None = None
     attention: bool | Literal["mean"] = False
     attention_output: bool = False
+    states: Collection[str] | None = None
     propagate: int = 0
     affinity: str | Sequence[int] = ()
     mass: bool = False

@@ -93,7 +93,8 @@ def sites_of(options: Options, blocks: Iterable[str], layout: Layout) -> Iterato
             yield "prediction", step
         for name in blocks:
             for role in options.roles:
-                yield from ((k, key_of(name, step, s, role)) for k in states for s in streams)
+                if options.states is None or name in options.states:
+                    yield from ((k, key_of(name, step, s, role)) for k in states for s in streams)
                 yield from ((kind, key_of(name, step, role)) for kind in maps)
             if options.attention:
                 yield "attention", key_of(name, step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ def trace(
     streams: str | Sequence[str] | None = None,
     attention: bool | Literal["mean"] = True,
     attention_output: bool = False,
+    states: Collection[str] | None = None,
     propagate: int = 0,
     reduce: Reduce | None = None,
     edit: Edit | ReweightPhrase | Sequence[Edit | ReweightPhrase] | None = None,
@@ -61,6 +62,8 @@ def trace(
         streams: "noise", "reference", "text"; None for the image streams that there are.
         attention: whether to keep attention to and from the phrase; "mean" averages the heads.
         attention_output: see `capture`, as for all up to `prediction`.
+        states: names of blocks whose states and attention outputs are kept; None for all of
+            `blocks`, as where attention alone is read of the others.
         seed: of the noise.
         num_steps: of the schedule; None for the pipeline's own default. A schedule of one step is
             not the first step of the model's own schedule.
@@ -82,6 +85,7 @@ def trace(
         attention_to=(instruction, phrase) if named else None,  # a template may drop some words
         attention=attention,
         attention_output=attention_output,
+        states=states,
         propagate=propagate,
         affinity=affinity,
         mass=mass,

@@ -47,6 +47,7 @@ def forward(
     instruction, phrase = fill(templates.pop(), expression)
     every = tuple(blocks_of(editor.denoiser))
     read = {name for recipe in recipes for name in blocks_read(every, recipe)}
+    compared = {b for r in recipes if r.compares for b in in_depth(every, r.feature_depth)}
     streams = dict.fromkeys(stream for recipe in recipes for stream in recipe.streams)
     return trace(
         editor,
@@ -58,6 +59,7 @@ def forward(
         streams=tuple(streams),
         attention=True if any(recipe.heads for recipe in recipes) else "mean",
         propagate=max(recipe.propagation for recipe in recipes),
+        states=compared,
         attention_output=any(r.compares and r.states == "attention" for r in recipes),
         seed=seed,
         reduce=reduce,
