@@ -12,6 +12,7 @@ from PIL import Image
 from ground_probe.datasets.example import RefExample
 from ground_probe.images import to_rgb
 from ground_probe.study.claim import Claim
+from ground_probe.study.refits import GIVEN_FIT
 
 _SEEN = 0.05  # mean change of a place, of the colors' range, that a reader sees
 _MORE = 2.0  # times as much as any other object: then the edit is the referent's
@@ -71,7 +72,7 @@ def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
             best = claim.best
             parts.append(
                 f"In the {stream} stream the best step is {best.step}, with {best.value:.2f} "
-                f"[{best.low:.2f}, {best.high:.2f}]."
+                f"[{best.low:.2f}, {best.high:.2f}]{GIVEN_FIT}."
             )
     return " ".join(parts)
 
