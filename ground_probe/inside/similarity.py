@@ -47,11 +47,10 @@ def linear_cka(
     """
     x, y = _paired(x, y)
     hsic = _unbiased_hsic if unbiased else _hsic
-    k, l = (states @ states.T for states in (x, y))  # noqa: E741 # the names of the formula
-    own = hsic(k, k) * hsic(l, l)
+    own = hsic(x, x) * hsic(y, y)
     if not own > 0:
         raise InputError("states that are the same at every token have no alignment with others")
-    return float(hsic(k, l) / own**0.5)
+    return float(hsic(x, y) / own**0.5)
 
 
 def rsa(
@@ -138,15 +137,16 @@ def _paired(x: States, y: States) -> tuple[States, States]:
     return x - x.mean(0), y - y.mean(0)
 
 
-def _hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
-    """tr(K H L H) of Gram matrices whose states are centered."""
-    return float((k * l).sum())
+def _hsic(x: States, y: States) -> float:
+    """tr(K H L H) of centered states: |xᵀy|², without a Gram matrix."""
+    return float(np.square(x.T @ y).sum())
 
 
-def _unbiased_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
-    """[tr(K̃ L̃) + 1ᵀK̃1 · 1ᵀL̃1 / (n-1)(n-2) - 2 · 1ᵀK̃L̃1 / (n-2)] / n(n-3), diagonals at 0."""
-    n = len(k)
-    k, l = (gram - np.diag(np.diag(gram)) for gram in (k, l))  # noqa: E741
-    by_row = k.sum(0), l.sum(0)
-    total = by_row[0].sum() * by_row[1].sum() / ((n - 1) * (n - 2))
-    return float(((k * l).sum() + total - 2 * (by_row[0] @ by_row[1]) / (n - 2)) / (n * (n - 3)))
+def _unbiased_hsic(x: States, y: States) -> float:
+    """[tr(K̃ L̃) + 1ᵀK̃1 · 1ᵀL̃1 / (n-1)(n-2) - 2 · 1ᵀK̃L̃1 / (n-2)] / n(n-3), diagonals at 0.
+
+    Rows of the Gram matrix of centered states sum to 0, and without their diagonals a to -a.
+    """
+    n, a, b = len(x), np.square(x).sum(1), np.square(y).sum(1)
+    both, total = a @ b, a.sum() * b.sum() / ((n - 1) * (n - 2))
+    return float((_hsic(x, y) - both + total - 2 * both / (n - 2)) / (n * (n - 3)))
