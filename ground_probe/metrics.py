@@ -110,6 +110,72 @@ def precision_at(ious: Float[np.ndarray, " rows"], x: float) -> float:
     return float(np.mean(_rows(ious) > x))
 
 
+def box_iou(
+    pred: Bool[np.ndarray, "height width"], gold: Bool[np.ndarray, "height width"]
+) -> float:
+    """IoU of the boxes around two masks; 0 where one is empty.
+
+    Box accuracy (REC, acc@.5) of a mask is `precision_at` of these at 0.5.
+
+    Raises:
+        InputError: the masks differ in size, or are not masks.
+
+    >>> box_iou(np.array([[True, False, True, False]]), np.array([[False, True, True, True]]))
+    0.5
+    """
+    counts(pred, gold)
+    filled = [np.zeros(as_array(gold).shape, dtype=bool) for _ in range(2)]
+    for box, mask in zip(filled, (pred, gold), strict=True):
+        rows, cols = np.nonzero(as_array(mask))
+        if len(rows):
+            box[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1] = True
+    return float(iou(*counts(*filled)))
+
+
+def generalized(
+    intersections: Int[np.ndarray, " rows"],
+    unions: Int[np.ndarray, " rows"],
+    has_target: Bool[np.ndarray, " rows"],
+    told_target: Bool[np.ndarray, " rows"],
+) -> dict[str, float]:
+    """gIoU, cIoU, N-acc and T-acc of expressions that may refer to nothing (gRefCOCO).
+
+    gIoU is the mean of the rows' IoU, where a row without a target counts 1 if it is told to have
+    none and 0 otherwise; cIoU is the sum of the intersections over the sum of the unions. N-acc is
+    the share of rows without a target that are told so, T-acc that of the others that are not; NaN
+    where there are no such rows. A row told to have no target has no intersection. Liu et al. 2023
+    (arXiv 2306.00968) and the evaluator of its authors (github.com/henghuiding/ReLA).
+
+    Args:
+        intersections, unions: from `counts`, of the masks as they are.
+        has_target: whether the expression refers to anything.
+        told_target: whether a target was predicted, as `mask.any()`.
+
+    Raises:
+        InputError: other lengths, no rows, or an intersection where there is no target.
+
+    >>> generalized([2, 0], [4, 0], [True, False], [True, False])
+    {'giou': 0.75, 'ciou': 0.5, 'n_acc': 1.0, 't_acc': 1.0}
+    """
+    inter, union = (_rows(values).astype(float) for values in (intersections, unions))
+    target, told = (as_array(values).astype(bool) for values in (has_target, told_target))
+    if not inter.shape == union.shape == target.shape == told.shape or inter[~target].any():
+        raise InputError(
+            "give one intersection, union, has_target and told_target a row; a row without a "
+            "target has no intersection"
+        )
+    inter = np.where(told, inter, 0.0)
+    right_none = ~target & ~told
+    union = np.where(right_none, 0.0, union)
+    each = np.where(right_none, 1.0, iou(inter, union))
+    return {
+        "giou": float(each.mean()),
+        "ciou": float(iou(inter.sum(), union.sum())),
+        "n_acc": float((~told)[~target].mean()) if (~target).any() else float("nan"),
+        "t_acc": float(told[target].mean()) if target.any() else float("nan"),
+    }
+
+
 def _rows(values: Shaped[np.ndarray, " rows *columns"]) -> Shaped[np.ndarray, " rows *columns"]:
     values = as_array(values)
     if values.ndim == 0 or len(values) == 0:
