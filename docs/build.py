@@ -15,10 +15,18 @@ MODULES = (
     "ground_probe.datasets",
     "ground_probe.editors",
     "ground_probe.evaluation",
+    "ground_probe.inside",
     "ground_probe.study.explorer",
     "ground_probe.probes",
     "ground_probe.segmentation",
 )
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>{title}</title>
+<style>body {{max-width: 44rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 sans-serif}}
+pre {{overflow-x: auto; background: #f4f4f4; padding: 0.7rem}}</style>
+<body><nav>{up}</nav>{said}</body></html>
+"""
 
 
 def build(folder: Path) -> None:
@@ -30,6 +38,20 @@ def build(folder: Path) -> None:
         template_directory=Path(__file__).parent / "theme",
     )
     pdoc.pdoc(*MODULES, output_directory=folder)
+    (folder / "howto").mkdir(exist_ok=True)
+    pages = sorted((Path(__file__).parent / "howto").glob("*.md"))
+    titles = {page.stem: page.read_text().partition("\n")[0].removeprefix("# ") for page in pages}
+    index = "\n".join(f"- [{title}]({name}.html)" for name, title in titles.items())
+    for name, text in [*((page.stem, page.read_text()) for page in pages), ("index", index)]:
+        title = titles.get(name, "How to")
+        said = _html(text if name in titles else f"# {title}\n\n{text}")
+        up = f'<a href="{"index" if name in titles else "../ground_probe"}.html">up</a>'
+        (folder / "howto" / f"{name}.html").write_text(_PAGE.format(title=title, up=up, said=said))
+
+
+def _html(text: str) -> str:
+    """A page's Markdown as HTML; the marks that tell the tests what to run are not shown."""
+    return pdoc.render_helpers.to_html(text.replace(" not-run\n", "\n"))
 
 
 if __name__ == "__main__":

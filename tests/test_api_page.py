@@ -70,3 +70,11 @@ def test_nothing_of_this_machine_is_on_a_page(pages):
         said = page.read_text()
         assert str(BUILD.parents[1]) not in said
         assert not re.search(r"object at 0x[0-9a-f]+", said), page.name
+
+
+def test_how_to_pages_are_built_and_listed(pages):
+    written = {path.stem for path in (BUILD.parent / "howto").glob("*.md")}
+    index = (pages / "howto" / "index.html").read_text()
+    assert written == set(re.findall(r'href="(\S+)\.html"', index)) - {"../ground_probe"}
+    said = (pages / "howto" / "own-probe.html").read_text()
+    assert "<h1" in said and "probe_auc" in said and "not-run" not in index + said
