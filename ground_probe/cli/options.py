@@ -114,15 +114,26 @@ def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
         InputError: no image, no expression, or a device that is too small.
         MissingWeightsError: the editor's weights are not here.
     """
-    import ground_probe as gp
     from ground_probe.images import read_image
 
     image = read_image(arguments.image)
     if not arguments.expression.strip():
         raise InputError('the expression is empty: say what refers, such as "left man"')
-    _warn_of_photos(arguments, image.size)
+    return editor_for(arguments, image.size), image
+
+
+def editor_for(arguments: argparse.Namespace, size: tuple[int, int]) -> Editor:
+    """The editor that the options of `add_model` name, for images of about a size.
+
+    Raises:
+        InputError: a device that is too small.
+        MissingWeightsError: the editor's weights are not here.
+    """
+    import ground_probe as gp
+
+    _warn_of_photos(arguments, size)
     loading.check_weights(arguments, dataset="refcoco_unc", split="val")
-    return gp.load_editor(arguments.model, **loading.loading(arguments)), image
+    return gp.load_editor(arguments.model, **loading.loading(arguments))
 
 
 def positive(text: str) -> int:

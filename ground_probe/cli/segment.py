@@ -6,21 +6,50 @@ import argparse
 
 from ground_probe.cli import options
 from ground_probe.cli.answer import Answer
+from ground_probe.cli.batch import segment_all
 
 EXAMPLE = 'photo.jpg "left man" --model path/to/FLUX.1-Kontext-dev -o mask.png --overlay seen.png'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    options.add_subject(parser)
-    parser.add_argument("-o", "--out", default="mask.png", metavar="FILE", help="default: mask.png")
+    parser.add_argument(
+        "subject",
+        nargs="+",
+        metavar="IMAGE EXPRESSION",
+        help='an image and what refers, as "left man"; with --expressions any number of images',
+    )
+    parser.add_argument(
+        "--expressions",
+        metavar="FILE",
+        help="expressions, one a line: each of them in each image, into the folder --out, with an "
+        "index.html; what is there already is kept",
+    )
+    options.add_model(parser)
+    options.add_recipe(parser)
+    options.add_seed(parser)
+    parser.add_argument(
+        "-o", "--out", default="", metavar="PATH", help="default: mask.png, or the folder masks"
+    )
     parser.add_argument(
         "--overlay", metavar="FILE", help="also write the photo with the mask on it"
     )
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Write the mask and, if asked for, the overlay."""
+    """Write the mask and, if asked for, the overlay; or those of many images."""
+    from ground_probe.errors import InputError
+
+    if arguments.expressions:
+        arguments.out = arguments.out or "masks"
+        return segment_all(arguments)
+    if len(arguments.subject) != 2:
+        raise InputError(
+            f"{len(arguments.subject)} words where an image and one expression are expected: quote "
+            "the expression, or give several images with --expressions FILE"
+        )
+    arguments.image, arguments.expression = arguments.subject
+    arguments.out = arguments.out or "mask.png"
     from PIL import Image
 
     import ground_probe as gp
