@@ -63,6 +63,7 @@ def segment_all(arguments: argparse.Namespace) -> Answer:
     import ground_probe as gp
     from ground_probe import images
     from ground_probe.cli import options
+    from ground_probe.io import whole_file
 
     expressions = expressions_of(arguments.expressions)
     recipe, pairs = options.recipe(arguments), list(pairs_of(arguments.subject, expressions))
@@ -81,7 +82,8 @@ def segment_all(arguments: argparse.Namespace) -> Answer:
         images.write_image(images.overlay(photo, mask), folder / f"{pair.name}.overlay.jpg")
         images.write_image(Image.fromarray(mask.astype("uint8") * 255), masks[pair])
     page = folder / "index.html"
-    page.write_text(_page(pairs), encoding="utf-8")
+    with whole_file(page) as part:
+        part.write_text(_page(pairs), encoding="utf-8")
     run.finish(pairs=len(pairs))
     files = [str(path) for path in masks.values()]
     text = f"{page}: {len(pairs)} masks, {len(pairs) - len(left)} of them from before"

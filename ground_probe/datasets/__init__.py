@@ -10,6 +10,7 @@ from pathlib import Path
 from ground_probe.datasets import hub, own, refcoco, refer_folder, refs
 from ground_probe.datasets.example import RefExample, Split
 from ground_probe.datasets.masks import Overlap
+from ground_probe.datasets.referent import Ref
 from ground_probe.errors import GroundProbeError, InputError, unknown
 
 __all__ = ["DATASETS", "DataCheck", "RefExample", "Split", "check_data", "load_split"]
@@ -175,9 +176,7 @@ def splits_of(dataset: str) -> tuple[str, ...]:
     return DATASETS[dataset]
 
 
-def _read(
-    dataset: str, split: str, root: str | Path | None, download: bool
-) -> list[refs.Ref] | None:
+def _read(dataset: str, split: str, root: str | Path | None, download: bool) -> list[Ref] | None:
     if root is None:
         paths = [] if split == "train" else hub.cached(dataset, split, download)
     elif folder := refer_folder.find(Path(root), dataset):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ground_probe.datasets.refcoco import COLLECTIONS
-from ground_probe.datasets.refs import Ref, make_ref
+from ground_probe.datasets.referent import Ref, make_ref
 from ground_probe.datasets.sources import ParquetImage, check_room
 from ground_probe.errors import InputError
 

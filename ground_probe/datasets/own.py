@@ -24,7 +24,8 @@ from typing import Any
 
 from PIL import Image
 
-from ground_probe.datasets.refs import MAX_CHARACTERS, Ref, Sentence, shortened
+from ground_probe.datasets.referent import Ref, Sentence, shortened
+from ground_probe.datasets.refs import MAX_CHARACTERS
 from ground_probe.datasets.sources import FileImage
 from ground_probe.errors import InputError, unknown
 from ground_probe.images import orientation

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ground_probe.datasets.refs import Ref
+from ground_probe.datasets.referent import Ref
 from ground_probe.errors import InputError
 
 

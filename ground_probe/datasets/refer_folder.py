@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ground_probe.datasets.refcoco import COLLECTIONS
-from ground_probe.datasets.refs import Ref, make_ref
+from ground_probe.datasets.referent import Ref, make_ref
 from ground_probe.datasets.sources import FileImage
 from ground_probe.errors import InputError
 from ground_probe.io import read_file

@@ -1,4 +1,4 @@
-"""Referents as annotations have them, and the split that they become; any source of them."""
+"""The split that referents become, from any source of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -15,44 +15,13 @@ from PIL import Image
 
 from ground_probe.datasets.example import Mask, RefExample, Split
 from ground_probe.datasets.masks import Overlap, to_mask
+from ground_probe.datasets.referent import Ref, Sentence, shortened
 from ground_probe.datasets.sources import FileImage, ImageSource, decode, read_mask
 from ground_probe.errors import InputError, unknown
 
 Text = Literal["sent", "raw"]
 MAX_CHARACTERS = 10_000
 """Of a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """One expression: cleaned (`sent`) and as it was typed (`raw`)."""
-
-    sent_id: int
-    sent: Any
-    raw: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """One referent of one image, not yet decoded.
-
-    Args:
-        ref_id: unique in the split.
-        ann_id: of the object; several refs may mean one.
-        image_id: of the image.
-        image_size_px: (height, width) that the annotation is for.
-        image: where the photo lies.
-        segmentation: see `to_mask`, or the file of a mask.
-        sentences: what refers to it; without any it is a distractor only.
-    """
-
-    ref_id: int
-    ann_id: int | str
-    image_id: int | str
-    image_size_px: tuple[int, int]
-    image: ImageSource
-    segmentation: Any = field(repr=False)
-    sentences: tuple[Sentence, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -203,56 +172,6 @@ def build(
     if limit is not None:
         refs = _whole_images(refs, limit, seed)
     return RefSplit(dataset, split, revision, text, overlap, tuple(refs))
-
-
-def make_ref(
-    ref: Mapping[str, Any], annotation: Mapping[str, Any], image: Mapping[str, Any], photo: Any
-) -> Ref:
-    """A ref of what REFER's files say of it.
-
-    Args:
-        ref: `ref_id, ann_id, image_id, sentences`.
-        annotation: its `segmentation`.
-        image: its `height` and `width`, px.
-        photo: where it lies.
-
-    Raises:
-        InputError: a field is missing or of another kind; the message names ref and field.
-    """
-    where = f"ref {ref.get('ref_id')}"
-    ids = [_whole(where, name, ref.get(name)) for name in ("ref_id", "ann_id", "image_id")]
-    size_px = [_whole(where, name, image.get(name)) for name in ("height", "width")]
-    sentences = ref.get("sentences")
-    if not isinstance(sentences, Sequence) or isinstance(sentences, str):
-        raise InputError(f"{where}: sentences is {shortened(sentences)}, expected a list")
-    if "id" in image and _whole(where, "image id", image["id"]) != ids[2]:
-        raise InputError(f"{where}: it is of image {ids[2]} and lies with image {image['id']}")
-    return Ref(
-        ref_id=ids[0],
-        ann_id=ids[1],
-        image_id=ids[2],
-        image_size_px=(size_px[0], size_px[1]),
-        image=photo,
-        segmentation=annotation.get("segmentation"),
-        sentences=tuple(
-            Sentence(_whole(where, "sent_id", each["sent_id"]), each.get("sent"), each.get("raw"))
-            for each in sentences
-        ),
-    )
-
-
-def _whole(where: str, name: str, value: Any) -> int:
-    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: {name} is {shortened(value)}, expected a whole number")
-    return value
-
-
-def shortened(value: Any) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check(refs: Sequence[Ref], text: Text) -> None:

@@ -1,0 +1,92 @@
+"""A referent as annotations have it: what every reader of them makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ground_probe.datasets.sources import ImageSource
+from ground_probe.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One expression: cleaned (`sent`) and as it was typed (`raw`)."""
+
+    sent_id: int
+    sent: Any
+    raw: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One referent of one image, not yet decoded.
+
+    Args:
+        ref_id: unique in the split.
+        ann_id: of the object; several refs may mean one.
+        image_id: of the image.
+        image_size_px: (height, width) that the annotation is for.
+        image: where the photo lies.
+        segmentation: see `to_mask`, or the file of a mask.
+        sentences: what refers to it; without any it is a distractor only.
+    """
+
+    ref_id: int
+    ann_id: int | str
+    image_id: int | str
+    image_size_px: tuple[int, int]
+    image: ImageSource
+    segmentation: Any = field(repr=False)
+    sentences: tuple[Sentence, ...]
+
+
+def make_ref(
+    ref: Mapping[str, Any], annotation: Mapping[str, Any], image: Mapping[str, Any], photo: Any
+) -> Ref:
+    """A ref of what REFER's files say of it.
+
+    Args:
+        ref: `ref_id, ann_id, image_id, sentences`.
+        annotation: its `segmentation`.
+        image: its `height` and `width`, px.
+        photo: where it lies.
+
+    Raises:
+        InputError: a field is missing or of another kind; the message names ref and field.
+    """
+    where = f"ref {ref.get('ref_id')}"
+    ids = [_whole(where, name, ref.get(name)) for name in ("ref_id", "ann_id", "image_id")]
+    size_px = [_whole(where, name, image.get(name)) for name in ("height", "width")]
+    sentences = ref.get("sentences")
+    if not isinstance(sentences, Sequence) or isinstance(sentences, str):
+        raise InputError(f"{where}: sentences is {shortened(sentences)}, expected a list")
+    if "id" in image and _whole(where, "image id", image["id"]) != ids[2]:
+        raise InputError(f"{where}: it is of image {ids[2]} and lies with image {image['id']}")
+    return Ref(
+        ref_id=ids[0],
+        ann_id=ids[1],
+        image_id=ids[2],
+        image_size_px=(size_px[0], size_px[1]),
+        image=photo,
+        segmentation=annotation.get("segmentation"),
+        sentences=tuple(
+            Sentence(_whole(where, "sent_id", each["sent_id"]), each.get("sent"), each.get("raw"))
+            for each in sentences
+        ),
+    )
+
+
+def _whole(where: str, name: str, value: Any) -> int:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where}: {name} is {shortened(value)}, expected a whole number")
+    return value
+
+
+def shortened(value: Any) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
