@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Real, Shaped
 from scipy.sparse import issparse
 
 from ground_probe.errors import InputError
@@ -75,15 +75,15 @@ def counts(
 
 
 def iou(
-    intersections: Int[np.ndarray, "*rows"] | int, unions: Int[np.ndarray, "*rows"] | int
-) -> Float[np.ndarray, "*rows"]:
+    intersections: Real[np.ndarray, "*rows"] | int, unions: Real[np.ndarray, "*rows"] | int
+) -> Float[np.ndarray, "*rows"] | float:
     """Intersection over union of each row; 0 where both masks are empty."""
     intersections, unions = as_array(intersections), as_array(unions)
     # Only two empty masks have a union of 0, and then the intersection is 0 as well.
     return intersections / np.maximum(unions, 1)
 
 
-def miou(intersections: Int[np.ndarray, " rows"], unions: Int[np.ndarray, " rows"]) -> float:
+def miou(intersections: Real[np.ndarray, " rows"], unions: Real[np.ndarray, " rows"]) -> float:
     """Mean IoU over the rows.
 
     >>> miou([1, 4], [2, 4])
@@ -92,7 +92,7 @@ def miou(intersections: Int[np.ndarray, " rows"], unions: Int[np.ndarray, " rows
     return float(np.mean(_rows(iou(intersections, unions))))
 
 
-def oiou(intersections: Int[np.ndarray, " rows"], unions: Int[np.ndarray, " rows"]) -> float:
+def oiou(intersections: Real[np.ndarray, " rows"], unions: Real[np.ndarray, " rows"]) -> float:
     """Overall IoU: the sum of the intersections over the sum of the unions.
 
     >>> round(oiou([1, 4], [2, 4]), 3)
@@ -176,7 +176,9 @@ def generalized(
     }
 
 
-def _rows(values: Shaped[np.ndarray, " rows *columns"]) -> Shaped[np.ndarray, " rows *columns"]:
+def _rows(
+    values: Shaped[np.ndarray, " rows *columns"] | float,
+) -> Shaped[np.ndarray, " rows *columns"]:
     values = as_array(values)
     if values.ndim == 0 or len(values) == 0:
         raise InputError("a metric over no rows has no value: give at least one row")

@@ -142,3 +142,12 @@ def test_checkers_are_told_to_look_and_the_page_is_shipped():
     package = files("ground_probe")
     assert (package / "py.typed").is_file()
     assert (package / "study" / "explorer" / "template.html").is_file()
+
+
+@pytest.mark.long
+def test_shapes_and_types_hold_at_run_time(tmp_path):
+    """Not over all tests: many hand on what the annotations forbid, to see it refused."""
+    pytest.importorskip("beartype")
+    command = [sys.executable, str(Path(__file__).with_name("shapes.py")), str(tmp_path)]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]

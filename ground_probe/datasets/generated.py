@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -68,7 +68,9 @@ class GeneratedSplit(Split):
         """The objects that a reference names, the one that is meant and landmarks."""
 
     @classmethod
-    def load(cls, dataset: str, split: str, limit: int | None = None, seed: int = 0) -> Self:
+    def load(
+        cls, dataset: str, split: str, limit: int | None = None, seed: int = 0
+    ) -> GeneratedSplit:
         """Open a split.
 
         Args:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ from ground_probe.io import read_file
 Stamp = tuple[int, int, int] | None
 
 
+@runtime_checkable
 class ImageSource(Hashable, Protocol):
     """Where a photo lies; hashable, so that its sentences decode it once."""
 

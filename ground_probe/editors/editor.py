@@ -129,7 +129,8 @@ class Editor:
         (height, width), mode, box = self._fit(image)
         token_px = self.family.token_px(self.pipeline)
         grid = height // token_px, width // token_px
-        return Geometry((image.height, image.width), grid, mode, box)  # type: ignore[arg-type]  # None is the mode's own
+        covered = {} if box is None else {"box": box}  # by default what the mode covers
+        return Geometry((image.height, image.width), grid, mode, **covered)
 
     def _fit(self, image: Image.Image) -> Fit:
         """How the pipeline brings an image to its own size.

@@ -55,7 +55,7 @@ class _Encoded:
     tokens: tuple[str, ...]
     padding: tuple[int, ...]
     first: int
-    layers: tuple[Float[Tensor, "instruction dim"], ...] = field(repr=False)
+    layers: tuple[Float[Tensor, "instruction _"], ...] = field(repr=False)
     unknown: tuple[str, ...] = ()
 
     def dropped(self, layer: Tensor, text: Tensor) -> tuple[int, list[bool]] | None:

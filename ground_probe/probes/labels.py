@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,9 +74,7 @@ def checked_labels(
     return labels.astype(bool), _comparable(groups)
 
 
-def checked_features(
-    features: Float[Tensor, "n d"], n: int, *, rescale: bool = True
-) -> Float[Tensor, "n d"]:
+def checked_features(features: Any, n: int, *, rescale: bool = True) -> Float[Tensor, "n d"]:
     """Features as a float32 tensor where they are, found to be finite and one row a label.
 
     Each is divided by its largest magnitude, in the precision in which it comes, so that neither

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -37,7 +37,7 @@ class Design:
     spectrum: Float[Tensor, "d1 1"]
 
     @classmethod
-    def of(cls, features: Float[Tensor, "n d"], labels: Float[Tensor, " n"]) -> Design:
+    def of(cls, features: Float[Tensor, "n d"], labels: Bool[Tensor, " n"]) -> Design:
         """Centre and scale by all rows: it spares float32 and changes no fit."""
         centre = features.mean(dim=0)
         spread = _or_one((features - centre).square().mean(dim=0).sqrt())  # faster than `std`
@@ -151,7 +151,9 @@ class Fits:
         return (self.mask * log_loss(odds, self.design.y)).sum(dim=0) + penalty
 
 
-def log_loss(odds: Float[Tensor, "n fits"], y: Float[Tensor, "n 1"]) -> Float[Tensor, "n fits"]:
+def log_loss(
+    odds: Float[Tensor, "*strengths n fits"], y: Float[Tensor, "n 1"]
+) -> Float[Tensor, "*strengths n fits"]:
     """Log loss of each row, in nats."""
     return softplus(odds) - y * odds
 

@@ -167,7 +167,10 @@ class Recipe:
         for choice in stored:
             if choice not in (*known, "digest"):
                 raise unknown(f"choice in {name}", choice, known)
-        recipe = cls(**{choice: stored[choice] for choice in known if choice in stored})
+        hints = _hints()
+        given = {choice: stored[choice] for choice in known if choice in stored}
+        made = {c: v if c == "provenance" else _as(hints[c], c, v) for c, v in given.items()}
+        recipe = cls(**made)
         written = stored.get("digest", recipe.digest)
         if written == recipe.digest:
             return recipe

@@ -16,7 +16,7 @@ from ground_probe.study.samples import Samples
 LABELS = ("separability", "grounding")
 """The referent against everything else, and against the other objects of the image only."""
 
-Scored = tuple[dict[str, Any], Int[np.ndarray, " images"], Float[np.ndarray, " images"]]
+Scored = tuple[dict[str, Any], Int[np.ndarray, " _"], Float[np.ndarray, " _"]]
 """What was scored, the groups that it was asked of, and one value a group."""
 
 
