@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -190,7 +191,14 @@ def claim(
     )
 
 
-def _judged(cells, rivals, own, from_best, labels: str, delta: float) -> pd.DataFrame:
+def _judged(
+    cells: pd.DataFrame,
+    rivals: pd.DataFrame,
+    own: pd.DataFrame,
+    from_best: Iterable[Any],
+    labels: str,
+    delta: float,
+) -> pd.DataFrame:
     best = own[cells.loc[cells.val.idxmax(), "step"]]
     rows = []
     for cell, moves in zip(cells.itertuples(), from_best, strict=True):
@@ -198,7 +206,7 @@ def _judged(cells, rivals, own, from_best, labels: str, delta: float) -> pd.Data
         tested = set(of.control) == set(RIVALS[labels])
         above = estimate((own[cell.step] - best).to_numpy())
         above_low, _ = widened(above, moves)
-        top = of.loc[of.high.idxmax()] if len(of) else None
+        top: Any = of.loc[of.high.idxmax()] if len(of) else None
         rows.append(
             {
                 "tested": tested,

@@ -125,7 +125,7 @@ def _at(best: pd.DataFrame, step: int) -> Any:
     return row
 
 
-def of_images(images: pd.DataFrame, row) -> pd.Series:
+def of_images(images: pd.DataFrame, row: Any) -> pd.Series:
     """One value an image, behind a row of the table; an input's is the same at every step."""
     at = (images.control == row.control) & (images.probe == row.probe) & (images.seed == row.seed)
     at &= images.block == row.block

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,10 @@ def score(
             if cell[2] != step or cell not in wanted:
                 continue
             where = _where(fit, cell)
-            features = stack.read(lambda samples, cell=cell: samples.hidden(cell))
+            features = stack.read(partial(Samples.hidden, cell=cell))
             scored += _fitted(stack, features.astype(np.float32), **where)
             for kind in fit.maps:
-                maps = stack.read(lambda s, kind=kind, cell=cell: s.attention(kind, cell))
+                maps = stack.read(partial(Samples.attention, kind=kind, cell=cell))
                 scored += _unfitted(stack, maps, probe=kind, **where)
         found.append(stack.table(scored))
     return pd.concat(found, ignore_index=True)
@@ -76,7 +77,7 @@ def score_inputs(fit: Samples, *tests: Samples) -> pd.DataFrame:
     where = {"block": "input", "stream": "reference", "step": pd.NA, "sigma": np.nan}
     for name in INPUTS:
         if name == "position" or fit.has(name):
-            features = stack.read(lambda samples, name=name: samples.inputs(name))
+            features = stack.read(partial(Samples.inputs, name=name))
             parts = stack.table(_fitted(stack, features.astype(np.float32), **where))
             found.append(parts.assign(control=name))
     return pd.concat(found, ignore_index=True)
@@ -95,13 +96,13 @@ def score_control_labels(
 
     Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.
     """
-    stack, scored = Stack.of([fit, *tests]), []
+    stack, scored = Stack.of([fit, *tests]), list[Scored]()
     types = control_labels(np.arange(np.prod(fit.grid)), seed=seed)
     drawn = types[stack.frame["place"].to_numpy()]
     asked = set(fit.steps if steps is None else steps)
     for cell in tqdm(fit.cells, desc="control labels", unit="cell", leave=False):
         if cell[2] in asked:
-            features = stack.read(lambda samples, cell=cell: samples.hidden(cell))
+            features = stack.read(partial(Samples.hidden, cell=cell))
             features, where = features.astype(np.float32), _where(fit, cell)
             scored += _fitted(stack, features, probes=LINEAR, truth=drawn, **where)
     return stack.table(scored).assign(control="control_labels")
@@ -111,7 +112,7 @@ def score_visible(test: Samples) -> pd.DataFrame:
     """How well the visible change itself tells the referent: the same labels, no probe."""
     if not test.has("change"):
         raise InputError("the samples hold no visible change: collect with visible=True")
-    stack, scored = Stack.of([test]), []
+    stack, scored = Stack.of([test]), list[Scored]()
     for step in test.steps:
         where = {"block": "output", "stream": "noise", "step": step, "sigma": test.sigmas[step]}
         for view, name in enumerate(VIEWS):
@@ -146,11 +147,24 @@ def _fitted(
             yield stack.per_image(scores[kind], told, labels, metric, probe=probe, **where)
 
 
-def _scores(kind: str, stack: Stack, features, truth, asked) -> Float[np.ndarray, " asked"]:
+def _scores(
+    kind: str,
+    stack: Stack,
+    features: Float[np.ndarray, "asked width"],
+    truth: Bool[np.ndarray, " asked"],
+    asked: Bool[np.ndarray, " n"],
+) -> Float[np.ndarray, " asked"]:
     """Scores of the rows that are asked about: val in folds, all others from the whole of val."""
     group, beyond = stack.group[asked], np.unique(stack.group[~stack.fitted]).tolist()
-    how = {"folds": FOLDS, "test_groups": beyond or None, "inside": bool(beyond)}
-    return held_out_scores(features, truth, group, kind, **how)
+    return held_out_scores(
+        features,
+        truth,
+        group,
+        kind,
+        folds=FOLDS,
+        test_groups=beyond or None,
+        inside=bool(beyond),
+    )
 
 
 def _unfitted(stack: Stack, scores: Float[np.ndarray, " n"], **where: Any) -> Iterator[Scored]:
