@@ -26,6 +26,34 @@ from ground_probe.errors import InputError
 PALETTE = sns.color_palette("colorblind")
 SEQUENTIAL = "cividis"
 
+_OTHERS = "other evaluations"
+METHOD_KINDS = {
+    "ceilings of the token grid": "0.75",
+    "the recipe": PALETTE[1],
+    "its halves, and other cues": PALETTE[0],
+    "recipes calibrated on nothing": PALETTE[2],
+    "controls": "0.45",
+    _OTHERS: PALETTE[4],
+}
+"""Kinds of methods in reading order, and their colours."""
+METHODS_IN_WORDS = {
+    "ceiling_with_edges": ("best cut, with edges", "ceilings of the token grid"),
+    "ceiling": ("best cut", "ceilings of the token grid"),
+    "full": ("the recipe", "the recipe"),
+    "attention": ("where: attention alone", "its halves, and other cues"),
+    "discriminant": ("what: features like those there", "its halves, and other cues"),
+    "one_step_difference": ("one-step prediction", "its halves, and other cues"),
+    "concepts": ("ConceptAttention", "its halves, and other cues"),
+    "features": ("features without words", "its halves, and other cues"),
+    "recipe paper": ("the paper's recipe", "recipes calibrated on nothing"),
+    "recipe plain": ("a plain recipe", "recipes calibrated on nothing"),
+    "largest_object": ("largest object, its exact mask", "controls"),
+    "largest_region": ("largest region", "controls"),
+    "whole_image": ("whole image", "controls"),
+    "random_weights": ("random weights", "controls"),
+}
+"""What a method is called in a figure, and of which kind it is."""
+METRICS_IN_WORDS = {"miou": "mIoU", "oiou": "overall IoU"}
 _PANEL_PX = 640
 """Pictures of a sheet are drawn from so many pixels a side: a panel has fewer."""
 
@@ -44,7 +72,7 @@ class Figure(_Figure):
 
 
 def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str = "") -> Figure:
-    """A bar for each method with its interval, a group for each dataset and split.
+    """A bar for each method with its interval: kind by kind, in each the best first.
 
     Args:
         segmentation: rows of `segmentation.csv`.
@@ -57,16 +85,23 @@ def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str 
     rows = segmentation[segmentation["metric"] == metric].dropna(subset="value")
     known = ", ".join(segmentation["metric"].unique())
     _refuse(rows.empty, f"no values of the metric {metric!r}: choose one of {known}")
-    rows = rows.assign(where=rows["dataset"] + " " + rows["split"])
-    figure, axes = _canvas(7, 1.2 + 0.35 * len(rows))
+    several = len(rows[["dataset", "split"]].drop_duplicates()) > 1
+    where = (" (" + rows["dataset"] + " " + rows["split"] + ")") if several else ""
+    named = [METHODS_IN_WORDS.get(name, (name, _OTHERS)) for name in rows["method"]]
+    words, kinds = zip(*named, strict=True)
+    rows = rows.assign(label=pd.Series(words, rows.index) + where, kind=kinds)
+    rows["place"] = rows["kind"].map(list(METHOD_KINDS).index)
+    rows = rows.sort_values(["place", "value"], ascending=[True, False])
+    figure, axes = _canvas(8, 1.6 + 0.35 * len(rows))
     places = np.arange(len(rows))[::-1]
-    shades = dict(zip(rows["where"].unique(), PALETTE, strict=False))
-    colours = [shades.get(where, PALETTE[7]) for where in rows["where"]]
     reach = np.abs(rows[["low", "high"]].to_numpy().T - rows["value"].to_numpy())
-    axes.barh(places, rows["value"], color=colours)
+    for kind, color in METHOD_KINDS.items():
+        if (of := (rows["kind"] == kind).to_numpy()).any():
+            axes.barh(places[of], rows["value"][of], color=color, label=kind)
     axes.errorbar(rows["value"], places, xerr=reach, fmt="none", ecolor="0.2", capsize=3)
-    axes.set_yticks(places, rows["method"] + " (" + rows["where"] + ")")
-    axes.set(xlabel=metric, title=title, xlim=(0, 1))
+    axes.set_yticks(places, rows["label"])
+    axes.set(xlabel=METRICS_IN_WORDS.get(metric, metric), title=title, xlim=(0, 1))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8)
     counted, errors = ", ".join(map(str, rows["n_ok"].unique())), rows["n_error"].sum()
     return _about(figure, f"n = {counted} · {errors} errors · 95 % intervals")
 
