@@ -285,7 +285,7 @@ def compare(
         fit_variance: of the mean difference over other images to fit on, as from refits on
             resampled ones; interval and p then see both. With 0, for what was fitted, both are
             given the fit and too sure: p <= .05 came in .18 of nulls at 40 images to fit on and
-            300 to compare on, in .03 with the variance (`benchmarks/coverage.py fitted`).
+            300 to compare on, in .04 with the variance (`benchmarks/coverage.py fitted`).
 
     Raises:
         InputError: the two do not cover the same images, or hold infinite values.
