@@ -47,6 +47,9 @@ def test_each_expression_in_each_photo_and_again(photos, tmp_path, capsys):
 def test_what_is_no_pair_is_refused(photos, tmp_path, capsys):
     assert cli.main(["segment", *photos, "a circle"]) == 2
     assert "3 words where an image and one expression" in capsys.readouterr().err
+    overlay = ["segment", *photos, "--expressions", "list.txt", "--overlay", "one.png"]
+    assert cli.main(overlay) == 2
+    assert "--overlay names one file" in capsys.readouterr().err
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
     assert cli.main(["segment", photos[0], "--expressions", str(empty)]) == 2

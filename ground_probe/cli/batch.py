@@ -7,6 +7,7 @@ import hashlib
 import html
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,8 +77,9 @@ def segment_all(arguments: argparse.Namespace) -> Answer:
     )  # fmt: skip
     masks = {pair: folder / f"{pair.name}.png" for pair in pairs}
     left = [pair for pair in pairs if not masks[pair].exists()]
+    read = lru_cache(1)(images.read_image)  # a photo's expressions follow one another
     for pair in tqdm(left, desc="segment", disable=arguments.quiet):
-        photo = images.read_image(pair.photo)
+        photo = read(pair.photo)
         mask = gp.segment(editor, photo, pair.expression, recipe, seed=arguments.seed).mask
         images.write_image(images.overlay(photo, mask), folder / f"{pair.name}.overlay.jpg")
         images.write_image(Image.fromarray(mask.astype("uint8") * 255), masks[pair])

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     from ground_probe.errors import InputError
 
     if arguments.expressions:
+        if arguments.overlay:
+            raise InputError("--overlay names one file: with --expressions every mask has its own")
         arguments.out = arguments.out or "masks"
         return segment_all(arguments)
     if len(arguments.subject) != 2:

@@ -191,16 +191,17 @@ class Run:
             self._share_gradients(list(vae.parameters()))
             torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
             self.vae_optimizer.step()
-            with torch.no_grad():
-                latents = [*latents[-99:], vae.encode(images).latent_dist.mode()]
+            if not self.continues:
+                with torch.no_grad():
+                    latents = [*latents[-99:], vae.encode(images).latent_dist.mode()]
             self.advance("autoencoder", loss=loss.item())
             if self.progress >= self.vae_until:
                 break
-        last = torch.cat(latents)
-        scale = torch.stack([last.mean(), 1 / last.std()])
-        if self.world > 1:
-            dist.broadcast(scale, 0)
         if not self.continues:
+            last = torch.cat(latents)
+            scale = torch.stack([last.mean(), 1 / last.std()])
+            if self.world > 1:
+                dist.broadcast(scale, 0)
             self._scale(*scale.tolist())
         self.editor_from = self.step
         self.save()
@@ -289,9 +290,11 @@ def train(
 ) -> Path:
     """Train the embedded editor and save it as a `FluxKontextPipeline` folder.
 
+    Under `torchrun` its processes share every batch out among them.
+
     Args:
         minutes: Time to train, that of earlier interrupted runs included; on CPU the time that
-            the process computed.
+            the process computed, of several the first.
         device: "cpu" or "cuda".
         out: Folder of the pipeline, the checkpoint and the curve.
         resume: Continue the run in `out`; at most a minute is lost by a kill.
