@@ -87,7 +87,7 @@ BASELINES: dict[str, Callable[[Any, RefExample], Mask]] = {
 def _random_weights(
     editor: Any, image: Image, expression: str, recipe: Any = None, seed: int = 0
 ) -> Any:
-    """The segmenter on the same architecture, untrained: the floor of everything learned."""
+    """The segmenter on weights in random order: the floor of everything learned."""
     from ground_probe.editors import random_weights
     from ground_probe.segmentation import segment
 

@@ -50,7 +50,7 @@ METHODS_IN_WORDS = {
     "largest_object": ("largest object, its exact mask", "controls"),
     "largest_region": ("largest region", "controls"),
     "whole_image": ("whole image", "controls"),
-    "random_weights": ("random weights", "controls"),
+    "random_weights": ("random weights, trained scale", "controls"),
 }
 """What a method is called in a figure, and of which kind it is."""
 METRICS_IN_WORDS = {"miou": "mIoU", "oiou": "overall IoU"}
