@@ -39,9 +39,8 @@ def random_weights(editor: Editor, seed: int = 0) -> Editor:
     generator = torch.Generator().manual_seed(seed)
     trained = dict(denoiser.named_parameters())
     for name, weight in fresh.named_parameters():
-        source = trained.get(name)
-        plain = source is not None and source.is_floating_point() and not source.is_meta
-        if not plain or source.shape != weight.shape:
+        source = trained.get(name, torch.empty(0, device="meta"))
+        if source.is_meta or not source.is_floating_point() or source.shape != weight.shape:
             raise InputError(
                 f"{editor.name}: {name} cannot be put in random order: load the editor without "
                 "sequential offload, bitsandbytes and adapters"
