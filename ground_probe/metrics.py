@@ -110,6 +110,26 @@ def precision_at(ious: Float[np.ndarray, " rows"], x: float) -> float:
     return float(np.mean(_rows(ious) > x))
 
 
+def box_counts(
+    pred: Bool[np.ndarray, "height width"], gold: Bool[np.ndarray, "height width"]
+) -> tuple[int, int]:
+    """(intersection, union) of the boxes around two masks, in pixels.
+
+    Raises:
+        InputError: the masks differ in size, or are not masks.
+
+    >>> box_counts(np.array([[True, False, True, False]]), np.array([[False, True, True, True]]))
+    (2, 4)
+    """
+    counts(pred, gold)
+    filled = [np.zeros(as_array(gold).shape, dtype=bool) for _ in range(2)]
+    for box, mask in zip(filled, (pred, gold), strict=True):
+        rows, cols = (np.flatnonzero(as_array(mask).any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            box[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] = True
+    return counts(*filled)
+
+
 def box_iou(
     pred: Bool[np.ndarray, "height width"], gold: Bool[np.ndarray, "height width"]
 ) -> float:
@@ -123,13 +143,7 @@ def box_iou(
     >>> box_iou(np.array([[True, False, True, False]]), np.array([[False, True, True, True]]))
     0.5
     """
-    counts(pred, gold)
-    filled = [np.zeros(as_array(gold).shape, dtype=bool) for _ in range(2)]
-    for box, mask in zip(filled, (pred, gold), strict=True):
-        rows, cols = np.nonzero(as_array(mask))
-        if len(rows):
-            box[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1] = True
-    return float(iou(*counts(*filled)))
+    return float(iou(*box_counts(pred, gold)))
 
 
 def generalized(

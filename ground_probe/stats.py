@@ -118,7 +118,7 @@ def bootstrap(
     under = np.ones_like(over) if under is None else values_by_row(under)
     known = ~np.isnan(over)
     cluster, clusters = _clusters(over, groups)
-    sums = [_summed(each, cluster, clusters) for each in (np.where(known, over, 0), under * known)]
+    sums = [_summed(np.where(known, each, 0), cluster, clusters) for each in (over, under)]
     present = _summed(known, cluster, clusters) > 0
     return _resampled(_ratio, sums, present, confidence, resamples, seed)
 
@@ -136,7 +136,7 @@ def compare_ratios(
     difference if lots drew for each cluster which side is which.
 
     Args:
-        first: (over, under), all known.
+        first: (over, under); NaN above where a row has no value in a cell, in both alike.
         second: of the same rows.
         groups: cluster of each row.
         seed: of resamples and lots.
@@ -146,14 +146,16 @@ def compare_ratios(
     array([0.25])
     """
     cluster, clusters = _clusters(first[0], groups)
-    sums = [_summed(values_by_row(each), cluster, clusters) for each in (*first, *second)]
+    sides = [values_by_row(each) for each in (*first, *second)]
+    known = ~np.isnan(sides[0]) & ~np.isnan(sides[2])
+    sums = [_summed(np.where(known, each, 0), cluster, clusters) for each in sides]
 
     def difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> np.ndarray:
         return _ratio(*one) - _ratio(*other)
 
-    known = np.ones((clusters, sums[0].shape[1]), dtype=bool)
+    present = _summed(known, cluster, clusters) > 0
     ends = _resampled(
-        lambda *four: difference(four[:2], four[2:]), sums, known, CONFIDENCE, RESAMPLES, seed
+        lambda *four: difference(four[:2], four[2:]), sums, present, CONFIDENCE, RESAMPLES, seed
     )
     return *ends, swap_p(difference, sums[:2], sums[2:], seed=seed)
 

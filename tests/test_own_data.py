@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from pycocotools import mask as coco
@@ -52,6 +53,12 @@ def runs(mask, plain):
     return {"size": [*mask.shape], "counts": [*counts, mask.size - sum(counts)]}
 
 
+def upper_half(editor, image, expression, **how):
+    mask = np.zeros((image.height, image.width), bool)
+    mask[: image.height // 2] = True
+    return mask
+
+
 @needs_sample
 def test_real_sentences_have_equal_masks_in_every_form(tmp_path):
     referents = json.loads((SAMPLE / "samples.json").read_text())
@@ -76,6 +83,14 @@ def test_real_sentences_have_equal_masks_in_every_form(tmp_path):
             np.testing.assert_array_equal(example.mask, truth[first + index])
             assert example.expression == referents[row - 1]["sentences"][index]
             assert example.mask.shape == (example.image.height, example.image.width)
+    tables = [
+        gp.evaluate(None, split, tmp_path / split.dataset, segment=upper_half).rows
+        for split in splits
+    ]
+    judged = ["inter_px", "union_px", "pred_px", "gold_px", "box_inter_px", "box_union_px", "mask"]
+    assert tables[0]["status"].eq("ok").all() and tables[0]["inter_px"].gt(0).any()
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table[judged], tables[0][judged])
 
 
 def forms(folder):

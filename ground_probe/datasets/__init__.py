@@ -1,4 +1,4 @@
-"""Data sets: splits of referring examples, generated, of the RefCOCO family, or of one's own."""
+"""Data sets: splits of referring examples, generated, published, or of one's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from ground_probe.datasets import hub, own, refcoco, refer_folder, refs
+from ground_probe.datasets import hub, own, reasonseg, refcoco, refer_folder, refs
 from ground_probe.datasets.example import RefExample, Split
 from ground_probe.datasets.masks import Overlap
 from ground_probe.datasets.referent import Ref
@@ -42,8 +42,8 @@ def load_split(
         dataset: one of `DATASETS`; a RefCOCO name carries the owner of its splits. Or the path of
             data of one's own: see `ground_probe.datasets.own`.
         split: one of the data set's splits.
-        root: of the RefCOCO family: a REFER folder, or a folder with the hub's Parquet files. By
-            default the hub's local cache.
+        root: of published data: a REFER folder, one of ReasonSeg, or a folder with the hub's
+            Parquet files. By default the hub's local cache.
         limit: keep about this many examples: whole images, drawn with `seed`, until there are
             enough.
         seed: of the generated scenes, and of the images that `limit` keeps.
@@ -143,11 +143,16 @@ _COCO = (
 
 def how_to_get(dataset: str, split: str) -> str:
     """Where a split comes from, how big it is, and the command that fetches it."""
-    if split == "train":
-        collection = refcoco.COLLECTIONS[dataset]
+    collection = refcoco.COLLECTIONS[dataset]
+    if dataset == "reasonseg":
+        return f"see {collection.source}: ReasonSeg/{split}/ of .jpg and .json; then --root FOLDER"
+    if split == "train" or not collection.hub:
+        source = (
+            f"{collection.source}, as" if collection.source else "the training split comes from"
+        )
         return (
-            f"the training split comes from a REFER folder only: {collection.folder}/"
-            f"refs({collection.owner}).p and instances.json, and {_COCO}; then --root FOLDER"
+            f"{source} a REFER folder only: {collection.folder}/{collection.refs[0]} and "
+            f"instances.json, and {_COCO}; then --root FOLDER"
         )
     size = hub.gigabytes(dataset, split)
     return f"about {size:.1f} GB (COCO photos): {hub.command(dataset, split)}"
@@ -179,6 +184,9 @@ def splits_of(dataset: str) -> tuple[str, ...]:
 def _read(dataset: str, split: str, root: str | Path | None, download: bool) -> list[Ref] | None:
     if root is None:
         paths = [] if split == "train" else hub.cached(dataset, split, download)
+    elif dataset == "reasonseg":
+        part = reasonseg.find(Path(root), split)
+        return reasonseg.read(part, split) if part else None
     elif folder := refer_folder.find(Path(root), dataset):
         return refer_folder.read(folder, dataset, split)
     else:
@@ -187,13 +195,15 @@ def _read(dataset: str, split: str, root: str | Path | None, download: bool) -> 
 
 
 def _absence(dataset: str, split: str, root: str | Path | None) -> str:
-    if root is None:
-        return f"{dataset} {split} is not in the local cache of {hub.REPO}"
     collection = refcoco.COLLECTIONS[dataset]
-    expected = (
-        f"expected refs({collection.owner}).p in it or in its {collection.folder}/, or "
-        f"{collection.hub}_{split}-*.parquet"
-    )
+    if root is None:
+        if not collection.hub:
+            return f"{dataset} is not on the hub: give --root"
+        return f"{dataset} {split} is not in the local cache of {collection.repo}"
+    refs_file = f"{collection.refs[0]} in it or in its {collection.folder}/"
+    files = [refs_file] if collection.owner else []
+    files += [f"{collection.hub.format(split)}-*.parquet"] if collection.hub else []
+    expected = f"expected {', or '.join(files or [f'{split}/ or ReasonSeg/{split}/'])}"
     try:
         there = sorted(path.name for path in Path(root).iterdir())
     except (OSError, ValueError) as error:

@@ -24,10 +24,11 @@ class RefExample:
         key: unique within the dataset, stable between versions of this package.
         image: RGB.
         expression: what refers.
-        mask: the referent, at the image's size.
+        mask: all that it refers to, at the image's size; empty where it refers to nothing.
         image_id: examples of one image share it; intervals resample images.
         distractors: masks of the other objects of the image.
         others: for each distractor, an expression that refers to it (or empty).
+        ignored: pixels that no score counts, where the annotation leaves them open.
 
     Raises:
         InputError: the image is not RGB, or a mask is not boolean or not of the image's size.
@@ -40,12 +41,14 @@ class RefExample:
     image_id: str
     distractors: tuple[Mask, ...] = ()
     others: tuple[str, ...] = ()
+    ignored: Mask | None = None
 
     def __post_init__(self) -> None:
         if self.image.mode != "RGB":
             raise InputError(f"{self.key}: the image is {self.image.mode}, expected RGB")
         size = (self.image.height, self.image.width)
-        for name, mask in [("mask", self.mask), *(("distractor", m) for m in self.distractors)]:
+        masks = [("mask", self.mask), *(("distractor", mask) for mask in self.distractors)]
+        for name, mask in masks + ([] if self.ignored is None else [("ignored", self.ignored)]):
             if mask.dtype != bool or mask.shape != size:
                 raise InputError(
                     f"{self.key}: the {name} is {mask.dtype} of {mask.shape} (height, width), "

@@ -1,24 +1,33 @@
-"""RefCOCO from the hub's Parquet files, at a pinned revision: photos, polygons and ids in one."""
+"""The hub's Parquet files at a pinned revision: photos, masks and ids in one, a row an image.
+
+jxu124/refcoco-benchmark   image {bytes, path}, image_info {id, height, width, ...}, ref_list
+                           [{ref_info as in REFER, ann_info {segmentation, ...}}, ...]
+moondream/refcoco-m        image, image_id, file_name, samples [{id, sentences ["left man", ...],
+                           mask {counts, size}, bbox, category, ...}, ...]; see its dataset card
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ground_probe.datasets.refcoco import COLLECTIONS
-from ground_probe.datasets.referent import Ref, make_ref
+from ground_probe.datasets.referent import Ref, Sentence, Target, make_ref
 from ground_probe.datasets.sources import ParquetImage, check_room
 from ground_probe.errors import InputError
 
-REPO = "jxu124/refcoco-benchmark"
-REVISION = "2f2f892835bbf44b4db81f1c4ad6d46a3e9e4359"
+COLUMNS = (("ref_list", "image_info", "image"), ("samples", "image_id", "image"))
+"""Of the two layouts."""
 MAX_ROWS = 200_000
 MAX_TEXT_BYTES = 2**27  # of a row group without its photos
 IMAGE_BYTES = 170_000  # mean size of a photo in these files
+COMPLETE_BYTES = 512_000  # in those of RefCOCO-M, which are PNG
 
 
 def find(root: Path, dataset: str, split: str) -> list[Path]:
@@ -31,7 +40,9 @@ def find(root: Path, dataset: str, split: str) -> list[Path]:
         return [root]
     if not os.path.isdir(root):
         return []
-    pattern = f"{COLLECTIONS[dataset].hub}_{split}-*.parquet"
+    if not COLLECTIONS[dataset].hub:
+        return []
+    pattern = f"{_files(dataset, split)}.parquet"
     paths = sorted(root.glob(pattern)) or sorted(root.glob(f"data/{pattern}"))
     paths = [path for path in paths if path.is_file()]  # no FIFOs
     if paths and (whole := re.search(r"-of-(\d+)", paths[0].name)) and len(paths) != int(whole[1]):
@@ -45,35 +56,45 @@ def cached(dataset: str, split: str, download: bool = False) -> list[Path]:
     Raises:
         InputError: the download failed.
     """
+    collection = COLLECTIONS[dataset]
+    if not collection.hub:
+        return []
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    pattern = f"data/{COLLECTIONS[dataset].hub}_{split}-*"
     try:
         folder = snapshot_download(
-            REPO,
+            collection.repo,
             repo_type="dataset",
-            revision=REVISION,
-            allow_patterns=[pattern],
+            revision=collection.revision,
+            allow_patterns=[f"data/{_files(dataset, split)}"],
             local_files_only=not download,
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         if download:
             message = str(error).strip().splitlines()[0]
-            raise InputError(f"{REPO} cannot be downloaded: {message}") from error
+            raise InputError(f"{collection.repo} cannot be downloaded: {message}") from error
         return []
     return find(Path(folder), dataset, split)
 
 
 def command(dataset: str, split: str) -> str:
     """The shell command that puts the split's files into the local cache."""
-    include = f"data/{COLLECTIONS[dataset].hub}_{split}-*"
-    return f'hf download {REPO} --repo-type dataset --revision {REVISION} --include "{include}"'
+    collection = COLLECTIONS[dataset]
+    return (
+        f"hf download {collection.repo} --repo-type dataset --revision {collection.revision} "
+        f'--include "data/{_files(dataset, split)}"'
+    )
 
 
 def gigabytes(dataset: str, split: str) -> float:
     """About how big the split's files are."""
-    return COLLECTIONS[dataset].splits[split].images * IMAGE_BYTES / 1e9
+    images = COLLECTIONS[dataset].splits[split].images or 0
+    return images * (COMPLETE_BYTES if dataset == "refcoco-m" else IMAGE_BYTES) / 1e9
+
+
+def _files(dataset: str, split: str) -> str:
+    return f"{COLLECTIONS[dataset].hub.format(split)}-*"
 
 
 def read(paths: list[Path], split: str) -> list[Ref]:
@@ -86,22 +107,21 @@ def read(paths: list[Path], split: str) -> list[Ref]:
 
 
 def _read_file(path: Path, split: str) -> list[Ref]:
-    refs = []
+    refs: list[Ref] = []
     try:
         with pq.ParquetFile(path) as file:
-            _check_layout(path, file)
+            columns = _layout(path, file)
             for group in range(file.num_row_groups):
-                check_room(file.metadata, group, "ref_list", MAX_TEXT_BYTES, MAX_TEXT_BYTES)
-                check_room(file.metadata, group, "image_info", MAX_TEXT_BYTES, MAX_TEXT_BYTES)
-                rows = file.read_row_group(group, columns=["ref_list", "image_info"]).to_pylist()
+                for name in columns[:2]:
+                    check_room(file.metadata, group, name, MAX_TEXT_BYTES, MAX_TEXT_BYTES)
+                rows = file.read_row_group(group, columns=columns[:2]).to_pylist()
                 for number, row in enumerate(rows):
                     image = ParquetImage(str(path), group, number)
-                    if wrong := {ref["ref_info"]["split"] for ref in row["ref_list"]} - {split}:
-                        raise InputError(f"{path} holds refs of {sorted(wrong)}, not of {split!r}")
-                    refs += [
-                        make_ref(each["ref_info"], each["ann_info"], row["image_info"], image)
-                        for each in row["ref_list"]
-                    ]
+                    refs += (
+                        _of_samples(row, image)
+                        if "samples" in row
+                        else _of_row(path, row, split, image)
+                    )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError) as error:
@@ -111,12 +131,38 @@ def _read_file(path: Path, split: str) -> list[Ref]:
     return refs
 
 
-def _check_layout(path: Path, file: pq.ParquetFile) -> None:
+def _of_row(path: Path, row: Mapping[str, Any], split: str, image: ParquetImage) -> Iterator[Ref]:
+    if wrong := {ref["ref_info"]["split"] for ref in row["ref_list"]} - {split}:
+        raise InputError(f"{path} holds refs of {sorted(wrong)}, not of {split!r}")
+    for each in row["ref_list"]:
+        target = Target(each["ref_info"]["ann_id"], each["ann_info"].get("segmentation"))
+        yield make_ref(each["ref_info"], [target], row["image_info"], image)
+
+
+def _of_samples(row: Mapping[str, Any], image: ParquetImage) -> Iterator[Ref]:
+    for each in row["samples"]:
+        height, width = each["mask"]["size"]
+        yield Ref(
+            ref_id=each["id"],
+            targets=(Target(each["id"], each["mask"]),),
+            image_id=row["image_id"],
+            image_size_px=(height, width),
+            image=image,
+            sentences=tuple(
+                Sentence(number, text, text) for number, text in enumerate(each["sentences"])
+            ),
+        )
+
+
+def _layout(path: Path, file: pq.ParquetFile) -> list[str]:
     columns = file.schema_arrow.names
-    if not {"ref_list", "image_info", "image"} <= set(columns):
+    known = [list(names) for names in COLUMNS if set(names) <= set(columns)]
+    if not known:
         raise InputError(
             f"it is of an unknown layout, with the columns {', '.join(columns[:12])}; expected "
-            f"ref_list, image_info and image, as in {REPO}, a REFER folder, or data of one's own"
+            f"{' or '.join(', '.join(names) for names in COLUMNS)}, a REFER folder, or data of "
+            "one's own"
         )
     if file.metadata.num_rows > MAX_ROWS:
         raise InputError(f"it has {file.metadata.num_rows:,} rows, no split more than {MAX_ROWS:,}")
+    return known[0]

@@ -71,7 +71,10 @@ def as_split(examples: Sequence[RefExample]) -> Split:
 def _content(example: RefExample) -> str:
     text = f"{example.key}\0{example.expression}"
     content = hashlib.sha256(text.encode(errors="surrogatepass"))
-    for array in (np.asarray(example.image), example.mask, *example.distractors):
+    masks = [example.mask, *example.distractors]
+    if example.ignored is not None:
+        masks.append(example.ignored)
+    for array in (np.asarray(example.image), *masks):
         content.update(repr((array.shape, str(array.dtype))).encode())
         content.update(array.tobytes())
     return content.hexdigest()[:16]

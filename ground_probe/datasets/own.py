@@ -24,7 +24,8 @@ from typing import Any
 
 from PIL import Image
 
-from ground_probe.datasets.referent import Ref, Sentence, shortened
+from ground_probe.datasets.refcoco import COLLECTIONS
+from ground_probe.datasets.referent import Ref, Sentence, Target, shortened
 from ground_probe.datasets.refs import MAX_CHARACTERS
 from ground_probe.datasets.sources import FileImage
 from ground_probe.errors import InputError, unknown
@@ -42,6 +43,8 @@ _LAYOUT = "image, expression (or expressions) and mask; see ground_probe.dataset
 
 def is_path(dataset: str) -> bool:
     """Whether the name of a data set is that of a file or folder."""
+    if dataset in COLLECTIONS:  # whatever folders there are where the command runs
+        return False
     return Path(dataset).suffix in SUFFIXES or "/" in dataset or os.path.isdir(dataset)
 
 
@@ -207,13 +210,13 @@ def _ref(
             f"{where}, mask: {shortened(mask)} is no path, run lengths or list of polygons"
         )
     spelled = json.dumps([image, mask], sort_keys=True)
+    ann_id = objects.setdefault(spelled, f"{where.removeprefix(f'{folder}/')}, mask")
     return Ref(
         ref_id=number,
-        ann_id=objects.setdefault(spelled, f"{where.removeprefix(f'{folder}/')}, mask"),
+        targets=(Target(ann_id, segmentation),),
         image_id=image,
         image_size_px=_size_px(where, folder / image),
         image=FileImage(str(folder / image)),
-        segmentation=segmentation,
         sentences=tuple(
             Sentence(index, text, text) for index, text in enumerate(_texts(where, row))
         ),

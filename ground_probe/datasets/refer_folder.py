@@ -1,4 +1,14 @@
-"""RefCOCO from a REFER folder: `refs(unc).p`, `instances.json`, COCO's `train2014/`."""
+"""A REFER folder: `refs(unc).p`, `instances.json`, COCO's `train2014/`.
+
+    refcoco/refs(unc).p, refcoco/instances.json, train2014/COCO_train2014_000000000009.jpg, ...
+    grefcoco/grefs(unc).json or .p, grefcoco/instances.json, train2014/...
+    ref-zom/refs(final).p, ref-zom/instances.json, trainval2014/... or train2014/ and val2014/
+
+A ref names its object by `ann_id`. In gRefCOCO that is a list, and [-1] where there is no target;
+crowds are left out (`gres_model/data/datasets/grefer.py` of github.com/henghuiding/ReLA). In
+Ref-ZOM it is a number or a list, and there is no target where `source` is "zero" (`refer/refer.py`
+of github.com/toggle1995/RIS-DMMI).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +16,12 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ground_probe.datasets.refcoco import COLLECTIONS
-from ground_probe.datasets.referent import Ref, make_ref
+from ground_probe.datasets.referent import Ref, Target, make_ref
 from ground_probe.datasets.sources import FileImage
 from ground_probe.errors import InputError
 from ground_probe.io import read_file
@@ -22,15 +32,17 @@ IMAGE_FOLDERS = (
     "images/mscoco/images/train2014",  # REFER
     "images/mscoco/train2014",  # PolyFormer
     "images",
+    "trainval2014",
+    "images/trainval2014",
 )
 MAX_BYTES = 2**30
 
 
 def find(root: Path, dataset: str) -> Path | None:
-    """The folder of `refs(<owner>).p`: the root, or its folder of the data set's name."""
+    """The folder of the file of refs: the root, or its folder of the data set's name."""
     collection = COLLECTIONS[dataset]
     for folder in (root / collection.folder, root):
-        if os.path.isfile(folder / f"refs({collection.owner}).p"):
+        if any(os.path.isfile(folder / name) for name in collection.refs):
             return folder
     return None
 
@@ -54,17 +66,17 @@ def read(folder: Path, dataset: str, split: str) -> list[Ref]:
     Raises:
         InputError: a file is missing or damaged, or the pickle holds more than plain data.
     """
-    owner = COLLECTIONS[dataset].owner
-    refs_path, instances_path = folder / f"refs({owner}).p", folder / "instances.json"
-    refs = _parsed(refs_path, _unpickle)
-    instances = _parsed(instances_path, lambda data: json.loads(data))
+    names = [name for name in COLLECTIONS[dataset].refs if os.path.isfile(folder / name)]
+    refs_path = folder / (names or COLLECTIONS[dataset].refs)[0]
+    refs = _parsed(refs_path, json.loads if refs_path.suffix == ".json" else _unpickle)
+    instances = _parsed(folder / "instances.json", json.loads)
     photos = image_folder(folder)
     try:
         images = {image["id"]: image for image in instances["images"]}
         annotations = {each["id"]: each for each in instances["annotations"]}
         return [
             # The refs' own file_name ends in "_<n>.jpg" and does not exist.
-            make_ref(ref, annotations[ref["ann_id"]], image, _photo(photos, image))
+            make_ref(ref, _targets(ref, annotations), image, _photo(photos, image))
             for ref in refs
             if ref["split"] == split
             for image in [images[ref["image_id"]]]
@@ -77,8 +89,24 @@ def read(folder: Path, dataset: str, split: str) -> list[Ref]:
         ) from error
 
 
+def _targets(ref: Mapping[str, Any], annotations: Mapping[int, Any]) -> list[Target]:
+    """The objects that a ref names; none where it says so."""
+    ids = ref["ann_id"]
+    if ids == [-1] or ref.get("source") == "zero":
+        return []
+    several = isinstance(ids, list)
+    ids = list(dict.fromkeys(ids)) if several else [ids]
+    kept = [i for i in ids if not (several and annotations[i].get("iscrowd"))]
+    if not kept:
+        raise InputError(f"ref {ref.get('ref_id')}: of its annotations {ids} all are crowds")
+    return [Target(i, annotations[i].get("segmentation")) for i in kept]
+
+
 def _photo(folder: Path, image: Any) -> FileImage:
-    return FileImage(str(folder / Path(image["file_name"]).name))
+    name = Path(image["file_name"]).name
+    if name.startswith("COCO_val2014_") and folder.name == "train2014":
+        folder = folder.with_name("val2014")
+    return FileImage(str(folder / name))
 
 
 def _parsed(path: Path, parse: Callable[[bytes], Any]) -> Any:

@@ -1,10 +1,10 @@
-"""A referent as annotations have it: what every reader of them makes."""
+"""What sentences refer to, as annotations have it: what every reader of them makes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ground_probe.datasets.sources import ImageSource
 from ground_probe.errors import InputError
@@ -19,37 +19,48 @@ class Sentence:
     raw: Any
 
 
+class Target(NamedTuple):
+    """An annotated object: its id, and its segmentation.
+
+    The segmentation is what `to_mask` takes, the file of a mask, or a function that gives a mask of
+    a size.
+    """
+
+    ann_id: int | str
+    segmentation: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """One referent of one image, not yet decoded.
+    """What some sentences of one image refer to, not yet decoded.
 
     Args:
         ref_id: unique in the split.
-        ann_id: of the object; several refs may mean one.
+        targets: one object, several, or none; several refs may mean one.
         image_id: of the image.
         image_size_px: (height, width) that the annotation is for.
         image: where the photo lies.
-        segmentation: see `to_mask`, or the file of a mask.
-        sentences: what refers to it; without any it is a distractor only.
+        sentences: what refers to them; without any they are distractors only.
+        ignored: a function that gives the pixels that no score counts, for a size, or None.
     """
 
-    ref_id: int
-    ann_id: int | str
+    ref_id: int | str
+    targets: tuple[Target, ...] = field(repr=False)
     image_id: int | str
     image_size_px: tuple[int, int]
     image: ImageSource
-    segmentation: Any = field(repr=False)
     sentences: tuple[Sentence, ...]
+    ignored: Any = field(default=None, repr=False)
 
 
 def make_ref(
-    ref: Mapping[str, Any], annotation: Mapping[str, Any], image: Mapping[str, Any], photo: Any
+    ref: Mapping[str, Any], targets: Sequence[Target], image: Mapping[str, Any], photo: Any
 ) -> Ref:
     """A ref of what REFER's files say of it.
 
     Args:
-        ref: `ref_id, ann_id, image_id, sentences`.
-        annotation: its `segmentation`.
+        ref: `ref_id, image_id, sentences`.
+        targets: what it refers to.
         image: its `height` and `width`, px.
         photo: where it lies.
 
@@ -57,22 +68,28 @@ def make_ref(
         InputError: a field is missing or of another kind; the message names ref and field.
     """
     where = f"ref {ref.get('ref_id')}"
-    ids = [_whole(where, name, ref.get(name)) for name in ("ref_id", "ann_id", "image_id")]
+    ids = [_whole(where, name, ref.get(name)) for name in ("ref_id", "image_id")]
     size_px = [_whole(where, name, image.get(name)) for name in ("height", "width")]
     sentences = ref.get("sentences")
     if not isinstance(sentences, Sequence) or isinstance(sentences, str):
         raise InputError(f"{where}: sentences is {shortened(sentences)}, expected a list")
-    if "id" in image and _whole(where, "image id", image["id"]) != ids[2]:
-        raise InputError(f"{where}: it is of image {ids[2]} and lies with image {image['id']}")
+    if "id" in image and _whole(where, "image id", image["id"]) != ids[1]:
+        raise InputError(f"{where}: it is of image {ids[1]} and lies with image {image['id']}")
     return Ref(
         ref_id=ids[0],
-        ann_id=ids[1],
-        image_id=ids[2],
+        targets=tuple(
+            Target(_whole(where, "ann_id", ann_id), segmentation)
+            for ann_id, segmentation in targets
+        ),
+        image_id=ids[1],
         image_size_px=(size_px[0], size_px[1]),
         image=photo,
-        segmentation=annotation.get("segmentation"),
         sentences=tuple(
-            Sentence(_whole(where, "sent_id", each["sent_id"]), each.get("sent"), each.get("raw"))
+            Sentence(
+                _whole(where, "sent_id", each["sent_id"]),
+                each.get("sent", each.get("raw")),  # Ref-ZOM's loader knows nothing but `raw`
+                each.get("raw"),
+            )
             for each in sentences
         ),
     )

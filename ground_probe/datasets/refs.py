@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+import numpy as np
 from PIL import Image
 
 from ground_probe.datasets.example import Mask, RefExample, Split
 from ground_probe.datasets.masks import Overlap, to_mask
-from ground_probe.datasets.referent import Ref, Sentence, shortened
+from ground_probe.datasets.referent import Ref, Sentence, Target, shortened
 from ground_probe.datasets.sources import FileImage, ImageSource, decode, read_mask
 from ground_probe.errors import InputError, unknown
 
@@ -58,16 +59,16 @@ class RefSplit(Split):
         ref, sentence = self._entries[position]
         key = self._key(ref, sentence)
         image = self._image(ref, key)
-        others = {other.ann_id: other for other in self._neighbours[ref.image_id]}
-        others.pop(ref.ann_id)
+        others = self._others(ref)
         return RefExample(
             key=key,
             image=image,
             expression=self._expression(sentence, key),
             mask=self._mask(ref, key),
             image_id=str(ref.image_id),
-            distractors=tuple(self._mask(other, key) for other in others.values()),
-            others=tuple(self._first(other) for other in others.values()),
+            distractors=tuple(self._decoded(each, ref, key) for each, _ in others),
+            others=tuple(text for _, text in others),
+            ignored=None if ref.ignored is None else ref.ignored(ref.image_size_px),
         )
 
     @property
@@ -109,8 +110,18 @@ class RefSplit(Split):
             )
         return image
 
-    def _first(self, ref: Ref) -> str:
-        return self._said(ref.sentences[0]) if ref.sentences else ""
+    def _others(self, ref: Ref) -> list[tuple[Target, str]]:
+        """The other objects of the image, each with a text that refers to it alone, or none."""
+        others: dict[Any, tuple[Target, str]] = {}
+        for other in self._neighbours[ref.image_id]:
+            alone = len(other.targets) == 1 and other.sentences
+            text = self._said(other.sentences[0]) if alone else ""
+            for target in other.targets:
+                if text or target.ann_id not in others:
+                    others[target.ann_id] = target, text
+        for target in ref.targets:
+            others.pop(target.ann_id, None)
+        return list(others.values())
 
     def _said(self, sentence: Sentence) -> str:
         words = getattr(sentence, self.text)
@@ -126,12 +137,19 @@ class RefSplit(Split):
         return words
 
     def _mask(self, ref: Ref, key: str) -> Mask:
+        masks = [self._decoded(target, ref, key) for target in ref.targets]
+        return np.logical_or.reduce(masks) if masks else np.zeros(ref.image_size_px, bool)
+
+    def _decoded(self, target: Target, ref: Ref, key: str) -> Mask:
+        segmentation, size_px = target.segmentation, ref.image_size_px
         try:
-            if isinstance(ref.segmentation, FileImage):
-                return read_mask(ref.segmentation, ref.image_size_px)
-            return to_mask(ref.segmentation, ref.image_size_px, self.overlap)
+            if isinstance(segmentation, FileImage):
+                return read_mask(segmentation, size_px)
+            if callable(segmentation):
+                return segmentation(size_px)
+            return to_mask(segmentation, size_px, self.overlap)
         except InputError as error:
-            raise InputError(f"{key}: annotation {ref.ann_id}: {error}") from error
+            raise InputError(f"{key}: annotation {target.ann_id}: {error}") from error
 
 
 def build(
@@ -177,7 +195,7 @@ def build(
 def _check(refs: Sequence[Ref], text: Text) -> None:
     """What must hold between refs, and of their sentences."""
     photos: dict[Any, tuple[Any, Any]] = {}
-    long: list[tuple[int, int]] = []
+    long: list[tuple[int | str, int]] = []
     for ref in refs:
         photo = ref.image, ref.image_size_px
         if photos.setdefault(ref.image_id, photo) != photo:
@@ -225,9 +243,20 @@ def _whole_images(refs: Sequence[Ref], limit: int, seed: int) -> list[Ref]:
 
 def _judged(ref: Ref, text: Text) -> list[Any]:
     sentences = [[sentence.sent_id, getattr(sentence, text)] for sentence in ref.sentences]
-    in_file = isinstance(ref.segmentation, FileImage)
-    shape = _contents(ref.segmentation) if in_file else _one_spelling(ref.segmentation)
-    return [ref.ref_id, ref.ann_id, ref.image_id, list(ref.image_size_px), shape, sentences]
+    ids = [target.ann_id for target in ref.targets]
+    shapes = [
+        _contents(each) if isinstance(each, FileImage) else _one_spelling(each)
+        for _, each in ref.targets
+    ]
+    one = len(ids) == 1
+    return [
+        ref.ref_id,
+        ids[0] if one else ids,
+        ref.image_id,
+        list(ref.image_size_px),
+        shapes[0] if one else shapes,
+        sentences,
+    ]
 
 
 def _contents(source: ImageSource) -> str:

@@ -35,9 +35,10 @@ class ImageSource(Hashable, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileImage:
-    """A photo in a file of its own."""
+    """A photo in a file of its own; `upright` if masks lie on it as its EXIF data turn it."""
 
     path: str
+    upright: bool = False
 
     def read(self) -> bytes:
         """The encoded photo."""
@@ -112,9 +113,9 @@ def check_room(
 def decode(source: ImageSource) -> Image.Image:
     """The stored pixels in RGB; the last photo is kept for as long as its file does not change.
 
-    An orientation in the EXIF data is *not* applied. COCO's masks, widths and heights are those of
-    the stored pixels, and pycocotools and the REFER loaders read them so; turning the photo would
-    take it away from its mask.
+    An orientation in the EXIF data is *not* applied, unless the source says so. COCO's masks,
+    widths and heights are those of the stored pixels, and pycocotools and the REFER loaders read
+    them so; turning the photo would take it away from its mask.
 
     Raises:
         InputError: the photo is missing, cut off or no image.
@@ -124,7 +125,8 @@ def decode(source: ImageSource) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _decode(source: ImageSource, stamp: Stamp) -> Image.Image:
-    return images.decode(source.read(), f"image {source}", upright=False)
+    upright = isinstance(source, FileImage) and source.upright
+    return images.decode(source.read(), f"image {source}", upright)
 
 
 def _stamp(path: str) -> Stamp:

@@ -6,7 +6,13 @@ from ground_probe.evaluation.paired import compare_methods, compare_runs, moved_
 from ground_probe.evaluation.processes import Processes
 from ground_probe.evaluation.rows import mask_of
 from ground_probe.evaluation.store import Counts, Store
-from ground_probe.evaluation.tables import beside_published, breakdown, published, summarise
+from ground_probe.evaluation.tables import (
+    beside_published,
+    breakdown,
+    by_metric,
+    published,
+    summarise,
+)
 
 __all__ = [
     "BASELINES",
@@ -18,6 +24,7 @@ __all__ = [
     "applicable",
     "beside_published",
     "breakdown",
+    "by_metric",
     "compare_methods",
     "compare_runs",
     "evaluate",

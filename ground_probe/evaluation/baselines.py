@@ -63,6 +63,8 @@ def best_cut(values: Float[np.ndarray, "height width"], truth: Mask) -> Mask:
     array([[ True, False],
            [ True,  True]])
     """
+    if not truth.any():  # nothing is what is most like nothing
+        return np.zeros_like(truth)
     order = np.argsort(-values, axis=None, kind="stable")
     kept = np.arange(1, values.size + 1)
     shared = np.cumsum(truth.flat[order])

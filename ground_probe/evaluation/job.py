@@ -18,11 +18,11 @@ from uuid import uuid4
 import numpy as np
 
 from ground_probe import metrics
-from ground_probe.datasets.example import Mask, RefExample, Split
+from ground_probe.datasets.example import RefExample, Split
 from ground_probe.errors import GroundProbeError, UnknownWordsWarning, unknown
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.identity import UNIDENTIFIED
-from ground_probe.evaluation.rows import COUNTS, Row, error_row, row
+from ground_probe.evaluation.rows import BOXES, COUNTS, Row, error_row, row
 from ground_probe.io import seed_of
 
 Rows = list[Row]
@@ -117,24 +117,31 @@ class Job:
                 continue
             seconds = time.perf_counter() - start
             rows += [
-                self._counted(item.keys[name], masks.get(name), example.mask, name, seconds)
+                self._counted(item.keys[name], masks.get(name), example, name, seconds)
                 for name in names
             ]
         return rows
 
-    def _counted(self, key: str, answer: Any, gold: Mask, method: str, seconds: float) -> Row:
+    def _counted(
+        self, key: str, answer: Any, example: RefExample, method: str, seconds: float
+    ) -> Row:
         try:
             if isinstance(answer, GroundProbeError):
                 raise answer
             if answer is None:
                 raise GroundProbeError(f"the segmenter returned no mask for the method {method!r}")
-            pred = np.asarray(getattr(answer, "mask", answer))
+            pred, gold = np.asarray(getattr(answer, "mask", answer)), example.mask
             inter_px, union_px = metrics.counts(pred, gold)
+            if example.ignored is not None:
+                pred, gold = pred & ~example.ignored, gold & ~example.ignored
+                inter_px, union_px = metrics.counts(pred, gold)
+            boxes = metrics.box_counts(pred, gold)
         except GroundProbeError as error:
             return error_row(key, error, seconds)
         pixels = (inter_px, union_px, int(np.count_nonzero(pred)), int(np.count_nonzero(gold)))
         kept = pred if self.keep_masks and method not in BASELINES else None
-        return row(key, dict(zip(COUNTS, pixels, strict=True)), seconds, kept)
+        counts = dict(zip((*COUNTS, *BOXES), (*pixels, *boxes), strict=True))
+        return row(key, counts, seconds, kept)
 
     def _masks(self, editor: Any, example: RefExample, names: Sequence[str]) -> Mapping[str, Any]:
         """The masks of methods that go together, from one call."""

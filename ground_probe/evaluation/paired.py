@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from ground_probe.errors import IncompleteError, InputError, unknown
 from ground_probe.evaluation.store import Store
-from ground_probe.evaluation.tables import GROUPS, METRICS, groups, ratios
+from ground_probe.evaluation.tables import GROUPS, groups, metrics_of, ratios
 from ground_probe.stats import compare_ratios
 
 _COLUMNS = (
@@ -88,8 +88,10 @@ def moved_most(run_a: str | Path, run_b: str | Path, method: str = "full") -> pd
 def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """`ok` rows of the same examples compared, together and in each group of `breakdown`."""
     b = b.set_index("example").loc[a["example"]].reset_index()
+    names = metrics_of(pd.concat([a, b]))
     tables = [
-        _compared(a[at], b[at]).assign(by=by, level=level) for by, level, at in _parts(groups(a))
+        _compared(a[at], b[at], names).assign(by=by, level=level)
+        for by, level, at in _parts(groups(a))
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -101,19 +103,21 @@ def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
             yield by, str(level), rows[by].eq(level).to_numpy()
 
 
-def _compared(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    (over_a, under_a), (over_b, under_b) = ratios(a), ratios(b)
+def _compared(a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    (over_a, under_a), (over_b, under_b) = ratios(a, names), ratios(b, names)
     images = a["image_id"].to_numpy(str)
     difference, low, high, p = compare_ratios((over_b, under_b), (over_a, under_a), images)
     return pd.DataFrame({
-        "metric": METRICS, "a": _value(over_a, under_a), "b": _value(over_b, under_b),
+        "metric": names, "a": _value(over_a, under_a), "b": _value(over_b, under_b),
         "difference": difference, "low": low, "high": high, "p": p, "n": len(a),
         "n_images": len(set(images)),
     })  # fmt: skip
 
 
 def _value(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    return over.sum(0) / np.maximum(under.sum(0), 1)
+    known = ~np.isnan(over)
+    value = np.nansum(over, 0) / np.maximum((under * known).sum(0), 1)
+    return np.where(known.any(0), value, np.nan)
 
 
 def _same_data(a: Store, b: Store) -> None:

@@ -24,6 +24,8 @@ from ground_probe.errors import InputError
 
 Row = dict[str, Any]
 COUNTS = ("inter_px", "union_px", "pred_px", "gold_px")
+BOXES = ("box_inter_px", "box_union_px")
+"""Of the boxes around the masks; rows from before they were counted have none."""
 
 
 def row(key: str, counts: Mapping[str, int], seconds: float, mask: Mask | None = None) -> Row:
@@ -142,6 +144,9 @@ def _problem(row: Row) -> str | None:
     inter, union, pred, gold = (row[name] for name in COUNTS)
     if inter > min(pred, gold) or union != pred + gold - inter:
         return "pixels that do not add up"
+    boxes = [row[name] for name in BOXES if name in row]
+    if boxes and not (len(boxes) == 2 and all(map(_is_count, boxes)) and boxes[0] <= boxes[1]):
+        return "boxes that do not add up"
     return None if _is_mask(row.get("mask")) else "a mask that is no run lengths"
 
 

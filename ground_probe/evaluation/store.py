@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ground_probe.errors import InputError
-from ground_probe.evaluation.rows import COUNTS, Row, one_line, regular_file, whole_lines
+from ground_probe.evaluation.rows import BOXES, COUNTS, Row, one_line, regular_file, whole_lines
 from ground_probe.io import canonical_json, digest, whole_file, writable_folder
 from ground_probe.run_record import read_record
 
@@ -260,10 +260,11 @@ class Store:
             attempts = len(rows) - max(len(done) - 1, 0) + deaths[key]
             mask = canonical_json(row["mask"]) if row.get("mask") else None
             joined.append({**row, "attempts": attempts, "mask": mask})
-        columns = ["status", *COUNTS, "seconds", "error", "traceback", "attempts", "mask"]
+        pixels = (*COUNTS, *BOXES)
+        columns = ["status", *pixels, "seconds", "error", "traceback", "attempts", "mask"]
         rows = pd.DataFrame(joined).reindex(columns=columns)
         text = dict.fromkeys(("error", "traceback", "mask"), "string")
-        rows = rows.astype({**dict.fromkeys(COUNTS, "Int64"), **text, "seconds": float})
+        rows = rows.astype({**dict.fromkeys(pixels, "Int64"), **text, "seconds": float})
         status = rows["status"].value_counts()
         counts = Counts(
             len(manifest), int(status.get("ok", 0)), int(status.get("error", 0)), duplicates

@@ -1,9 +1,15 @@
-"""Scores from counted pixels: the summary, its breakdowns, and the published rows beside ours."""
+"""Scores from counted pixels: the summary, its breakdowns, and the published rows beside ours.
+
+Where an expression may refer to nothing (`grefcoco`, `ref-zom`, `reasonseg`, or any row without a
+target), miou, oiou and p@x are of the expressions that refer to something, as Ref-ZOM's evaluator
+has them, and `GENERALIZED` are of all, as `metrics.generalized` defines them: a mask without a
+pixel says that there is no target. box@0.5 is the accuracy of the boxes around the masks.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,11 +20,15 @@ from jaxtyping import Float
 from ground_probe import metrics
 from ground_probe.datasets import refcoco
 from ground_probe.errors import UnknownNameError
+from ground_probe.evaluation.rows import BOXES
 from ground_probe.stats import bootstrap
 from ground_probe.words import LOCATION_WORDS, words_of
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
-METRICS = ("miou", "oiou", *(f"p@{x}" for x in PRECISIONS))
+METRICS = ("miou", "oiou", *(f"p@{x}" for x in PRECISIONS), "box@0.5")
+GENERALIZED = ("giou", "ciou", "n_acc", "t_acc")
+CHIEF = ("miou", "oiou", "p@0.5", "p@0.9", "box@0.5", *GENERALIZED)
+"""What a table for people shows, in its order."""
 ABOUT = ("model", "revision", "recipe", "text", "overlap")
 _SCORES = ("metric", "value", "low", "high")
 _COUNTED = ("n_expected", "n_ok", "n_error", "of", "whole")
@@ -53,7 +63,8 @@ def summarise(
     for names, rows in results.groupby(_KEYS, sort=False):
         status = rows["status"].value_counts()
         counts = {f"n_{name}": int(status.get(name, 0)) for name in ("ok", "error")}
-        table = scores(scored[names]) if names in scored else pd.DataFrame({"metric": METRICS})
+        of = metrics_of(rows)
+        table = scores(scored[names], of) if names in scored else pd.DataFrame({"metric": of})
         columns = dict(zip(_KEYS, names, strict=True)) | dict(about or {})
         columns |= {"n_expected": len(rows), "of": published_sentences(*names[:2])}
         dataset, split, _ = names
@@ -61,6 +72,22 @@ def summarise(
         summary.append(table.assign(**columns, **counts))
     table = pd.concat(summary, ignore_index=True).reindex(columns=list(SUMMARY_COLUMNS))
     return table.astype({"of": "Int64"})
+
+
+def by_metric(table: pd.DataFrame, index: str | Sequence[str]) -> pd.DataFrame:
+    """The values of `summarise`, a row for each `index` and a column for each metric of `CHIEF`."""
+    wide = table.pivot(index=index, columns="metric", values="value")
+    return wide[[name for name in CHIEF if name in wide]]
+
+
+def metrics_of(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The metrics of some results of one split; no boxes where those of a result are unknown."""
+    collection = refcoco.COLLECTIONS.get(rows["dataset"].iloc[0])
+    any_number = collection is not None and collection.any_number
+    if any_number or rows["gold_px"].eq(0).any():
+        return (*METRICS[:-1], *GENERALIZED)
+    ok = rows[rows["status"].eq("ok")]
+    return METRICS if _boxes(ok).notna().all(axis=None) else METRICS[:-1]
 
 
 def published_sentences(dataset: str, split: str) -> int | None:
@@ -80,7 +107,7 @@ def _whole(dataset: str, split: str, ok: pd.DataFrame) -> bool:
     expected = _published(dataset, split)
     if expected is None or ok["image_id"].nunique() != expected.images:
         return False
-    return len(ok) == expected.sentences or not expected.confirmed
+    return expected.sentences in (None, len(ok)) or not expected.confirmed
 
 
 def check_waived(examples: Collection[str], waive: Collection[str]) -> None:
@@ -100,22 +127,37 @@ def _settled(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:
     return results[whole & results["status"].eq("ok")]
 
 
-def scores(ok: pd.DataFrame) -> pd.DataFrame:
-    """Every metric of some results: `metric, value, low, high`; images are resampled whole."""
-    value, low, high = bootstrap(*ratios(ok), ok["image_id"].to_numpy(str))
-    return pd.DataFrame({"metric": METRICS, "value": value, "low": low, "high": high})
+def scores(ok: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Some metrics of some results: `metric, value, low, high`; images are resampled whole."""
+    value, low, high = bootstrap(*ratios(ok, names), ok["image_id"].to_numpy(str))
+    return pd.DataFrame({"metric": names, "value": value, "low": low, "high": high})
 
 
 def ratios(
-    ok: pd.DataFrame,
+    ok: pd.DataFrame, names: Sequence[str]
 ) -> tuple[Float[np.ndarray, "rows metrics"], Float[np.ndarray, "rows metrics"]]:
-    """What each of `METRICS` is the ratio of, row by row."""
+    """What each metric is the ratio of, row by row; NaN above where a row has no part in it."""
     inter_px, union_px = ok["inter_px"].to_numpy(float), ok["union_px"].to_numpy(float)
-    ious = metrics.iou(inter_px, union_px)
-    over = np.stack([ious, inter_px, *(ious > x for x in PRECISIONS)], axis=1)
-    under = np.ones_like(over)
-    under[:, METRICS.index("oiou")] = union_px
-    return over, under
+    target, told = (ok[name].to_numpy(float) > 0 for name in ("gold_px", "pred_px"))
+    ious, nothing = metrics.iou(inter_px, union_px), ~target & ~told
+    over = {
+        "miou": np.where(target, ious, np.nan),
+        "oiou": np.where(target, inter_px, np.nan),
+        **{f"p@{x}": np.where(target, ious > x, np.nan) for x in PRECISIONS},
+        "box@0.5": metrics.iou(*_boxes(ok).to_numpy(float).T) > 0.5,
+        "giou": np.where(nothing, 1.0, ious),
+        "ciou": inter_px,
+        "n_acc": np.where(target, np.nan, nothing),
+        "t_acc": np.where(target, told, np.nan),
+    }
+    under = {"oiou": union_px, "ciou": union_px}
+    ones = np.ones(len(ok))
+    above = np.stack([ones * over[name] for name in names], axis=1)
+    return above, np.stack([ones * under.get(name, 1.0) for name in names], axis=1)
+
+
+def _boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.reindex(columns=list(BOXES)).astype("Float64")
 
 
 def breakdown(
@@ -125,7 +167,8 @@ def breakdown(
 
     Methods without a value in the summary have none here.
 
-    Sizes are COCO's (small < 32², medium < 96² px, at the original image's size).
+    Sizes are COCO's (small < 32², medium < 96² px, at the original image's size), none where an
+    expression refers to nothing.
     Every result is in one level of each: an expression of no word counts as short. Columns:
     `BREAKDOWN_COLUMNS`.
     """
@@ -134,7 +177,8 @@ def breakdown(
     for by in GROUPS:
         for names, rows in ok.groupby([*_KEYS, by], sort=False, observed=True):
             columns = dict(zip([*_KEYS, "level"], names, strict=True)) | dict(about or {})
-            tables.append(scores(rows).assign(by=by, n_ok=len(rows), **columns))
+            of = metrics_of(ok[ok["dataset"] == names[0]])
+            tables.append(scores(rows, of).assign(by=by, n_ok=len(rows), **columns))
     return (
         pd.concat(tables, ignore_index=True).reindex(columns=list(BREAKDOWN_COLUMNS))
         if tables
@@ -152,8 +196,8 @@ def groups(results: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     return results.assign(**{
         "object size": pd.cut(
-            results["gold_px"].astype(int), [-1, 32**2 - 1, 96**2 - 1, np.inf],
-            labels=["small", "medium", "large"],
+            results["gold_px"].astype(int), [-1, 0, 32**2 - 1, 96**2 - 1, np.inf],
+            labels=["none", "small", "medium", "large"],
         ),
         "location words": located,
         "expression length": pd.cut(

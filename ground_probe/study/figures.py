@@ -53,7 +53,7 @@ METHODS_IN_WORDS = {
     "random_weights": ("random weights, trained scale", "controls"),
 }
 """What a method is called in a figure, and of which kind it is."""
-METRICS_IN_WORDS = {"miou": "mIoU", "oiou": "overall IoU"}
+METRICS_IN_WORDS = {"miou": "mIoU", "oiou": "overall IoU", "giou": "gIoU", "ciou": "cIoU"}
 _PANEL_PX = 640
 """Pictures of a sheet are drawn from so many pixels a side: a panel has fewer."""
 

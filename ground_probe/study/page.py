@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ground_probe.evaluation.tables import CHIEF
+
 EXPLORER = "explorer.html"
 
 
@@ -78,7 +80,6 @@ SECTIONS = {
     ),
 }
 _QUESTION = "Does an instruction-based image editor know where to edit at its first denoising step?"
-_METRICS = ("miou", "oiou", "p@0.5", "p@0.9")
 _MAIN = ("10_emergence", "steps_grounding.png")
 
 
@@ -111,7 +112,7 @@ def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
     index = ["dataset", "split", "method", "n_ok", "n_error"]
     table = cells.pivot(index=index, columns="metric", values="cell")
     values = cells.pivot(index=index, columns="metric", values="value")
-    shown = [name for name in _METRICS if name in table] or list(table)
+    shown = [name for name in CHIEF if name in table] or list(table)
     return table.loc[values.sort_values(shown[0], ascending=False).index, shown]
 
 

@@ -250,7 +250,8 @@ def _width(denoiser: nn.Module) -> int:
 def _sentences(dataset: str, split: str) -> int:
     if dataset not in refcoco.COLLECTIONS:
         return len(load_split(dataset, split))
-    return refcoco.COLLECTIONS[dataset].splits[split].sentences
+    expected = refcoco.COLLECTIONS[dataset].splits[split]
+    return expected.sentences or expected.images or 0
 
 
 def _text_tokens(parts: Parts) -> int:
