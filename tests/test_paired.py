@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import itertools
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.stats import norm, t
 
 import ground_probe as gp
 from ground_probe import cli
 from ground_probe.errors import IncompleteError, InputError
-from ground_probe.evaluation import Store, compare_methods, moved_most
+from ground_probe.evaluation import Store, compare_methods, moved_most, moved_page, side_by_side
 from ground_probe.evaluation.rows import error_row, row
 from ground_probe.evaluation.store import MANIFEST_COLUMNS
+from ground_probe.images import overlay
 
 SPEC = {"dataset": "scenes", "split": "test", "model": "m", "recipe": {"step": 0}}
 
@@ -145,6 +151,81 @@ def test_methods_of_one_run_are_compared(tmp_path):
     }  # fmt: skip
     with pytest.raises(InputError, match="unknown method 'attention': choose one of full, other"):
         compare_methods(folder, "attention")
+
+
+def test_several_runs_become_one_table_in_three_forms(tmp_path, capsys):
+    pairs = {"a": [(1, 2), (3, 4)], "b_1": [(2, 2), (3, 4)], "c": [(1, 2), (0, 4)]}
+    folders = [str(write(tmp_path / name, each)) for name, each in pairs.items()]
+    table = gp.compare_runs(*folders)
+    assert table["run"].unique().tolist() == folders[1:] and set(table["against"]) == {folders[0]}
+    pd.testing.assert_frame_equal(
+        table[table["run"] == folders[2]].reset_index(drop=True),
+        gp.compare_runs(folders[0], folders[2]),
+    )
+    wide = side_by_side(table)
+    assert wide.index.tolist() == [("full", folder) for folder in folders]
+    assert [cell.split(",")[0] for cell in wide["miou"]] == [
+        "0.625", "0.875 (+0.250", "0.250 (-0.375"
+    ]  # fmt: skip
+    files = [str(tmp_path / f"table{form}") for form in (".csv", ".md", ".tex")]
+    assert cli.main(["compare", *folders, "--out", *files]) == 0
+    assert all(file in capsys.readouterr().out for file in files[:1])
+    pd.testing.assert_frame_equal(pd.read_csv(files[0]), table, check_dtype=False)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[0].startswith("| method | run | miou | oiou |") and len(lines) == 5
+    assert lines[3].split(" | ")[1:3] == [folders[1], wide["miou"].iloc[1]]
+    latex = (tmp_path / "table.tex").read_text()
+    assert r"b\_1" in latex and latex.count(r"\\") == 4 and "0.875 (+0.250" in latex
+    with pytest.raises(InputError, match=r"unknown form of a table '.xls': choose one of .csv"):
+        gp.evaluation.write_comparison(table, "table.xls")
+    assert cli.main(["compare", folders[0]]) == 2
+    assert "is one run: give at least two" in capsys.readouterr().err
+    third = str(write(tmp_path / "third", [(1, 2), (3, 4), (1, 4)]))
+    assert cli.main(["compare", *folders, third]) == 2
+    assert "their examples differ: 0 are only in" in capsys.readouterr().err
+
+
+def halves(editor, image, expression, recipe="left", **how):
+    mask = np.zeros((image.height, image.width), bool)
+    mask[:, : image.width // 2] = recipe == "left"
+    mask[: image.height // 2] |= recipe == "top"
+    return mask
+
+
+def test_what_moved_most_is_a_page_of_pictures(tmp_path, capsys):
+    split = gp.load_split("scenes", "test", limit=6)
+    for name in ("left", "top"):
+        gp.evaluate(None, split, tmp_path / name, name, segment=halves)
+    names = [str(tmp_path / name) for name in ("left", "top")]
+    page = tmp_path / "moved.html"
+    assert cli.main(["compare", *names, "--page", str(page), "--moved", "3"]) == 0
+    assert str(page) in capsys.readouterr().out
+    text = page.read_text()
+    moved = moved_most(*names).head(3)
+    assert text == moved_page(*names, split, n=3), "the part that was evaluated, or all of it"
+    assert [text.index(html.escape(key)) for key in moved["example"]] == sorted(
+        text.index(html.escape(key)) for key in moved["example"]
+    )
+    assert "http" not in text and "<script" not in text and text.count("<img") == 12
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    example = split[split.keys.index(moved["example"][0])]
+    expected = [example.image, *(
+        overlay(example.image, mask)
+        for mask in (example.mask, *(halves(None, example.image, "", name) for name in
+                                     ("left", "top")))
+    )]  # fmt: skip
+    for picture, image in zip(pictures, expected, strict=False):
+        seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))), float)
+        assert np.abs(seen - np.asarray(image)).mean() < 8, "a JPEG of it"
+    other = gp.load_split("cartoons", "test", limit=6)
+    with pytest.raises(InputError, match=r"has revision scenes-2 of scenes, these are cartoons-1"):
+        moved_page(*names, other)
+    with pytest.raises(InputError, match="the split scenes test has no example scenes/test/0/"):
+        moved_page(*names, gp.load_split("scenes", "test", limit=6, seed=1))
+    for name in ("left", "top"):
+        gp.evaluate(None, split, tmp_path / f"{name}-", name, segment=halves, keep_masks=False)
+    with pytest.raises(InputError, match="no mask, for it failed or masks were not kept"):
+        moved_page(*(tmp_path / f"{name}-" for name in ("left", "top")), split)
 
 
 def test_five_hundred_sentences_are_compared_and_the_command_says_what_moved(tmp_path, capsys):

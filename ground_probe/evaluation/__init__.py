@@ -1,8 +1,14 @@
 """Evaluation: sentences in, counted pixels kept, scores derived; resumable on any engine."""
 
 from ground_probe.evaluation.baselines import BASELINES, applicable
+from ground_probe.evaluation.compared import (
+    moved_most,
+    moved_page,
+    side_by_side,
+    write_comparison,
+)
 from ground_probe.evaluation.loop import Evaluation, InProcess, evaluate, read
-from ground_probe.evaluation.paired import compare_methods, compare_runs, moved_most
+from ground_probe.evaluation.paired import compare_methods, compare_runs
 from ground_probe.evaluation.processes import Processes
 from ground_probe.evaluation.rows import mask_of
 from ground_probe.evaluation.store import Counts, Store
@@ -30,7 +36,10 @@ __all__ = [
     "evaluate",
     "mask_of",
     "moved_most",
+    "moved_page",
     "published",
     "read",
+    "side_by_side",
     "summarise",
+    "write_comparison",
 ]

@@ -1,4 +1,4 @@
-"""Two evaluations of the same examples, or two methods of one, compared example by example."""
+"""Evaluations of the same examples, or methods of one, compared example by example."""
 
 from __future__ import annotations
 
@@ -18,38 +18,48 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def compare_runs(run_a: str | Path, run_b: str | Path) -> pd.DataFrame:
-    """How run B differs from run A: `compare_runs("runs/a", "runs/b")`.
+def compare_runs(run_a: str | Path, run_b: str | Path, *more: str | Path) -> pd.DataFrame:
+    """How run B, and any more, differ from run A: `compare_runs("runs/a", "runs/b")`.
 
     Args:
         run_a: the folder of an evaluation.
         run_b: another's, of the same examples: another editor, recipe or code.
+        more: others, each compared with run A as well.
 
     Returns:
-        A row for each method that both have, all examples and each group of `breakdown`, and each
-        metric: its values in `a` and `b`, `difference` (b - a) with a 95 % interval over resampled
-        images, and `p`, two-sided, of the difference if which run is which were drawn by lot for
-        each image. One p is for one question: over many rows some are small by chance. Both are
-        given the recipes and whatever was fitted: they see other images to test on, and not that
-        another calibration would have chosen otherwise.
+        A row for each other `run` and each method that all have, all examples and each group of
+        `breakdown`, and each metric: its values in `a` and `b`, `difference` (b - a) with a 95 %
+        interval over resampled images, and `p`, two-sided, of the difference if which run is which
+        were drawn by lot for each image. One p is for one question: over many rows some are small
+        by chance. Both are given the recipes and whatever was fitted: they see other images to
+        test on, and not that another calibration would have chosen otherwise.
 
     Raises:
-        InputError: the examples differ, a run holds failed results that it does not waive, or no
-            method is in both.
+        InputError: the examples differ, a run holds failed results that none waives, or no method
+            is in all.
         IncompleteError: a run is not finished.
     """
-    stores = [Store(Path(run)) for run in (run_a, run_b)]
-    _same_data(*stores)
+    stores = [Store(Path(run)) for run in (run_a, run_b, *more)]
+    for other in stores[1:]:
+        same_data(stores[0], other)
     waived = {name for store in stores for name in store.record().get("waived", [])}
-    a, b = (_finished(store, waived) for store in stores)
-    methods = [name for name in a["method"].unique() if name in set(b["method"])]
+    a, *others = (_finished(store, waived) for store in stores)
+    methods = [m for m in a["method"].unique() if all(m in set(b["method"]) for b in others)]
     if not methods:
-        raise InputError(
-            f"no method is in both runs: {sorted(set(a['method']))} and {sorted(set(b['method']))}"
+        there = [sorted(set(rows["method"])) for rows in (a, *others)]
+        raise InputError(f"no method is in {_all(stores)} runs: {' and '.join(map(str, there))}")
+    tables = [
+        paired(a[a["method"] == name], b[b["method"] == name]).assign(
+            run=str(store.folder), against=str(stores[0].folder), method=name
         )
-    pairs = [(a[a["method"] == name], b[b["method"] == name]) for name in methods]
-    tables = [paired(*pair).assign(method=name) for name, pair in zip(methods, pairs, strict=True)]
-    return pd.concat(tables, ignore_index=True)[list(_COLUMNS)]
+        for store, b in zip(stores[1:], others, strict=True)
+        for name in methods
+    ]
+    return pd.concat(tables, ignore_index=True)[["run", "against", *_COLUMNS]]
+
+
+def _all(stores: Sequence[Store]) -> str:
+    return "both" if len(stores) == 2 else "all"
 
 
 def compare_methods(run: str | Path, against: str = "full") -> pd.DataFrame:
@@ -68,21 +78,6 @@ def compare_methods(run: str | Path, against: str = "full") -> pd.DataFrame:
         raise unknown("method", against, methods)
     tables = [paired(methods[against], other).assign(method=n) for n, other in methods.items()]
     return pd.concat(tables, ignore_index=True)[list(_COLUMNS)]
-
-
-def moved_most(run_a: str | Path, run_b: str | Path, method: str = "full") -> pd.DataFrame:
-    """The examples of both runs, those whose IoU moved most first.
-
-    Returns:
-        `example, expression, iou_a, iou_b, difference`.
-    """
-    stores = [Store(Path(run)) for run in (run_a, run_b)]
-    _same_data(*stores)
-    a, b = (rows[rows["method"] == method].set_index("example") for rows in map(_ok, stores))
-    table = pd.DataFrame({"expression": a["expression"], "iou_a": _iou(a), "iou_b": _iou(b)})
-    table["difference"] = table["iou_b"] - table["iou_a"]
-    order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].dropna().reset_index()
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -107,6 +102,7 @@ def _compared(a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str]) -> pd.Data
     (over_a, under_a), (over_b, under_b) = ratios(a, names), ratios(b, names)
     images = a["image_id"].to_numpy(str)
     difference, low, high, p = compare_ratios((over_b, under_b), (over_a, under_a), images)
+    p = np.where(np.isnan(difference), np.nan, p)
     return pd.DataFrame({
         "metric": names, "a": _value(over_a, under_a), "b": _value(over_b, under_b),
         "difference": difference, "low": low, "high": high, "p": p, "n": len(a),
@@ -120,7 +116,7 @@ def _value(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     return np.where(known.any(0), value, np.nan)
 
 
-def _same_data(a: Store, b: Store) -> None:
+def same_data(a: Store, b: Store) -> None:
     """Raise InputError where two runs are not of the same examples."""
     specs, rows = [store.spec() for store in (a, b)], [store.manifest() for store in (a, b)]
     for name in ("dataset", "split", "data_revision"):
@@ -138,25 +134,21 @@ def _same_data(a: Store, b: Store) -> None:
         )
 
 
-def _ok(store: Store) -> pd.DataFrame:
+def all_rows(store: Store) -> pd.DataFrame:
+    """Every row of a run; IncompleteError where one is missing."""
     rows, counts = store.results()
     if counts.missing:
         raise IncompleteError(f"{store.folder}: {counts}; run the same command again to finish it")
-    return rows[rows["status"].eq("ok")]
+    return rows
 
 
 def _finished(store: Store, waived: set[str]) -> pd.DataFrame:
-    """The `ok` rows without the examples that either run waives."""
-    rows = store.results()[0]
+    """The `ok` rows without the examples that any run waives."""
+    rows = all_rows(store)
     failed = rows[rows["status"].eq("error") & ~rows["example"].isin(waived)]
     if len(failed):
         raise InputError(
             f"{store.folder}: {len(failed)} results failed, the first is "
             f"{failed.iloc[0]['example']}: retry them, or waive them"
         )
-    rows = _ok(store)
-    return rows[~rows["example"].isin(waived)]
-
-
-def _iou(rows: pd.DataFrame) -> pd.Series:
-    return rows["inter_px"].astype(float) / rows["union_px"].astype(float).clip(lower=1)
+    return rows[rows["status"].eq("ok") & ~rows["example"].isin(waived)]
