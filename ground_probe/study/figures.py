@@ -208,7 +208,8 @@ def _lay(axes: Axes, values: np.ndarray) -> None:
 
 
 def _outline(axes: Axes, gold: np.ndarray) -> None:
-    axes.contour(gold, levels=[0.5], colors="white", linestyles="dashed", linewidths=1)
+    if gold.any() and not gold.all():  # else there is no outline, and matplotlib warns
+        axes.contour(gold, levels=[0.5], colors="white", linestyles="dashed", linewidths=1)
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

@@ -7,29 +7,42 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 from PIL import Image
-from torch import Tensor
 
 from ground_probe.capture import Trace, trace
-from ground_probe.capture.layout import Grid, Layout
+from ground_probe.capture.layout import Grid
 from ground_probe.capture.sites import blocks_of
+from ground_probe.capture.surroundings import predicts
+from ground_probe.capture.tracing import without_bar
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
 from ground_probe.images import to_rgb
+from ground_probe.inside import decode
 from ground_probe.segmentation import Recipe, recipe_for, segment
+from ground_probe.segmentation.forward import prior_heads
+from ground_probe.study.explorer.cells import (
+    CELLS,
+    DIRECTIONS,
+    LeadingDirections,
+    coarser,
+    on_cells,
+    pool,
+    pooled_rows,
+    spread,
+)
 
-CELLS = 32 * 32  # of a map at most
-SITES = 60  # (block, step) at most
-DIRECTIONS = 32  # in which features are compared
-BYTES = 1_300_000  # of all maps, before base64
+SITES = 36  # (block, step) at most
+HEADS = 32  # whose maps are kept one by one, at most
+_WRITTEN = 24  # bytes of a cell's numbers that are written as text: prior, score, two masks
+
+Head = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class View:
-    """All that the page shows. A cell is a token, or the mean of several where there are many.
+    """What the page shows of one expression. A cell is a token, or the mean of several.
 
     Args:
         image: RGB.
@@ -44,12 +57,21 @@ class View:
         tokens_grid: (rows, columns) of the editor's image tokens.
         geometry: how the cells lie in the image.
         attention: the probability that a cell attends to a token, the mean over heads.
+        heads: (block, number) of those whose maps are kept.
+        every_head: how many the shown blocks have.
+        by_head: the probability that a cell attends, in a head, to a token of the expression.
+        grounding: those of the heads that are marked, the first of them shown at first.
+        named: whether the recipe names them; else they agree best with the mask of this image.
+        looked: (step, stream) from which the segmenter reads, as far as the page has them.
         features: each cell's, with unit norm, in the leading directions of its block and stream.
         held: the share of the features' variation that those directions hold.
         mask: of what the expression refers to, at the image's size.
+        truth: the true mask, where it is known.
         prior: where the segmenter looked, in [0, 1].
-        score: how much each cell is like what is there, in [0, 1]; None where no features were
-            compared.
+        score: how much more each cell is like what is there than like the rest.
+        compared: whether the recipe reads that; else it is a linear discriminant's, for the eye.
+        edit: what the instruction makes of the image; None if it was not asked for.
+        predictions: the finished image as each step predicts it; none where that is not known.
         recipe: digest of the segmenter's choices.
     """
 
@@ -66,152 +88,213 @@ class View:
     tokens_grid: Grid
     geometry: Geometry
     attention: Float32[np.ndarray, "blocks steps streams tokens cells"]
+    heads: tuple[Head, ...]
+    every_head: int
+    by_head: Float32[np.ndarray, "heads steps streams own cells"]
+    grounding: tuple[Head, ...]
+    named: bool
+    looked: tuple[int, str]
     features: Float32[np.ndarray, "blocks steps streams cells directions"]
     held: Float32[np.ndarray, "blocks steps streams"]
     mask: Bool[np.ndarray, "height width"]
+    truth: Bool[np.ndarray, "height width"] | None
     prior: Float32[np.ndarray, "rows cols"]
-    score: Float32[np.ndarray, "rows cols"] | None
+    score: Float32[np.ndarray, "rows cols"]
+    compared: bool
+    edit: Image.Image | None
+    predictions: tuple[Image.Image, ...]
     recipe: str
-
-
-@dataclass(frozen=True)
-class LeadingDirections:
-    """Reduce hidden states, on their device, to cells in the directions in which they differ most.
-
-    Channels are standardised over the image, as in the segmenter, and tokens have unit norm before
-    they are averaged. Products of the reduced rows are the best approximation of cosines, and the
-    mean of their squared norms is the share that the directions hold.
-
-    Args:
-        grid: of the editor's image tokens; a UNet's finest.
-        cells: the grid to reduce to.
-    """
-
-    grid: Grid
-    cells: Grid
-
-    def __call__(self, hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "cells directions"]:
-        """The reduced rows, in float32."""
-        there = Layout({"noise": (self.grid,)}, text=0, joint=False).grid_of(len(hidden))
-        hidden = hidden.float()
-        hidden = (hidden - hidden.mean(0)) / hidden.std(0).clamp_min(1e-6)
-        tokens = F.normalize(hidden, dim=-1)
-        cells = F.normalize(pool(tokens.T, there, self.cells).T, dim=-1)
-        size, vectors = torch.linalg.eigh(cells @ cells.T)
-        return (vectors * size.clamp_min(0).sqrt())[:, -DIRECTIONS:]
 
 
 def gather(
     editor: Editor,
     image: Image.Image,
-    expression: str,
+    expressions: Sequence[str],
     steps: Sequence[int],
     seed: int,
     recipe: Recipe | str | None = None,
-) -> View:
-    """Segment an expression, and capture attention and features at the given steps.
+    *,
+    truths: Sequence[np.ndarray | None] = (),
+    edit_steps: int = 0,
+) -> list[View]:
+    """Segment expressions, and capture attention and features at the given steps.
 
     Args:
         editor: from `load_editor`.
         image: of any size and mode.
-        expression: what refers.
+        expressions: what refers.
         steps: denoising steps, from 0; the run stops after the last.
         seed: of the noise.
         recipe: the segmenter's choices; None for the editor's own.
+        truths: none, or a mask or None for each expression.
+        edit_steps: of the edit that is shown; 0 for none.
+
+    Raises:
+        InputError: no steps, no expressions, or not one true mask of the image's size for each.
     """
     if not steps:
         raise InputError("no steps: give denoising steps counted from 0, as (0, 3, 9)")
+    truths = truths or [None] * len(expressions)
+    sizes = {truth.shape for truth in truths if truth is not None}
+    if len(truths) != len(expressions) or sizes - {(image.height, image.width)}:
+        raise InputError(
+            f"true masks of {sorted(sizes)} (height, width) for {len(expressions)} expressions in "
+            f"an image of {(image.height, image.width)}: give one of that size, or None, for each"
+        )
     recipe = recipe_for(editor, recipe)
-    every_block = tuple(blocks_of(editor.denoiser))
-    instruction, span = fill(recipe.template, expression)
     whole = editor.geometry(image)
     coarse = coarser(whole.grid, CELLS)
+    views: list[View] = []
+    for expression, truth in zip(expressions, truths, strict=True):
+        heads = views[0].heads if views else None
+        view = _view(editor, image, expression, tuple(steps), seed, recipe, coarse, truth, heads)
+        views.append(replace(view, edit=_edit(editor, view, seed, edit_steps)))
+    return views
+
+
+def _view(
+    editor: Editor,
+    image: Image.Image,
+    expression: str,
+    steps: tuple[int, ...],
+    seed: int,
+    recipe: Recipe,
+    coarse: Grid,
+    truth: np.ndarray | None,
+    heads: tuple[Head, ...] | None,
+) -> View:
+    """A view on the coarse grid, without an edit; its heads are chosen where none are given."""
+    every = tuple(blocks_of(editor.denoiser))
+    named = prior_heads(every, recipe) if recipe.heads else {}
+    evenly = spread(every, max(1, SITES // len(steps)))
+    blocks = [block for block in every if block in evenly or block in named]
+    instruction, span = fill(recipe.template, expression)
+    whole = editor.geometry(image)
     taken = trace(
         editor,
         image,
         instruction,
         steps=steps,
-        blocks=spread(every_block, max(1, SITES // len(steps))),
+        blocks=blocks,
         attention="mean",
         reduce=LeadingDirections(whole.grid, coarse),
+        prediction=predicts(editor.pipeline),
         seed=seed,
     )
-    streams, keys = tuple(taken.layout.grids), taken.phrase_keys
-    per_cell = len(taken.blocks) * len(steps) * len(streams) * (len(keys) + DIRECTIONS)
-    cells = coarser(coarse, BYTES // per_cell)
+    alone = trace(
+        editor, image, instruction, span, steps=steps, blocks=blocks, streams=(), seed=seed
+    )
+    found = scored = segment(editor, image, expression, recipe, seed)
+    if not recipe.compares:
+        scored = segment(editor, image, expression, replace(recipe, classifier="lda"), seed)
+    streams = tuple(taken.layout.grids)
+    step = min(steps, key=lambda step: abs(step - recipe.step))
+    looked = step, next(s for s in (*recipe.prior_streams, *streams) if s in streams)
+    wanted = whole.soft_labels(found.mask if truth is None else truth)
+    ranked = _ranked(alone, looked, on_cells(wanted, coarse), coarse)
+    chosen = tuple((block, head) for block, of in named.items() for head in of)
+    if heads is None:
+        kept = set(list(dict.fromkeys((*chosen, *ranked)))[:HEADS])
+        heads = tuple(sorted(kept, key=lambda head: (taken.blocks.index(head[0]), head[1])))
     sites = [[[(b, s, r) for r in streams] for s in taken.steps] for b in taken.blocks]
-    features = torch.stack([torch.stack([_each(taken.hidden, s) for s in of]) for of in sites])
-    maps = [[[_attention(taken, *site, cells) for site in row] for row in of] for of in sites]
-    named = trace(editor, image, instruction, span, blocks=every_block[:1], attention=False)
-    found = segment(editor, image, expression, recipe, seed)
+    features = torch.stack(
+        [torch.stack([torch.stack([taken.hidden[at] for at in row]) for row in of]) for of in sites]
+    )
+    maps = [[[_cells_of(taken, *at, coarse)[0] for at in row] for row in of] for of in sites]
+    by_head = [
+        [[_cells_of(alone, block, step, r, coarse)[head] for r in streams] for step in taken.steps]
+        for block, head in heads
+    ]
     return View(
         image=to_rgb(image),
         expression=expression,
         instruction=instruction,
         tokens=taken.phrase_tokens,
-        own=tuple(at for at, key in enumerate(keys) if key in named.phrase_keys),
+        own=tuple(at for at, key in enumerate(taken.phrase_keys) if key in alone.phrase_keys),
         blocks=taken.blocks,
-        every_block=every_block,
+        every_block=every,
         steps=taken.steps,
         sigmas=tuple(taken.sigmas[step] for step in taken.steps),
         streams=streams,
         tokens_grid=whole.grid,
-        geometry=replace(whole, grid=cells),
+        geometry=replace(whole, grid=coarse),
         attention=np.array(maps, dtype=np.float32),
-        features=_pooled_rows(features, coarse, cells).numpy(),
+        heads=heads,
+        every_head=len(ranked),
+        by_head=np.array(by_head, dtype=np.float32),
+        grounding=chosen or tuple(ranked[:1]),
+        named=bool(chosen),
+        looked=looked,
+        features=pooled_rows(features, coarse, coarse).numpy(),
         held=features.square().sum(-1).mean(-1).numpy(),
         mask=found.mask,
-        prior=_on_cells(found.prior, cells),
-        score=None if recipe.classifier == "none" else _on_cells(found.score, cells),
+        truth=truth,
+        prior=on_cells(found.prior, coarse),
+        score=on_cells(scored.score, coarse),
+        compared=recipe.compares,
+        edit=None,
+        predictions=tuple(
+            decode(editor, image, instruction, taken.prediction[step])
+            for step in (taken.steps if taken.prediction else ())
+        ),
         recipe=recipe.digest,
     )
 
 
-def coarser(grid: Grid, cells: int) -> Grid:
-    """A grid of at most so many cells: each side divided by the same whole number.
+def fitting(views: Sequence[View], room: int) -> list[View]:
+    """Views on a grid so coarse that all of their maps fit.
 
-    >>> coarser((64, 64), 1024), coarser((16, 16), 1024)
-    ((32, 32), (16, 16))
+    Args:
+        views: from `gather`.
+        room: bytes, one a number, besides two of four bytes for each map.
     """
-    factor = 1
-    while -(-grid[0] // factor) * -(-grid[1] // factor) > max(1, cells):
-        factor += 1
-    return -(-grid[0] // factor), -(-grid[1] // factor)
+    grid = views[0].geometry.grid
+    maps = sum(view.attention[..., 0].size + view.by_head[..., 0].size for view in views)
+    states = sum(view.held.size for view in views)
+    a_cell = maps + DIRECTIONS * states + _WRITTEN * len(views)
+    cells = coarser(grid, (room - 8 * (maps + states)) // a_cell)
+    return list(views) if cells == grid else [_on(view, grid, cells) for view in views]
 
 
-def spread(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """At most so many names at even distances, the first and the last among them.
-
-    >>> spread("abcde", 3)
-    ('a', 'c', 'e')
-    """
-    count = min(count, len(names))
-    return tuple(names[round(at)] for at in np.linspace(0, len(names) - 1, count))
-
-
-def pool(
-    values: Float[Tensor, "channels tokens"], there: Grid, cells: Grid
-) -> Float[Tensor, "channels cells"]:
-    """Token values as means over cells; a coarser grid's are repeated."""
-    return F.interpolate(values.view(1, -1, *there), cells, mode="area")[0].flatten(1)
+def _ranked(taken: Trace, looked: tuple[int, str], wanted: np.ndarray, cells: Grid) -> list[Head]:
+    """All heads: first those whose highest cell lies on what is wanted, then as they agree."""
+    step, stream = looked
+    label = wanted.ravel() - wanted.mean()
+    ranks = {}
+    for block in taken.blocks:
+        for head, maps in enumerate(_cells_of(taken, block, step, stream, cells)):
+            values = maps.sum(0)
+            spread = values - values.mean()
+            agreement = spread @ label / max(np.linalg.norm(spread), 1e-30)
+            ranks[block, head] = (wanted.ravel()[values.argmax()] > 0.5, agreement)
+    return sorted(ranks, key=lambda head: ranks[head], reverse=True)
 
 
-def _attention(taken: Trace, block: str, step: int, stream: str, cells: Grid) -> np.ndarray:
-    maps = taken.attention[block, step][0, taken.image_tokens(stream)]
-    return pool(maps.T, taken.grid(stream, block).grid, cells).numpy()
+def _cells_of(
+    taken: Trace, block: str, step: int, stream: str, cells: Grid
+) -> Float32[np.ndarray, "heads tokens cells"]:
+    """A block's maps to each token of the phrase."""
+    maps = taken.attention[block, step][:, taken.image_tokens(stream)].float().transpose(1, 2)
+    there = taken.grid(stream, block).grid
+    return pool(maps.flatten(0, 1), there, cells).unflatten(0, maps.shape[:2]).numpy()
 
 
-def _on_cells(grid_map: np.ndarray, cells: Grid) -> np.ndarray:
-    flat = torch.as_tensor(grid_map).flatten()[None].float()
-    return pool(flat, grid_map.shape, cells).view(cells).numpy()
+def _on(view: View, grid: Grid, cells: Grid) -> View:
+    def smaller(maps: np.ndarray) -> np.ndarray:
+        flat = torch.as_tensor(maps).flatten(0, -2)
+        return pool(flat, grid, cells).unflatten(0, maps.shape[:-1]).numpy()
+
+    return replace(
+        view,
+        geometry=replace(view.geometry, grid=cells),
+        attention=smaller(view.attention),
+        by_head=smaller(view.by_head),
+        features=pooled_rows(torch.as_tensor(view.features), grid, cells).numpy(),
+        prior=on_cells(view.prior, cells),
+        score=on_cells(view.score, cells),
+    )
 
 
-def _each(hidden: dict, sites: list) -> Tensor:
-    return torch.stack([hidden[site] for site in sites])
-
-
-def _pooled_rows(features: Tensor, there: Grid, cells: Grid) -> Tensor:
-    sites = features.shape[:3]
-    flat = features.flatten(0, 2).transpose(1, 2).flatten(0, 1)
-    pooled = pool(flat, there, cells).unflatten(0, (-1, features.shape[-1]))
-    return F.normalize(pooled.transpose(1, 2), dim=-1).unflatten(0, sites)
+def _edit(editor: Editor, view: View, seed: int, steps: int) -> Image.Image | None:
+    with without_bar(editor.pipeline):
+        return editor.edit(view.image, view.instruction, seed, steps) if steps else None

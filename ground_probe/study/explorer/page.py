@@ -1,4 +1,4 @@
-"""The page: a gathered view, encoded and laid into one HTML file that needs nothing else."""
+"""The page: gathered views, encoded and laid into one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 from jinja2 import Environment
 from matplotlib import colormaps
 from PIL import Image
@@ -23,11 +23,15 @@ from ground_probe.images import to_rgb
 from ground_probe.io import whole_file, writable_folder
 from ground_probe.segmentation import Recipe
 from ground_probe.study import figures
-from ground_probe.study.explorer.gather import View, gather
+from ground_probe.study.explorer.gather import View, fitting, gather
 
-_SIDE_PX = 512  # of the photo in the page, at most
+_SIDE_PX = 448  # of a picture in the page, at most
 _SCALE = "viridis"
 _COLOURS = 32  # of that scale; the page interpolates between them
+_MOST = 2  # expressions side by side
+_BYTES = 1_750_000  # of maps and pictures: 2 MB less what the page and its outlines take
+
+Mask = Bool[np.ndarray, "height width"]
 
 
 @dataclass(frozen=True)
@@ -63,75 +67,95 @@ class Explorer:
             'style="grid-area:1/1;max-width:100%">'
             f'<iframe srcdoc="{html.escape(self.html)}" sandbox="allow-scripts" '
             'title="ground_probe explorer" loading="lazy" '
-            'style="grid-area:1/1;width:100%;height:66rem;border:0"></iframe></div>'
+            'style="grid-area:1/1;width:100%;height:70rem;border:0"></iframe></div>'
         )
 
 
 def explore(
     editor: Editor,
     image: Image.Image,
-    expression: str,
+    expression: str | Sequence[str],
     *,
+    truth: Mask | Sequence[Mask | None] | None = None,
     recipe: Recipe | str | None = None,
     steps: Sequence[int] = (0, 3, 9),
+    edit_steps: int = 28,
     out: Path | str | None = None,
     seed: int = 0,
 ) -> Explorer:
-    """Look inside an editor, by block and step, in one page with sliders.
+    """Look inside an editor, by block, head and step, in one page with sliders.
 
-    The page shows how alike the features of image tokens are, the attention of image tokens to each
-    token of the instruction, where `segment` looks, and its mask. It stays under 2 MB: a large grid
-    is averaged, a deep editor is shown at evenly spaced blocks, and the page says so.
+    ```python
+    gp.study.explore(editor, image, "the red circle", out="seen.html")
+    gp.study.explore(editor, image, ["the red circle", "the blue square"], truth=[mask, None])
+    ```
+
+    The page shows, on the photo, the finished edit or the one-step prediction: attention of image
+    tokens to each token of the instruction, head by head; how alike their features are; where
+    `segment` looks, its score and its mask; and the true mask. It opens at a head that grounds:
+    that of the recipe or, where the recipe names none, the one whose highest token lies on the
+    mask and whose map agrees best with it. What it shows stands in its address. It stays under
+    2 MB: a large grid is averaged, a deep editor is shown at evenly spaced blocks, of many heads
+    those are kept that agree best, and the page says so.
 
     Args:
         editor: from `load_editor`.
         image: of any size and mode.
-        expression: what refers, such as "the left red circle".
+        expression: what refers, such as "the left red circle", or two to see side by side.
+        truth: the true mask where it is known, of the image's size; a list for two expressions.
         recipe: the segmenter's choices; None for the editor's own.
         steps: denoising steps, from 0; every step up to the last of them is run.
+        edit_steps: of the edit that is shown; 0 leaves it out.
         out: a file to write the page to.
         seed: of the noise.
 
     Raises:
-        PhraseError: the expression is empty, or longer than the text encoder reads.
-        InputError: a step that is not in the schedule, or a file that cannot be written.
-
-    ```python
-    gp.study.explore(editor, image, "the red circle", out="seen.html")
-    ```
+        PhraseError: an expression is empty, or longer than the text encoder reads.
+        InputError: a step that is not in the schedule, more than two expressions, true masks that
+            do not fit, or a file that cannot be written.
     """
+    expressions = [expression] if isinstance(expression, str) else list(expression)
+    if not 0 < len(expressions) <= _MOST:
+        raise InputError(f"{len(expressions)} expressions: give one, or two to see side by side")
+    truths = [truth] if isinstance(truth, np.ndarray) else list(truth or [])
     if out is not None:
         writable_folder(Path(out).parent)  # before the work, not after it
-    view = gather(editor, image, expression, tuple(steps), seed, recipe)
-    about = [f"{editor.name} {editor.revision}".strip(), f"recipe {view.recipe}", f"seed {seed}"]
-    explorer = render(view, " · ".join(about))
+    views = gather(
+        editor, image, expressions, steps, seed, recipe, truths=truths, edit_steps=edit_steps
+    )
+    about = [f"{editor.name} {editor.revision}".strip(), f"recipe {views[0].recipe}"]
+    explorer = render(views, " · ".join([*about, f"seed {seed}"]))
     if out is not None:
         explorer.save(out)
     return explorer
 
 
-def render(view: View, about: str) -> Explorer:
-    """The page of a gathered view.
+def render(views: Sequence[View], about: str) -> Explorer:
+    """The page of gathered views of one image.
 
     Args:
-        view: from `gather`.
-        about: where it comes from.
+        views: from `gather`.
+        about: where they come from.
     """
-    still = _uri(_still(view, about), quality=85)
-    photo = view.image.copy()
-    photo.thumbnail((_SIDE_PX, _SIDE_PX), Image.Resampling.LANCZOS)
+    still = _uri(_still(views, about), quality=80)
+    photo = _small(views[0].image)
+    shown = _uri(photo, quality=85)
+    pictures = [_pictures(view) for view in views]
+    drawn = len(still) + len(shown) + sum(len(uri) for of in pictures for uri in of.values())
+    views = fitting(views, (_BYTES - drawn) * 3 // 4)
     template = (files("ground_probe.study.explorer") / "template.html").read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(template)
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     return Explorer(
         page.render(
-            view=view,
+            views=views,
+            view=views[0],
+            readable=readable,
+            known=any(view.truth is not None for view in views),
             about=about,
-            expression=view.expression,
-            tokens=[readable(token) for token in view.tokens],
-            start=_start(view),
+            start=views[0].blocks.index(views[0].grounding[0][0]),
             still=still,
-            photo=_uri(photo, quality=90),
-            data=_data(view, photo.size),
+            photo=shown,
+            data=_data(views, photo.size, pictures),
         ),
         still,
     )
@@ -155,70 +179,104 @@ def packed(values: Float32[np.ndarray, "*sites numbers"]) -> dict[str, str]:
     return {name: _base64(part.tobytes()) for name, part in parts.items()}
 
 
-def _data(view: View, size_px: tuple[int, int]) -> dict[str, Any]:
+def _data(
+    views: Sequence[View], size_px: tuple[int, int], pictures: Sequence[dict[str, str]]
+) -> dict[str, Any]:
     """What the page's script reads.
 
     Args:
-        view: from `gather`.
+        views: from `gather`.
         size_px: (width, height) of the photo in the page.
+        pictures: of each view, as URIs.
     """
+    view = views[0]
     x0, y0, x1, y1 = view.geometry.box
     height, width = view.geometry.image_size_px
-    mask = np.asarray(Image.fromarray(view.mask).resize(size_px, Image.Resampling.NEAREST))
     colours = colormaps[_SCALE](np.linspace(0, 1, _COLOURS))[:, :3] * 255
+    step, stream = view.looked
     return {
         "blocks": view.blocks,
         "steps": view.steps,
         "streams": view.streams,
         "sigmas": view.sigmas,
-        "tokens": [readable(token) for token in view.tokens],
-        "own": view.own,
         "grid": view.geometry.grid,
         "unit": "token" if view.geometry.grid == view.tokens_grid else "cell",
         "box": [x0 / width, y0 / height, x1 / width, y1 / height],
-        "attention": packed(view.attention),
-        "features": packed(view.features.reshape(*view.features.shape[:3], -1)),
+        "compared": view.compared,
         "directions": view.features.shape[-1],
-        "held": _rounded(view.held),
-        "mask": {"size": size_px, "bits": _base64(np.packbits(mask).tobytes())},
-        "cover": _rounded(view.geometry.soft_labels(view.mask)),
-        "prior": _rounded(view.prior),
-        "score": None if view.score is None else _rounded(view.score),
+        "heads": [[view.blocks.index(block), head] for block, head in view.heads],
+        "start": {"step": view.steps.index(step), "stream": stream, "head": view.grounding[0][1]},
+        "size": size_px,
         "colours": colours.round().astype(int).tolist(),
+        "views": [
+            _of_view(each, size_px) | {"pictures": of}
+            for each, of in zip(views, pictures, strict=True)
+        ],
     }
 
 
-def _start(view: View) -> int:
-    """The block whose features, compared with those where it looked most, are most like the answer.
-
-    Attention is no guide: in most blocks the mean over heads does not tell the object.
-    """
-    rows = view.features[:, 0, -1]
-    maps = rows @ rows[:, view.prior.argmax(), :, None]
-    centred = (maps - maps.mean(1, keepdims=True))[..., 0]
-    length = np.linalg.norm(centred, axis=1).clip(1e-30)
-    answer = view.prior if view.score is None else view.score
-    return int(np.argmax(centred @ answer.flatten() / length))
-
-
-def _still(view: View, about: str) -> Image.Image:
-    shown = {
-        view.instruction: np.ones_like(view.mask),
-        "where: attention to the words": view.geometry.to_pixels(view.prior),
+def _of_view(view: View, size_px: tuple[int, int]) -> dict[str, Any]:
+    marked = [[view.blocks.index(block), head] for block, head in view.grounding]
+    return {
+        "expression": view.expression,
+        "tokens": [readable(token) for token in view.tokens],
+        "own": view.own,
+        "marked": marked,
+        "attention": packed(view.attention),
+        "byHead": packed(view.by_head),
+        "features": packed(view.features.reshape(*view.features.shape[:3], -1)),
+        "held": _rounded(view.held),
+        "prior": _rounded(view.prior),
+        "score": _rounded(view.score),
+        "mask": _mask(view, view.mask, size_px),
+        "truth": None if view.truth is None else _mask(view, view.truth, size_px),
     }
-    if view.score is not None:
-        shown["what: features like those there"] = view.geometry.to_pixels(view.score)
-    shown[f"mask of {view.expression}"] = view.mask
+
+
+def _pictures(view: View) -> dict[str, str]:
+    named = {f"prediction {at}": picture for at, picture in enumerate(view.predictions)}
+    named |= {} if view.edit is None else {"edit": view.edit}
+    return {name: _uri(_small(picture), quality=80) for name, picture in named.items()}
+
+
+def _mask(view: View, mask: np.ndarray, size_px: tuple[int, int]) -> dict[str, Any]:
+    small = np.asarray(Image.fromarray(mask).resize(size_px, Image.Resampling.NEAREST))
+    return {
+        "bits": _base64(np.packbits(small).tobytes()),
+        "cover": _rounded(view.geometry.soft_labels(mask)),
+    }
+
+
+def _still(views: Sequence[View], about: str) -> Image.Image:
+    panels: list[tuple[View, str, np.ndarray]] = []
+    for view in views:
+        block, head = view.grounding[0]
+        step, stream = view.looked
+        site = view.heads.index((block, head)), view.steps.index(step), view.streams.index(stream)
+        attention = view.by_head[site].sum(0).reshape(view.geometry.grid)
+        panels += [
+            (view, view.instruction, np.ones_like(view.mask)),
+            (view, f"head {head} of {block}", view.geometry.to_pixels(attention)),
+            (view, "where it looks", view.geometry.to_pixels(view.prior)),
+            (view, f"mask of {view.expression}", view.mask),
+        ]
+    shown, titles, maps = zip(*panels, strict=True)
     figure = figures.contact_sheet(
-        [view.image] * len(shown),
-        maps=list(shown.values()),
-        titles=list(shown),
+        [view.image for view in shown],
+        maps=maps,
+        golds=[np.zeros_like(v.mask) if v.truth is None else v.truth for v in shown],
+        titles=titles,
         about=about,
-        columns=2,
     )
     buffer = BytesIO()
-    figure.savefig(buffer, dpi=150)
+    figure.savefig(buffer, dpi=120)
     return to_rgb(Image.open(buffer))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    small = image.copy()
+    small.thumbnail((_SIDE_PX, _SIDE_PX), Image.Resampling.LANCZOS)
+    return small
 
 
 def _uri(image: Image.Image, quality: int) -> str:
