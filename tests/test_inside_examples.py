@@ -59,3 +59,12 @@ def test_cka_of_two_editors(capsys, tmp_path, monkeypatch):
     rows = [line.split()[1:] for line in own.splitlines() if line.startswith(("transf", "single"))]
     assert [row[at] for at, row in enumerate(rows)] == ["1.00"] * 6
     assert "1.00" not in random
+
+
+def test_gradients(capsys, tmp_path, monkeypatch):
+    lines = said("gradients", capsys, tmp_path, monkeypatch).splitlines()
+    shares = {name: [float(v) for v in re.findall(r"\d\.\d\d", line)] for name, line in
+              (line.split(":") for line in lines)}  # fmt: skip
+    moved, tokens = shares["object meant"]
+    assert moved > 2 * tokens, "the score of an object hangs on its own pixels"
+    assert sum(moved for moved, _ in shares.values()) == pytest.approx(1, abs=0.02)

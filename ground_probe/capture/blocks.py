@@ -58,4 +58,6 @@ class Blocks:
             for row, role in enumerate(self._clock.roles):
                 key = Site(name, self._clock.step, stream, role).key
                 if self._record.awaits(kind, key):
-                    self._record.put(kind, key, states[row].detach(), self._options.reduce)
+                    graph = self._options.gradients
+                    kept = states[row] if graph else states[row].detach()
+                    self._record.put(kind, key, kept, self._options.reduce, graph)

@@ -77,6 +77,7 @@ class Capture:
             stack.callback(self._let_go)
             _claim(denoiser)
             stack.callback(_open.discard, denoiser)
+            stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
             if is_compiled(self._pipeline, denoiser):
                 # Hooks that come after a compilation never fire in the compiled code.
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -103,6 +104,9 @@ class Capture:
 
     def _hooks(self, denoiser: nn.Module) -> Iterator[Any]:
         yield denoiser.register_forward_pre_hook(self._called, with_kwargs=True)
+        if self._options.gradients:
+            yield denoiser.register_forward_pre_hook(self._rooted, with_kwargs=True)
+            yield denoiser.register_forward_hook(self._grown)
         for name, block in self._every.items():
             if name in self._chosen or name in self._edits.blocks:
                 yield from self._blocks.listen(name, block)
@@ -139,6 +143,21 @@ class Capture:
         if self._options.prediction and "reference" in clock.layout.grids:
             reference = given["hidden_states"][0, clock.layout.within_image("reference")]
             trace.reference = reference.detach().to("cpu", torch.float32, copy=True)
+
+    def _rooted(self, denoiser: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """The graph of a step begins: pipelines turn gradients off, and all before is constant."""
+        clock, inputs = self._clock, self._record.trace.inputs
+        self._mode = torch.is_grad_enabled()
+        if clock.step not in self._options.steps or "cond" not in clock.roles:
+            return None
+        given = arguments_of(denoiser, args, kwargs)
+        name = "sample" if "sample" in given else "hidden_states"
+        inputs[clock.step] = leaf = given[name].detach().clone().requires_grad_()
+        torch.set_grad_enabled(True)
+        return (args, {**kwargs, name: leaf}) if name in kwargs else ((leaf, *args[1:]), kwargs)
+
+    def _grown(self, *_: Any) -> None:
+        torch.set_grad_enabled(self._mode)
 
     def _block_ran(self, name: str) -> None:
         self._attentions.block_ran(name)
@@ -177,6 +196,7 @@ def capture(
     affinity: str | Sequence[int] = (),
     mass: bool = False,
     prediction: bool = False,
+    gradients: bool = False,
 ) -> Capture:
     """Capture from anybody's own call of a pipeline, which is stopped once all is there.
 
@@ -210,6 +230,10 @@ def capture(
         affinity: image tokens, or a stream, whose attention to all image tokens is kept.
         mass: whether to keep how much a sample of image tokens attends to every key.
         prediction: whether to keep the one-step prediction of the clean latents.
+        gradients: whether states and attention outputs stay in the graph that begins at `inputs`,
+            what the denoiser is given at each step: `torch.autograd.grad(score, trace.inputs[0])`
+            of any score of them. Maps and predictions carry none, and neither does the way from
+            one step to the next.
 
     Raises:
         UnknownNameError: a block, stream or role that does not exist.
@@ -235,6 +259,7 @@ def capture(
         reduce=reduce,
         edit=edit,
         stop=stop,
+        gradients=gradients,
     )
     return Capture(pipeline, options)
 

@@ -32,7 +32,7 @@ def save_trace(trace: Trace, path: str | Path) -> None:
     """
     path = Path(path)
     tensors = {
-        _spell(kind, site): tensor.contiguous()
+        _spell(kind, site): tensor.detach().contiguous()
         for kind in _TENSORS
         for site, tensor in getattr(trace, kind).items()
     }
@@ -74,7 +74,8 @@ def _spell(kind: str, site: Any) -> str:
 
 def _facts(trace: Trace) -> dict[str, Any]:
     named = {part.name: getattr(trace, part.name) for part in fields(trace)}
-    plain = {name: named[name] for name in named if name not in (*_TENSORS, "reference")}
+    tensors = (*_TENSORS, "reference", "inputs")  # a graph cannot be written
+    plain = {name: named[name] for name in named if name not in tensors}
     return plain | {
         "device": str(trace.device),
         "dtype": str(trace.dtype).removeprefix("torch."),

@@ -43,6 +43,7 @@ class Options:
     reduce: Reduce | None = None
     edit: Edit | ReweightPhrase | Sequence[Edit | ReweightPhrase] | None = None
     stop: bool = True
+    gradients: bool = False
 
     def __post_init__(self) -> None:
         for name in ("streams", "roles", "steps"):

@@ -49,8 +49,9 @@ class Record:
         key: Any,
         values: Tensor,
         reduce: Callable[[Tensor], Tensor] | None = None,
+        graph: bool = False,
     ) -> None:
-        """Keep values, reduced on their device; by default whole, in float32.
+        """Keep values, reduced on their device; by default whole, in float32, out of any graph.
 
         Raises:
             NonFiniteError: they are not finite.
@@ -71,7 +72,7 @@ class Record:
             kept = values.to("cpu", torch.float32, copy=True)
         else:
             kept = reduce(values).to("cpu", copy=True)
-        getattr(self.trace, kind)[key] = kept.detach()
+        getattr(self.trace, kind)[key] = kept if graph else kept.detach()
         if self.awaited:
             self.awaited.discard((kind, key))
 

@@ -59,6 +59,8 @@ class Trace:
         phrase_tokens: the phrase's tokens as the tokenizer spells them.
         phrase_keys: their indices among the text tokens.
         padding: indices of the text tokens that are padding.
+        inputs: what the denoiser was given at each step: (1, image tokens, channels), of a UNet
+            (batch, channels, rows, columns); kept with `gradients`, and what they are taken by.
         layout: the token grids.
         geometry: how the image lies on the reference's grid; None where that is not known.
         device, dtype: where, and in which number format, the denoiser ran.
@@ -84,6 +86,7 @@ class Trace:
     propagated: Captured = field(default_factory=Captured)
     device: str | torch.device = "cpu"
     dtype: str | torch.dtype = "float32"
+    inputs: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     def change(self, step: int) -> Float[Tensor, "rows cols"]:
         """How far a step's prediction of the clean latents is from the reference.

@@ -40,6 +40,7 @@ def trace(
     affinity: str | Sequence[int] = (),
     mass: bool = False,
     prediction: bool = False,
+    gradients: bool = False,
     seed: int = 0,
     num_steps: int | None = None,
     pipeline_kwargs: Mapping[str, Any] | None = None,
@@ -61,7 +62,7 @@ def trace(
         steps: denoising steps, from 0, of the `num_steps` that the schedule has.
         streams: "noise", "reference", "text"; None for the image streams that there are.
         attention: whether to keep attention to and from the phrase; "mean" averages the heads.
-        attention_output: see `capture`, as for all up to `prediction`.
+        attention_output: see `capture`, as for all up to `gradients`.
         states: names of blocks whose states and attention outputs are kept; None for all of
             `blocks`, as where attention alone is read of the others.
         seed: of the noise.
@@ -92,6 +93,7 @@ def trace(
         prediction=prediction,
         reduce=reduce,
         edit=edit,
+        gradients=gradients,
     )
     more = _checked(type(editor.pipeline), pipeline_kwargs or {})
     num_steps = num_steps or _default_steps(type(editor.pipeline))
