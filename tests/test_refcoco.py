@@ -314,6 +314,8 @@ def test_limit_keeps_whole_images_and_not_the_first_ones(folder):
     assert list(some.keys) == kept != list(whole.keys[: len(some)])
     again = load_split("refcoco_unc", "val", root=folder, limit=30, seed=1)
     assert again.keys != some.keys
+    more = load_split("refcoco_unc", "val", root=folder, limit=60)
+    assert set(some.keys) < set(more.keys), "an evaluation of 30 grows to one of 60"
 
 
 @needs_coco

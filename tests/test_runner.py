@@ -24,7 +24,7 @@ from evaluation_script import METHODS, segment
 from PIL import Image
 
 import ground_probe as gp
-from ground_probe import load_split, testing
+from ground_probe import cli, load_split, testing
 from ground_probe.editors import random_weights
 from ground_probe.errors import GroundProbeError, IncompleteError, InputError, UnknownNameError
 from ground_probe.evaluation import Processes, Store, applicable, evaluate, mask_of, read
@@ -160,6 +160,20 @@ def test_an_evaluation_grows_in_its_folder_and_does_not_shrink(tmp_path, uninter
         run(out, limit=4, segment=counted)
     with pytest.raises(InputError, match=r"methods \(2 there that are not asked for now\)"):
         run(out, methods=METHODS[:2], segment=counted)
+
+
+def test_the_command_grows_an_evaluation_from_20_to_60(tmp_path):
+    """Nothing is done again, and the table is that of 60 at once."""
+    for out, limits in (("grown", (20, 60)), ("at once", (60,))):
+        for limit in limits:
+            argv = ["evaluate", "--method", "whole_image", "--method", "largest_object"]
+            assert cli.main([*argv, "--limit", str(limit), "--out", str(tmp_path / out)]) == 0
+            assert read(tmp_path / out).counts.ok == 2 * limit
+    events = (tmp_path / "grown" / "rows-main.jsonl").read_text().splitlines()
+    keys = [event["key"] for event in map(json.loads, events) if event["status"] == "ok"]
+    assert len(keys) == len(set(keys)) == 120
+    grown, at_once = (table(tmp_path / out) for out in ("grown", "at once"))
+    assert grown == at_once
 
 
 def test_every_method_comes_from_one_resumable_call(tmp_path):
