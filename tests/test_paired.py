@@ -228,6 +228,23 @@ def test_what_moved_most_is_a_page_of_pictures(tmp_path, capsys):
         moved_page(*(tmp_path / f"{name}-" for name in ("left", "top")), split)
 
 
+def test_the_photos_of_own_data_are_asked_for(tmp_path, capsys):
+    scene = gp.load_split("scenes", "test", limit=1)[0]
+    scene.image.save(tmp_path / "a.png")
+    Image.fromarray(halves(None, scene.image, "")).save(tmp_path / "mask.png")
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text(json.dumps({"image": "a.png", "expression": "it", "mask": "mask.png"}))
+    for name in ("left", "top"):
+        split = gp.load_split(str(rows), "test")
+        gp.evaluate(None, split, tmp_path / name, name, segment=halves)
+    argv = ["compare", *(str(tmp_path / n) for n in ("left", "top"))]
+    argv += ["--page", str(tmp_path / "page.html")]
+    assert cli.main(argv) == 2
+    assert "mine is data of your own: say by --dataset PATH" in capsys.readouterr().err
+    assert cli.main([*argv, "--dataset", str(rows)]) == 0
+    assert (tmp_path / "page.html").read_text().count("<img") == 4
+
+
 def test_five_hundred_sentences_are_compared_and_the_command_says_what_moved(tmp_path, capsys):
     rng = np.random.default_rng(0)
     union = rng.integers(10, 9000, 500)

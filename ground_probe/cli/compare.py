@@ -79,11 +79,17 @@ def run(arguments: argparse.Namespace) -> Answer:
 def _split(arguments: argparse.Namespace) -> Split:
     """The split that the first run is of, by its name or where the caller says it is."""
     import ground_probe as gp
+    from ground_probe.datasets import DATASETS
     from ground_probe.evaluation import Store
 
     spec = Store(Path(arguments.runs[0])).spec()
+    dataset = arguments.dataset or spec["dataset"]
+    if dataset == spec["dataset"] and dataset not in DATASETS:
+        raise InputError(
+            f"{dataset} is data of your own: say by --dataset PATH where its photos are"
+        )
     return gp.load_split(
-        arguments.dataset or spec["dataset"],
+        dataset,
         spec["split"],
         root=arguments.root,
         seed=spec.get("seed", 0),

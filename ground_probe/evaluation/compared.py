@@ -174,7 +174,8 @@ _PAGE = """<!doctype html>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 1rem }
 section { border-top: 1px solid #ccc; margin-top: 1rem } h2 { font-size: 1.1rem; margin: .6rem 0 }
 div { display: grid; gap: .5rem; grid-template-columns: repeat(4, 1fr) } figure { margin: 0 }
-img { width: 100% } figcaption, .small { color: #444; font-size: 14px; overflow-wrap: anywhere }
+img { width: 100%; max-height: 22rem; object-fit: contain; object-position: left }
+figcaption, .small { color: #444; font-size: 14px; overflow-wrap: anywhere }
 </style>
 <h1>What moved most</h1>
 <p>{{ data }} {{ split }}, method {{ method }}: {{ shown|length }} of {{ of }} expressions, by the
