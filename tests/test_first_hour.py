@@ -26,12 +26,15 @@ import subprocess
 import sys
 import time
 from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from nbclient import NotebookClient
 from PIL import Image
 
 import ground_probe as gp
@@ -162,6 +165,14 @@ def test_a_notebook_is_opened_in_another_folder(tmp_path, capsys):
     )
     (record,) = tmp_path.glob("runs/90_report-*/90_report.run.json")
     assert json.loads(record.read_text())["status"] == "success"
+
+
+@pytest.mark.skipif(find_spec("ipywidgets") is not None, reason="bars are widgets here")
+def test_a_notebook_without_widgets_is_quiet(tmp_path):
+    cell = nbformat.v4.new_code_cell("from ground_probe.editors import fill\nimport diffusers")
+    executed = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(executed, kernel_name="python3").execute()
+    assert "IProgress" not in json.dumps(executed.cells[0].outputs)
 
 
 def test_a_run_is_interrupted_and_repeated(tmp_path, capsys):
