@@ -111,15 +111,18 @@ def by_step(own: float, rival: float) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("own", "said"),
-    [(0.9, "interval above every control's at step 0"), (0.6, "not shown to lie above every")],
+    [
+        (0.9, "lies above every control at step 0; it is highest at step 0 (0.90)"),
+        (0.6, "is not shown to lie above every control; it is 0.60 at most"),
+    ],
 )
 def test_the_curves_say_where_the_editor_lies_above_what_it_must_exceed(own, said):
     rows = by_step(own, 0.5)
     rows.loc[rows.control == "rgb", "value"] = 0.55
-    figure = step_curves(rows, title="grounding")
+    figure = step_curves(rows, about="linear probe")
     figure.draw_without_rendering()
     texts = [text.get_text() for text in figure.findobj(Text)]
-    assert f"grounding\nnoise: {said}" in figure.get_suptitle()
+    assert figure.get_suptitle() == f"Grounding in the noise stream {said}"
     assert "rgb" in texts and "1 of 8 controls at steps 0 only" in texts
     assert "word order" in texts and "shuffled" not in texts
 

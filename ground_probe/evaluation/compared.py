@@ -37,7 +37,7 @@ def side_by_side(differences: pd.DataFrame) -> pd.DataFrame:
     rows = [
         (row.method, row.against, row.metric, f"{row.a:.3f}") for row in first.itertuples()
     ] + [
-        (row.method, row.run, row.metric, f"{row.b:.3f} ({row.difference:+.3f}, p = {row.p:.3f})")
+        (row.method, row.run, row.metric, f"{row.b:.3f} ({row.difference:+z.3f}, p = {row.p:.3f})")
         for row in whole.itertuples()
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["method", "run", "metric", "cell"])

@@ -112,7 +112,9 @@ class Claim:
         best = f"the best step, {self.best.step}, has {self.best.value:.2f}"
         if row.step == self.best.step:
             return best
-        return f"{best}, step {row.step} less it is {row.above:+.3f} (down to {row.above_low:+.3f})"
+        return (
+            f"{best}, step {row.step} less it is {row.above:+z.3f} (down to {row.above_low:+z.3f})"
+        )
 
     def _of(self, row: pd.Series) -> str:
         return (

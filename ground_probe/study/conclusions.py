@@ -142,6 +142,6 @@ def conclude_ablation(table: pd.DataFrame) -> str:
         (idle, "Not shown to matter"),
     ):
         if len(these):
-            named = (f"{row.value} ({row.difference:+.3f})" for row in these.itertuples())
+            named = (f"{row.value} ({row.difference:+z.3f})" for row in these.itertuples())
             parts.append(f"{words}: {', '.join(named)}.")
     return " ".join(parts) or "Nothing of the recipe could be left out."

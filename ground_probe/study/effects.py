@@ -130,8 +130,8 @@ def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
         moved = row.p_holm < _SIGNIFICANT and row.high < 0
         said.append(
             f"{name}: {undisturbed:.2f} undisturbed, {row.value:.2f} with another object's "
-            f"expression, {row.less:.2f} moved as far at random; {row.difference:+.2f} "
-            f"[{row.low:+.2f}, {row.high:+.2f}] on {row.n_images} images, "
+            f"expression, {row.less:.2f} moved as far at random; {row.difference:+z.2f} "
+            f"[{row.low:+z.2f}, {row.high:+z.2f}] on {row.n_images} images, "
             f"Holm p {row.p_holm:.2g}{_GIVEN.get(row.over, '')}, "
             + ("used." if moved else "use not shown.")
         )

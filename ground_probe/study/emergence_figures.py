@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pandas as pd
 import seaborn as sns
 from jaxtyping import Float, Shaped
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from scipy.spatial import cKDTree
 
 from ground_probe.errors import InputError
 from ground_probe.study.figures import PALETTE, SEQUENTIAL, Figure
@@ -32,13 +35,15 @@ MARKS = dict(zip(STYLES, "osD^vXP*ph", strict=True))
 NONE = "none"
 
 
-def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
+def heat_maps(rows: pd.DataFrame, chosen: pd.DataFrame, *, title: str, about: str) -> Figure:
     """Block by step, the editor and its controls side by side on one scale around chance.
 
     Args:
         rows: of `emergence.csv`: of one split, probe, label set, stream and seed; those without a
             step are left out.
-        title: above the maps.
+        chosen: the editor's cells that are framed: those of `best_blocks`, chosen on val.
+        title: above the maps: what they show, as a sentence.
+        about: which probe and stream, and on which data.
 
     Raises:
         InputError: no rows, or several for one cell of a map.
@@ -72,18 +77,26 @@ def heat_maps(rows: pd.DataFrame, *, title: str) -> Figure:
         )
         axes.set(xlabel="step", ylabel="")
         axes.set_title(f"{said(name)}\nn = {counted(of)}", fontsize=8)
-    figure.suptitle(f"{title} · block by denoising step, AUC on test", fontsize=10)
+        for row in chosen.itertuples() if name == NONE else ():
+            _framed(axes, cells, row.block, row.step)
+    figure.suptitle(title, fontsize=10)
+    figure.supxlabel(f"{about} · AUC on test · framed: the block chosen on val", fontsize=7)
     return figure
 
 
 def matrices(
-    panels: Mapping[str, pd.DataFrame], *, title: str, label: str = "AUC, chance is 0.5"
+    panels: Mapping[str, pd.DataFrame],
+    *,
+    title: str,
+    about: str,
+    label: str = "AUC, chance is 0.5",
 ) -> Figure:
-    """Numbers in rows and columns, panels side by side on one scale.
+    """Numbers in rows and columns, panels side by side on one scale; the highest are framed.
 
     Args:
         panels: by title, of the same rows; blocks in the index are written short.
-        title: above the panels.
+        title: above the panels: what they show, as a sentence.
+        about: which stream and step, and on which data.
         label: of the scale: around 0.5 for an AUC, else shares, from 0 to the largest.
     """
     widths = [each.shape[1] for each in panels.values()]
@@ -105,7 +118,7 @@ def matrices(
             vmax=top,
             cmap=AROUND_CHANCE if around else SEQUENTIAL,
             annot=cells.size <= 240,
-            fmt=".2f" if around else ".1%",
+            fmt=".2f" if around else "z.1%",
             annot_kws={"size": 7},
             cbar=i == len(panels) - 1,
             cbar_kws={"label": label},
@@ -117,15 +130,36 @@ def matrices(
         at.tick_params(axis="x", labelrotation=40 if long else 0, labelsize=8)
         for tick in at.get_xticklabels() if long else ():
             tick.set(ha="right", rotation_mode="anchor")
-    figure.suptitle(title, fontsize=10)
+        if highest := peak(cells):
+            _framed(at, cells, *highest)
+    figure.suptitle(fill(title, int(14 * figure.get_figwidth())), fontsize=10)
+    figure.supxlabel(f"{about} · framed: the highest", fontsize=7)
     return figure
 
 
-def visible_curves(change: pd.DataFrame) -> Figure:
+def peak(cells: pd.DataFrame) -> tuple[Any, Any] | None:
+    """The row and the column of the highest number; None where there is none.
+
+    >>> peak(pd.DataFrame({"a": [0.1, 0.9], "b": [0.5, None]}, index=["x", "y"]))
+    ('y', 'a')
+    """
+    if cells.isna().all(axis=None):
+        return None
+    row, column = np.unravel_index(np.nanargmax(cells.to_numpy(float)), cells.shape)
+    return cells.index[row], cells.columns[column]
+
+
+def _framed(axes: Axes, cells: pd.DataFrame, row: Any, column: Any) -> None:
+    corner = list(cells.columns).index(column), list(cells.index).index(row)
+    axes.add_patch(Rectangle(corner, 1, 1, fill=False, ec="black", lw=1.8, clip_on=False))
+
+
+def visible_curves(change: pd.DataFrame, *, title: str) -> Figure:
     """The visible change by step, a panel a view.
 
     Args:
-        change: from `emergence.visible_change`.
+        change: from `visible_change`.
+        title: above the panels: what they show, as a sentence.
     """
     titles = {"latents": "decoded latents", "prediction": "one-step prediction, decoded"}
     figure = Figure(figsize=(8.5, 3.3), layout="constrained")
@@ -141,14 +175,16 @@ def visible_curves(change: pd.DataFrame) -> Figure:
     panels[0].set_ylabel("mean difference to the reference\n(colours 0 to 1, 95 % interval)")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.suptitle(fill(title, int(13 * figure.get_figwidth())), fontsize=10)
     return figure
 
 
-def effect_bars(effects: pd.DataFrame) -> Figure:
+def effect_bars(effects: pd.DataFrame, *, title: str) -> Figure:
     """What each patch of the text moves beyond its random control, a panel a measure.
 
     Args:
-        effects: from `emergence.effects`.
+        effects: from `effects`.
+        title: above the panels: what they show, as a sentence.
     """
     rows = effects[effects.against != NONE]
     sees = rows.groupby("measure", sort=False)["over"].first()
@@ -156,7 +192,7 @@ def effect_bars(effects: pd.DataFrame) -> Figure:
         "grounding": "AUC, last block, reference stream",
         "edit": "change of the referent\nless that of other objects",
     }
-    height = 1.3 + 0.34 * rows.intervention.nunique()
+    height = 1.7 + 0.34 * rows.intervention.nunique()
     figure = Figure(figsize=(9.5, height), layout="constrained")
     panels = figure.subplots(1, len(measures), sharey=True)
     for axes, (measure, label) in zip(panels, measures.items(), strict=True):
@@ -172,10 +208,9 @@ def effect_bars(effects: pd.DataFrame) -> Figure:
         axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
     panels[0].set_yticks(places, [_patched(name) for name in of.intervention], fontsize=8)
     seen = "; ".join(f"{over} ({measure})" for measure, over in sees.items())
-    figure.suptitle(
-        "another object's expression in place of the expression's own · orange: declared, "
-        f"grey: exploratory · 95 % intervals over {seen}",
-        fontsize=9,
+    figure.suptitle(fill(title, int(13 * figure.get_figwidth())), fontsize=10)
+    figure.supxlabel(
+        f"orange: declared, grey: exploratory · 95 % intervals over {seen}", fontsize=7
     )
     return figure
 
@@ -184,16 +219,18 @@ def token_maps(
     cells: Mapping[str, Float[np.ndarray, "tokens width"]],
     kinds: Shaped[np.ndarray, " tokens"],
     *,
-    title: str,
+    about: str,
     tokens: int = 300,
     seed: int = 0,
 ) -> Figure:
     """UMAP of the tokens of each cell, coloured by what they show.
 
+    A panel says of which kind the nearest neighbors of the referent's tokens are in its plane.
+
     Args:
         cells: hidden states by the panel's title; the rows are the same tokens in all.
         kinds: of each token, one of `KINDS`.
-        title: above the panels.
+        about: below the panels: which data.
         tokens: of each kind at most, drawn at random.
         seed: of the draw and of UMAP.
     """
@@ -204,7 +241,7 @@ def token_maps(
         [rng.permutation(np.flatnonzero(kinds == kind))[:tokens] for kind in KINDS]
     )
     figure = Figure(figsize=(3 * len(cells), 3.5), layout="constrained")
-    panels = figure.subplots(1, len(cells), squeeze=False)[0]
+    panels, shares = figure.subplots(1, len(cells), squeeze=False)[0], []
     for axes, (name, features) in zip(panels, cells.items(), strict=True):
         chosen = features[drawn].astype(np.float32)
         spread = chosen.std(0)
@@ -213,10 +250,24 @@ def token_maps(
         for kind, colour in KINDS.items():
             axes.scatter(*at[kinds[drawn] == kind].T, s=5, color=colour, label=kind, linewidths=0)
         axes.set(xticks=[], yticks=[])
-        axes.set_title(name, fontsize=8)
+        share = _neighbors(at, kinds[drawn])
+        axes.set_title(f"{name}\nreferent beside referent {share:.0%}", fontsize=8)
+        shares.append(share)
     panels[0].legend(fontsize=8, markerscale=3, frameon=False)
-    figure.suptitle(f"{title} · {len(drawn)} tokens, features standardised", fontsize=9)
+    figure.suptitle(
+        f"In the plane {min(shares):.0%} to {max(shares):.0%} of the referent's tokens lie next "
+        "to one of their kind",
+        fontsize=9,
+    )
+    figure.supxlabel(f"{about} · {len(drawn)} tokens, features standardized", fontsize=7)
     return figure
+
+
+def _neighbors(at: Float[np.ndarray, "tokens 2"], kinds: Shaped[np.ndarray, " tokens"]) -> float:
+    """The share of the referent's tokens whose nearest other token is the referent's."""
+    _, nearest = cKDTree(at).query(at, k=2)
+    own = kinds == "target"
+    return float((kinds[nearest[own, 1]] == "target").mean())
 
 
 def short(block: str) -> str:

@@ -77,7 +77,7 @@ def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str 
     Args:
         segmentation: rows of `segmentation.csv`.
         metric: which of its metrics.
-        title: above the bars.
+        title: above the bars: what they show, as a sentence.
 
     Raises:
         InputError: no rows of that metric.
@@ -92,7 +92,7 @@ def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str 
     rows = rows.assign(label=pd.Series(words, rows.index) + where, kind=kinds)
     rows["place"] = rows["kind"].map(list(METHOD_KINDS).index)
     rows = rows.sort_values(["place", "value"], ascending=[True, False])
-    figure, axes = _canvas(8, 1.6 + 0.35 * len(rows))
+    figure, axes = _canvas(8, 1.8 + 0.35 * len(rows))
     places = np.arange(len(rows))[::-1]
     reach = np.abs(rows[["low", "high"]].to_numpy().T - rows["value"].to_numpy())
     for kind, color in METHOD_KINDS.items():
@@ -100,7 +100,8 @@ def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str 
             axes.barh(places[of], rows["value"][of], color=color, label=kind)
     axes.errorbar(rows["value"], places, xerr=reach, fmt="none", ecolor="0.2", capsize=3)
     axes.set_yticks(places, rows["label"])
-    axes.set(xlabel=METRICS_IN_WORDS.get(metric, metric), title=title, xlim=(0, 1))
+    axes.set(xlabel=METRICS_IN_WORDS.get(metric, metric), xlim=(0, 1))
+    figure.suptitle(fill(title, 80), fontsize=10)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8)
     counted, errors = ", ".join(map(str, rows["n_ok"].unique())), rows["n_error"].sum()
     return _about(figure, f"n = {counted} · {errors} errors · 95 % intervals")
@@ -201,7 +202,7 @@ def save(figure: Figure, path: Path | str) -> Path:
 def _lay(axes: Axes, values: np.ndarray) -> None:
     if values.dtype == bool:  # dim the rest: a tint would drown in an object of its colour
         shade = np.zeros((*values.shape, 4))
-        shade[~values, 3] = 0.6
+        shade[~values, 3] = 0.45
         axes.imshow(shade)
     else:
         axes.imshow(values, cmap=SEQUENTIAL, alpha=0.6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from textwrap import fill
 
 import pandas as pd
@@ -11,11 +10,12 @@ from matplotlib.axes import Axes
 from ground_probe.study.claim import RIVALS
 from ground_probe.study.emergence_figures import MARKS, NONE, STYLES, band, counted, said, short
 from ground_probe.study.figures import Figure
+from ground_probe.study.findings import steps_in_words
 
 _LABEL_CHARACTERS = 52  # below one panel
 
 
-def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
+def step_curves(rows: pd.DataFrame, *, about: str) -> Figure:
     """By step, the block that is best on val beside its controls, a panel a stream.
 
     What a claim must exceed is one grey band from the lowest to the highest, whose name is drawn;
@@ -23,7 +23,7 @@ def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
 
     Args:
         rows: from `beside_controls`.
-        title: above the curves; below it, where the editor's interval lies above every control's.
+        about: which probe, and on which data.
     """
     rivals = RIVALS[rows.labels.iloc[0]]
     streams = list(dict.fromkeys(rows.stream))
@@ -45,8 +45,8 @@ def step_curves(rows: pd.DataFrame, *, title: str) -> Figure:
     panels[0].set_ylabel("AUC (95 % interval over test images,\ngiven the fitted probes)")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    found = "; ".join(_above(rows[rows.stream == stream], stream, rivals) for stream in streams)
-    figure.suptitle(f"{title}\n{found}", fontsize=10)
+    figure.suptitle(steps_in_words(rows), fontsize=10)
+    figure.supxlabel(about, fontsize=7, color="0.3")
     return figure
 
 
@@ -82,19 +82,6 @@ def _controls(axes: Axes, rows: pd.DataFrame) -> None:
             color="0.3",
             ha="right",
         )
-
-
-def _above(rows: pd.DataFrame, stream: str, rivals: Sequence[str]) -> str:
-    """At which of the steps that have every control the editor's interval lies above theirs."""
-    controls = rows[rows.control.isin(rivals)]
-    count = controls.groupby("step").control.nunique()
-    tested = count[count == len(rivals)].index
-    own = rows[rows.control == NONE].set_index("step")
-    highest = controls.groupby("step").high.max()
-    steps = [step for step in tested if step in own.index and own.low[step] > highest[step]]
-    if not steps:
-        return f"{stream}: not shown to lie above every control"
-    return f"{stream}: interval above every control's at step {', '.join(map(str, steps))}"
 
 
 def _blocks(rows: pd.DataFrame) -> str:

@@ -1,0 +1,160 @@
+"""What a figure shows, as the sentence above it, made of the numbers that it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from ground_probe.study.claim import RIVALS
+from ground_probe.study.emergence_figures import NONE, peak, said, short
+from ground_probe.study.figures import METHODS_IN_WORDS
+
+_SIMPLER = "its halves, and other cues"
+
+
+def cells_in_words(rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
+    """How the blocks chosen on val compare with the highest cell of any control.
+
+    Args:
+        rows: as `heat_maps` takes them.
+        chosen: rows of `best_blocks` of the same stream: on test, a step each.
+    """
+    labels, best = rows.labels.iloc[0], chosen.loc[chosen.value.idxmax()]
+    last = chosen.sort_values("step").iloc[-1]
+    controls = rows[rows.control.isin(RIVALS[labels])].dropna(subset="value")
+    words = f"{labels.capitalize()} is {_at(best)} and {last.value:.2f} at step {last.step}"
+    if len(controls):
+        top = controls.loc[controls.value.idxmax()]
+        words += f"; no control is above {top.value:.2f} ({said(top.control)})"
+    return words
+
+
+def steps_in_words(rows: pd.DataFrame) -> str:
+    """Per stream, at which steps the editor's interval lies above every control, and its best.
+
+    Args:
+        rows: from `beside_controls`, of one label set.
+    """
+    labels = rows.labels.iloc[0]
+    return "\n".join(
+        f"{labels.capitalize()} in the {stream} stream {_above(of, RIVALS[labels])}"
+        for stream, of in rows.groupby("stream", sort=False)
+    )
+
+
+def _above(rows: pd.DataFrame, rivals: Sequence[str]) -> str:
+    controls = rows[rows.control.isin(rivals)]
+    count = controls.groupby("step").control.nunique()
+    tested = count[count == len(rivals)].index
+    own = rows[rows.control == NONE].set_index("step")
+    highest = controls.groupby("step").high.max()
+    steps = [step for step in tested if step in own.index and own.low[step] > highest[step]]
+    best = own.value.idxmax()
+    if not steps:
+        return f"is not shown to lie above every control; it is {own.value[best]:.2f} at most"
+    every = f"at step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}"
+    return f"lies above every control {every}; it is highest at step {best} ({own.value[best]:.2f})"
+
+
+def change_in_words(change: pd.DataFrame) -> str:
+    """How much of the edit the first step's prediction holds, and what the latents show.
+
+    Args:
+        change: from `visible_change`.
+    """
+    step = change.step.min()
+    at = change[change.step == step].set_index(["view", "place"]).value
+    shown = {view: (at[view, "referent"], at[view, "other objects"]) for view in at.index.levels[0]}
+    (sees, other), (noise, others) = shown["prediction"], shown["latents"]
+    return (
+        f"At step {step} the one-step prediction has changed the referent by {sees:.2f}, other "
+        f"objects by {other:.2f}; in the latents themselves it is {noise:.2f} and {others:.2f}"
+    )
+
+
+def effects_in_words(effects: pd.DataFrame) -> str:
+    """What the strongest declared patch moves, in each measure.
+
+    Args:
+        effects: from `effects`; those against a random control are read.
+    """
+    rows = effects[(effects.against != NONE) & effects.declared].dropna(subset="difference")
+    parts = []
+    for measure, of in rows.groupby("measure", sort=False):
+        row = of.loc[of.difference.abs().idxmax()]
+        sure = "" if row.low > 0 or row.high < 0 else ", not shown"
+        parts.append(
+            f"{measure} by {row.difference:+z.2f} [{row.low:+z.2f}, {row.high:+z.2f}]{sure}"
+        )
+    return f"Another object's expression at the input moves {' and '.join(parts)}"
+
+
+def peaks_in_words(panels: Mapping[str, pd.DataFrame], form: str = ".2f") -> str:
+    """Where each panel of numbers is highest.
+
+    Args:
+        panels: by title, as `matrices` takes them.
+        form: of a number.
+    """
+    parts = []
+    for name, cells in panels.items():
+        if at := peak(cells):
+            value, place = format(cells.loc[at], form), f"{short(str(at[0]))} · {at[1]}"
+            parts.append(f"{name}: {value} at {place}".replace("_", " ").removeprefix(": "))
+    return f"Highest {'; '.join(parts)}"
+
+
+def methods_in_words(summary: pd.DataFrame, method: str = "full") -> str:
+    """The recipe's mIoU beside the best simpler way and the best control.
+
+    Args:
+        summary: rows of `segmentation.csv`, of one split.
+        method: ours.
+    """
+    rows = summary[summary.metric == "miou"].dropna(subset="value").set_index("method")
+    if method not in rows.index:
+        return f"{method} has no score"
+    own = rows.loc[method]
+    parts = [f"The recipe has mIoU {own.value:.2f} [{own.low:.2f}, {own.high:.2f}]"]
+    for kind, words in ((_SIMPLER, "the best simpler way"), ("controls", "the best control")):
+        of = [name for name in rows.index if METHODS_IN_WORDS.get(name, ("", ""))[1] == kind]
+        if of:
+            best = rows.loc[of].value.idxmax()
+            parts.append(f"{words} {rows.value[best]:.2f} ({METHODS_IN_WORDS[best][0]})")
+    return ", ".join(parts)
+
+
+def masks_in_words(ious: pd.Series) -> str:
+    """How good masks are: the median, and how many miss.
+
+    Args:
+        ious: of each mask.
+
+    >>> masks_in_words(pd.Series([0.9, 0.8, 0.1]))
+    'Half of the masks have an IoU of 0.80 or more; 1 of 3 has less than 0.5'
+    """
+    missed = int((ious < 0.5).sum())
+    return (
+        f"Half of the masks have an IoU of {ious.median():.2f} or more; {missed} of {len(ious)} "
+        f"{'has' if missed == 1 else 'have'} less than 0.5"
+    )
+
+
+def curve_in_words(rows: pd.DataFrame, x: str) -> str:
+    """How mIoU goes from one end of an ordered choice to the other.
+
+    Args:
+        rows: as `interval_curve` takes them.
+        x: the column that orders them.
+    """
+    rows = rows.assign(**{x: rows[x].astype(float)}).sort_values(x)
+    first, last, best = rows.iloc[0], rows.iloc[-1], rows.loc[rows.miou.idxmax()]
+    return (
+        f"mIoU is {first.miou:.2f} at {first[x]:.3g} and {last.miou:.2f} at {last[x]:.3g}, "
+        f"{best.miou:.2f} at most (at {best[x]:.3g})"
+    )
+
+
+def _at(row: pd.Series) -> str:
+    return f"{row.value:.2f} at step {row.step} ({short(row.block)}, chosen on val)"
