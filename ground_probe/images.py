@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import os
 import warnings
@@ -150,6 +152,26 @@ def overlay(image: Image.Image, mask: Bool[np.ndarray, "height width"]) -> Image
     pixels[~mask] = pixels[~mask] * 0.4
     pixels[mask & ~binary_erosion(mask, iterations=line_px)] = 255
     return Image.fromarray(pixels)
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shown_as_html(text: str, image: Image.Image | None, caption: str) -> str:
+    """What a notebook shows of an object: its words, and its picture where it has one."""
+    words = f"<pre>{html.escape(text)}</pre>"
+    if image is None:
+        return words
+    source = base64.b64encode(png(image)).decode()
+    caption = html.escape(caption, quote=True)
+    return (
+        f'{words}<img src="data:image/png;base64,{source}" alt="{caption}" '
+        f'style="max-width:100%"><p><small>{caption}</small></p>'
+    )
 
 
 def check_target(path: Path | str) -> Path:

@@ -60,13 +60,34 @@ def test_the_strongest_declared_patch_is_named_with_its_interval():
 
 def test_the_highest_cell_is_named_and_framed():
     panels = {
-        "attention_from_text": pd.DataFrame({"0": [0.2, 0.7], "mean": [0.9, np.nan]}, ["a", "b"]),
+        "grounding by from_text": pd.DataFrame({"0": [0.2, 0.7], "1": [0.9, np.nan]}, ["a", "b"]),
         "empty": pd.DataFrame({"0": [np.nan]}, ["a"]),
+        "separability": pd.DataFrame({"0": [0.2, 0.7]}, ["a", "b"]),
     }
-    assert findings.peaks_in_words(panels) == "Highest attention from text: 0.90 at a · mean"
-    figure = draw.matrices({"x": panels["attention_from_text"]}, title="", about="")
+    assert findings.peaks_in_words(panels, "head ") == (
+        "Grounding by from text is highest at a, head 1 (0.90); separability at b, head 0 (0.70)"
+    )
+    figure = draw.matrices({"x": panels["grounding by from_text"]}, title="", about="")
     (framed,) = figure.axes[0].patches
     assert framed.get_xy() == (1, 0)
+
+
+def test_templates_are_told_by_their_range():
+    index = pd.Index(["a", "b", "c"], name="template")
+    panels = {"grounding": pd.DataFrame({"linear": [0.8, 0.9, 0.7], "fisher": 0.1}, index)}
+    assert findings.range_in_words(panels, "linear") == (
+        "Over 3 templates linear grounding is 0.70 to 0.90"
+    )
+
+
+def test_the_share_of_text_is_told_with_the_words_that_get_most():
+    mass = pd.DataFrame({"all text": [0.1, 0.4], "padding": [0.1, 0.1], "noun": [0.0, 0.3]})
+    mass.index = ["transformer_blocks.0", "transformer_blocks.1"]
+    assert findings.mass_in_words(mass) == (
+        "Text gets 40% of the attention at most, at double 1; noun 30%"
+    )
+    figure = draw.matrices({"attention": mass}, title="", about="", label="share")
+    assert not figure.axes[0].patches
 
 
 def test_the_change_of_the_first_step_is_told_for_both_views():
@@ -75,6 +96,8 @@ def test_the_change_of_the_first_step_is_told_for_both_views():
         ("prediction", "other objects"): 0.01,
         ("latents", "referent"): 0.23,
         ("latents", "other objects"): 0.24,
+        ("prediction", "elsewhere"): 0.0,
+        ("latents", "elsewhere"): 0.1,
     }
     rows = [(*at, step, value / (1 + step)) for at, value in values.items() for step in (0, 9)]
     change = pd.DataFrame(rows, columns=["view", "place", "step", "value"])
@@ -82,6 +105,9 @@ def test_the_change_of_the_first_step_is_told_for_both_views():
         "At step 0 the one-step prediction has changed the referent by 0.22, other objects by "
         "0.01; in the latents themselves it is 0.23 and 0.24"
     )
+
+    figure = draw.visible_curves(change.assign(low=0, high=1, n_images=3), title="said")
+    assert figure.get_suptitle() == "said"
 
 
 def test_the_recipe_stands_beside_the_best_of_each_kind():
@@ -97,8 +123,8 @@ def test_the_recipe_stands_beside_the_best_of_each_kind():
 
 def test_a_curve_is_told_from_end_to_end():
     rows = pd.DataFrame({"value": ["9", "0", "3"], "miou": [0.5, 0.9, 0.95]})
-    assert findings.curve_in_words(rows, "value") == (
-        "mIoU is 0.90 at 0 and 0.50 at 9, 0.95 at most (at 3)"
+    assert findings.curve_in_words(rows, "value", "step") == (
+        "mIoU is 0.90 at step 0 and 0.50 at step 9, 0.95 at most (at 3)"
     )
 
 

@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ground_probe.capture.layout import EMPTY, Layout
+from ground_probe.capture.showing import in_words, picture, stream_of
 from ground_probe.capture.sites import Captured
 from ground_probe.errors import UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
+from ground_probe.images import png, shown_as_html
 
 
 class Sink(NamedTuple):
@@ -30,7 +32,7 @@ class Sink(NamedTuple):
     probability: float
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """What was captured of one run. Image tokens are the noise, then the reference.
 
@@ -87,6 +89,20 @@ class Trace:
     device: str | torch.device = "cpu"
     dtype: str | torch.dtype = "float32"
     inputs: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return in_words(self)
+
+    def _repr_png_(self) -> bytes | None:
+        shown = picture(self)
+        return None if shown is None else png(shown)
+
+    def _repr_html_(self) -> str:
+        words = (
+            "attention to the phrase: a column a block, a row a head, each on its own scale; "
+            f"step {self.steps[0] if self.steps else '-'}, {stream_of(self)} tokens"
+        )
+        return shown_as_html(repr(self), picture(self), words)
 
     def change(self, step: int) -> Float[Tensor, "rows cols"]:
         """How far a step's prediction of the clean latents is from the reference.

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from PIL import Image
 from ground_probe.capture import Trace
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor
+from ground_probe.images import overlay, png, shown_as_html
 from ground_probe.segmentation.features import classify, token_features
 from ground_probe.segmentation.forward import forward, geometry_of
 from ground_probe.segmentation.mask import to_masks
@@ -28,9 +29,10 @@ from ground_probe.segmentation.recipes import recipe_for
 
 Map = Float[np.ndarray, "rows cols"]
 Mask = Bool[np.ndarray, "height width"]
+_SHOWN_PX = 640  # of a picture in a notebook, at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segmentation:
     """What an expression refers to in an image.
 
@@ -40,12 +42,35 @@ class Segmentation:
         score: how much more each token is like what is there than like the rest; the prior itself
             where the recipe compares no features.
         expression: as given.
+        image: that was segmented, in whose picture a notebook shows the mask.
     """
 
     mask: Mask
     prior: Map
     score: Map
     expression: str
+    image: Image.Image | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        rows, cols = self.prior.shape
+        return (
+            f"Segmentation of {self.expression!r}: {self.mask.mean():.1%} of {width} x {height} "
+            f"px, prior and score on {rows} x {cols} tokens"
+        )
+
+    def _repr_png_(self) -> bytes:
+        return png(self._picture())
+
+    def _repr_html_(self) -> str:
+        return shown_as_html(repr(self), self._picture(), f"the mask of {self.expression}")
+
+    def _picture(self) -> Image.Image:
+        if self.image is None:
+            return Image.fromarray(self.mask.astype(np.uint8) * 255)
+        shown = overlay(self.image, self.mask)
+        shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
+        return shown
 
 
 def segment(
@@ -105,4 +130,5 @@ def segment_trace(
         score = classify(features, prior, recipe)
     maps = score[None].to(trace.device)
     mask = to_masks(maps, geometry_of(trace), image, cut=recipe.cut, edges=recipe.edges)[0]
-    return Segmentation(mask, prior.numpy(), torch.as_tensor(score).numpy(), expression)
+    score = torch.as_tensor(score).numpy()
+    return Segmentation(mask, prior.numpy(), score, expression, image)

@@ -8,16 +8,16 @@ import seaborn as sns
 
 from ground_probe.errors import InputError
 from ground_probe.study.figures import Figure
-from ground_probe.study.findings import curve_in_words
 
 
-def interval_curve(rows: pd.DataFrame, *, x: str, xlabel: str, about: str) -> Figure:
+def interval_curve(rows: pd.DataFrame, *, x: str, xlabel: str, title: str, about: str) -> Figure:
     """mIoU along an ordered choice, with its interval over images as a band.
 
     Args:
         rows: of `ablate`, of one part.
         x: the column to draw along; its values are numbers.
         xlabel: what they are.
+        title: what it shows, as a sentence.
         about: editor, data, recipe and how many examples.
 
     Raises:
@@ -34,6 +34,6 @@ def interval_curve(rows: pd.DataFrame, *, x: str, xlabel: str, about: str) -> Fi
     axes.set(xlabel=xlabel, ylabel="mIoU, 95 % interval over images", ylim=(0, 1))
     axes.grid(axis="y", color="0.9")
     axes.set_xticks(np.unique(rows[x]), [f"{value:g}" for value in np.unique(rows[x].round(2))])
-    figure.suptitle(curve_in_words(rows, x), fontsize=9)
+    figure.suptitle(title, fontsize=9)
     figure.supxlabel(about, fontsize=7, color="0.3")
     return figure

@@ -91,7 +91,9 @@ def matrices(
     about: str,
     label: str = "AUC, chance is 0.5",
 ) -> Figure:
-    """Numbers in rows and columns, panels side by side on one scale; the highest are framed.
+    """Numbers in rows and columns, panels side by side on one scale.
+
+    Of an AUC, the highest of each panel is framed.
 
     Args:
         panels: by title, of the same rows; blocks in the index are written short.
@@ -130,10 +132,10 @@ def matrices(
         at.tick_params(axis="x", labelrotation=40 if long else 0, labelsize=8)
         for tick in at.get_xticklabels() if long else ():
             tick.set(ha="right", rotation_mode="anchor")
-        if highest := peak(cells):
+        if around and (highest := peak(cells)):
             _framed(at, cells, *highest)
     figure.suptitle(fill(title, int(14 * figure.get_figwidth())), fontsize=10)
-    figure.supxlabel(f"{about} · framed: the highest", fontsize=7)
+    figure.supxlabel(f"{about}{' · framed: the highest' * around}", fontsize=7)
     return figure
 
 
@@ -164,13 +166,13 @@ def visible_curves(change: pd.DataFrame, *, title: str) -> Figure:
     titles = {"latents": "decoded latents", "prediction": "one-step prediction, decoded"}
     figure = Figure(figsize=(8.5, 3.3), layout="constrained")
     panels = figure.subplots(1, len(titles), sharey=True)
-    for axes, (view, title) in zip(panels, titles.items(), strict=True):
+    for axes, (view, name) in zip(panels, titles.items(), strict=True):
         for place, colour, mark in zip(
             dict.fromkeys(change.place), KINDS.values(), "osD", strict=True
         ):
             of = change[(change["view"] == view) & (change.place == place)]
             band(axes, of, place, colour, "-", 1.6, mark)
-        axes.set_title(f"{title}, n = {counted(of)} images", fontsize=9)
+        axes.set_title(f"{name}, n = {counted(of)} images", fontsize=9)
         axes.set(xlabel="denoising step", ylim=(0, None))
     panels[0].set_ylabel("mean difference to the reference\n(colours 0 to 1, 95 % interval)")
     handles = panels[0].get_legend_handles_labels()

@@ -71,13 +71,16 @@ class Figure(_Figure):
             super().draw(renderer)
 
 
-def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str = "") -> Figure:
+def method_bars(
+    segmentation: pd.DataFrame, *, metric: str = "miou", title: str = "", about: str = ""
+) -> Figure:
     """A bar for each method with its interval: kind by kind, in each the best first.
 
     Args:
         segmentation: rows of `segmentation.csv`.
         metric: which of its metrics.
         title: above the bars: what they show, as a sentence.
+        about: which editor and data.
 
     Raises:
         InputError: no rows of that metric.
@@ -104,7 +107,8 @@ def method_bars(segmentation: pd.DataFrame, *, metric: str = "miou", title: str 
     figure.suptitle(fill(title, 80), fontsize=10)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8)
     counted, errors = ", ".join(map(str, rows["n_ok"].unique())), rows["n_error"].sum()
-    return _about(figure, f"n = {counted} · {errors} errors · 95 % intervals")
+    about = f"{about} · " if about else ""
+    return _about(figure, f"{about}n = {counted} · {errors} errors · 95 % intervals")
 
 
 def overlay(

@@ -23,7 +23,7 @@ def cells_in_words(rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
     labels, best = rows.labels.iloc[0], chosen.loc[chosen.value.idxmax()]
     last = chosen.sort_values("step").iloc[-1]
     controls = rows[rows.control.isin(RIVALS[labels])].dropna(subset="value")
-    words = f"{labels.capitalize()} is {_at(best)} and {last.value:.2f} at step {last.step}"
+    words = f"{_sentence(labels)} is {_at(best)} and {last.value:.2f} at step {last.step}"
     if len(controls):
         top = controls.loc[controls.value.idxmax()]
         words += f"; no control is above {top.value:.2f} ({said(top.control)})"
@@ -38,7 +38,7 @@ def steps_in_words(rows: pd.DataFrame) -> str:
     """
     labels = rows.labels.iloc[0]
     return "\n".join(
-        f"{labels.capitalize()} in the {stream} stream {_above(of, RIVALS[labels])}"
+        f"{_sentence(labels)} in the {stream} stream {_above(of, RIVALS[labels])}"
         for stream, of in rows.groupby("stream", sort=False)
     )
 
@@ -90,19 +90,50 @@ def effects_in_words(effects: pd.DataFrame) -> str:
     return f"Another object's expression at the input moves {' and '.join(parts)}"
 
 
-def peaks_in_words(panels: Mapping[str, pd.DataFrame], form: str = ".2f") -> str:
-    """Where each panel of numbers is highest.
+def peaks_in_words(panels: Mapping[str, pd.DataFrame], column: str = "") -> str:
+    """Where each panel of an AUC is highest.
 
     Args:
         panels: by title, as `matrices` takes them.
-        form: of a number.
+        column: what stands before the name of one.
     """
-    parts = []
+    parts: list[str] = []
     for name, cells in panels.items():
         if at := peak(cells):
-            value, place = format(cells.loc[at], form), f"{short(str(at[0]))} · {at[1]}"
-            parts.append(f"{name}: {value} at {place}".replace("_", " ").removeprefix(": "))
-    return f"Highest {'; '.join(parts)}"
+            place = f"{short(str(at[0]))}, {column}{at[1]}"
+            verb = "at" if parts else "is highest at"
+            parts.append(f"{name} {verb} {place} ({cells.loc[at]:.2f})".replace("_", " "))
+    return _sentence("; ".join(parts))
+
+
+def range_in_words(panels: Mapping[str, pd.DataFrame], column: str) -> str:
+    """How far a column of each panel reaches, over its rows.
+
+    Args:
+        panels: by title, as `matrices` takes them.
+        column: which.
+    """
+    rows = len(next(iter(panels.values())))
+    name = next(iter(panels.values())).index.name
+    parts = [
+        f"{panel} is {cells[column].min():.2f} to {cells[column].max():.2f}"
+        for panel, cells in panels.items()
+    ]
+    return f"Over {rows} {name}s {column} {', '.join(parts)}"
+
+
+def mass_in_words(mass: pd.DataFrame) -> str:
+    """How much of the attention text gets where it gets most, and which words get most of that.
+
+    Args:
+        mass: a row a block; "all text" is the sum of the other columns.
+    """
+    block = mass["all text"].idxmax()
+    words = mass.loc[block].drop("all text")
+    return (
+        f"Text gets {mass['all text'][block]:.0%} of the attention at most, at {short(block)}; "
+        f"{words.idxmax()} {words.max():.0%}"
+    )
 
 
 def methods_in_words(summary: pd.DataFrame, method: str = "full") -> str:
@@ -141,20 +172,25 @@ def masks_in_words(ious: pd.Series) -> str:
     )
 
 
-def curve_in_words(rows: pd.DataFrame, x: str) -> str:
+def curve_in_words(rows: pd.DataFrame, x: str, at: str) -> str:
     """How mIoU goes from one end of an ordered choice to the other.
 
     Args:
         rows: as `interval_curve` takes them.
         x: the column that orders them.
+        at: what its values are, such as "step".
     """
     rows = rows.assign(**{x: rows[x].astype(float)}).sort_values(x)
     first, last, best = rows.iloc[0], rows.iloc[-1], rows.loc[rows.miou.idxmax()]
     return (
-        f"mIoU is {first.miou:.2f} at {first[x]:.3g} and {last.miou:.2f} at {last[x]:.3g}, "
-        f"{best.miou:.2f} at most (at {best[x]:.3g})"
+        f"mIoU is {first.miou:.2f} at {at} {first[x]:.2g} and {last.miou:.2f} at {at} "
+        f"{last[x]:.2g}, {best.miou:.2f} at most (at {best[x]:.2g})"
     )
 
 
 def _at(row: pd.Series) -> str:
     return f"{row.value:.2f} at step {row.step} ({short(row.block)}, chosen on val)"
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -44,9 +44,16 @@ def step_curves(rows: pd.DataFrame, *, about: str) -> Figure:
         axes.set_ylim(0, 1.02)
     panels[0].set_ylabel("AUC (95 % interval over test images,\ngiven the fitted probes)")
     handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(
+        *handles,
+        loc="outside lower center",
+        ncols=4,
+        fontsize=8,
+        frameon=False,
+        title=about,
+        title_fontsize=7,
+    )
     figure.suptitle(steps_in_words(rows), fontsize=10)
-    figure.supxlabel(about, fontsize=7, color="0.3")
     return figure
 
 
