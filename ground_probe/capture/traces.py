@@ -61,8 +61,9 @@ class Trace:
         phrase_tokens: the phrase's tokens as the tokenizer spells them.
         phrase_keys: their indices among the text tokens.
         padding: indices of the text tokens that are padding.
-        inputs: what the denoiser was given at each step: (1, image tokens, channels), of a UNet
-            (batch, channels, rows, columns); kept with `gradients`, and what they are taken by.
+        inputs: what the denoiser was given, by step, and what gradients are taken by; kept with
+            `gradients`. (1, image tokens, channels) where it takes tokens, else the latents' own
+            shape, as (batch, channels, rows, columns) in a UNet.
         layout: the token grids.
         geometry: how the image lies on the reference's grid; None where that is not known.
         device, dtype: where, and in which number format, the denoiser ran.

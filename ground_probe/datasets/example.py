@@ -28,7 +28,7 @@ class RefExample:
         image_id: examples of one image share it; intervals resample images.
         distractors: masks of the other objects of the image.
         others: for each distractor, an expression that refers to it (or empty).
-        ignored: pixels that no score counts, where the annotation leaves them open.
+        ignored: pixels that an evaluation does not count, for the annotation leaves them open.
 
     Raises:
         InputError: the image is not RGB, or a mask is not boolean or not of the image's size.

@@ -27,7 +27,7 @@ COLUMNS = (("ref_list", "image_info", "image"), ("samples", "image_id", "image")
 MAX_ROWS = 200_000
 MAX_TEXT_BYTES = 2**27  # of a row group without its photos
 IMAGE_BYTES = 170_000  # mean size of a photo in these files
-COMPLETE_BYTES = 512_000  # in those of RefCOCO-M, which are PNG
+LARGE_BYTES = 512_000  # in those of RefCOCO-M
 
 
 def find(root: Path, dataset: str, split: str) -> list[Path]:
@@ -90,7 +90,7 @@ def command(dataset: str, split: str) -> str:
 def gigabytes(dataset: str, split: str) -> float:
     """About how big the split's files are."""
     images = COLLECTIONS[dataset].splits[split].images or 0
-    return images * (COMPLETE_BYTES if dataset == "refcoco-m" else IMAGE_BYTES) / 1e9
+    return images * (LARGE_BYTES if dataset == "refcoco-m" else IMAGE_BYTES) / 1e9
 
 
 def _files(dataset: str, split: str) -> str:

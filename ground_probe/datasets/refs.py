@@ -249,7 +249,7 @@ def _judged(ref: Ref, text: Text) -> list[Any]:
         for _, each in ref.targets
     ]
     one = len(ids) == 1
-    return [
+    judged = [
         ref.ref_id,
         ids[0] if one else ids,
         ref.image_id,
@@ -257,6 +257,7 @@ def _judged(ref: Ref, text: Text) -> list[Any]:
         shapes[0] if one else shapes,
         sentences,
     ]
+    return judged if ref.ignored is None else [*judged, _one_spelling(ref.ignored)]
 
 
 def _contents(source: ImageSource) -> str:
