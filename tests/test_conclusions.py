@@ -59,6 +59,15 @@ def test_a_head_is_better_only_where_the_intervals_part():
     assert "one head: 9 of 10; mean of heads: 2 of 10" in shown
     absent = study.conclude_heads(chosen((0.9, 0.65, 0.95), (0.6, 0.5, 0.7)), pointed)
     assert absent.startswith("Not shown: ")
+    assert "linear probe" not in absent
+
+
+@pytest.mark.parametrize(("low", "apart"), [(0.93, False), (0.96, True)])
+def test_a_head_is_compared_with_the_linear_probe(low, apart):
+    probe = pd.Series({"value": 0.97, "low": low, "high": 0.99})
+    said = study.conclude_heads(chosen((0.9, 0.85, 0.95), (0.6, 0.5, 0.7)), {}, probe)
+    assert f"hidden states has 0.97 [{low:.2f}, 0.99]" in said
+    assert ("a difference to the head is not shown" in said) == (not apart)
 
 
 def test_methods_are_above_below_or_not_told_apart():
@@ -139,6 +148,7 @@ def test_the_page_is_a_paper_question_answer_figure_tables_and_what_was_not_show
         "know where to edit",
         "Shown: &lt;at&gt; step 0.",
         "steps_grounding.png",
+        "the recipe</th>",
         "0.50 [0.40, 0.60]",
         "What was not shown",
         "Not shown: at none.",

@@ -70,6 +70,17 @@ def test_bars_are_the_values_with_their_intervals():
     assert axes.get_yticks()[0] > axes.get_yticks()[1]  # the first row stands on top
 
 
+def test_bars_of_several_folders_are_told_apart_in_the_colors_of_their_methods():
+    both = pd.concat([segmentation().assign(folder=f"runs/{name}") for name in ("a", "b")])
+    (axes,) = figures.method_bars(both, about="tiny").axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:2] == ["the recipe · a", "the recipe · b"]
+    assert figures.METHOD_KINDS["the recipe"] == axes.patches[0].get_facecolor()[:3]
+    doubled = both.assign(folder=both.folder + "/same")
+    (axes,) = figures.method_bars(doubled).axes
+    assert axes.get_yticklabels()[0].get_text() == "the recipe · runs/a/same"
+
+
 def test_every_figure_says_block_step_stream_and_how_many():
     assert "n = 8 · 0 errors" in text_of(figures.method_bars(segmentation()))
     about = "blocks.1 · step 0 · reference"

@@ -77,13 +77,16 @@ def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
     return " ".join(parts)
 
 
-def conclude_heads(chosen: pd.DataFrame, pointed: Mapping[str, tuple[int, int]]) -> str:
+def conclude_heads(
+    chosen: pd.DataFrame, pointed: Mapping[str, tuple[int, int]], probe: pd.Series | None = None
+) -> str:
     """Whether one head, chosen on val, tells the referent better than the mean of heads.
 
     Args:
         chosen: two rows, "one head" and "mean of heads", with block, head, value, low and high.
         pointed: by the same names, in how many of how many images the highest token of the whole
             grid lies on the referent.
+        probe: what the linear probe on hidden states has, with value, low and high.
     """
     one, mean = chosen.loc["one head"], chosen.loc["mean of heads"]
     numbers = (
@@ -93,9 +96,16 @@ def conclude_heads(chosen: pd.DataFrame, pointed: Mapping[str, tuple[int, int]])
     )
     better = "One head grounds better than the mean" if one.low > mean.high else "Not shown"
     shares = "; ".join(f"{name}: {hits} of {n}" for name, (hits, n) in pointed.items())
+    fitted = ""
+    if probe is not None:
+        apart = one.low > probe.high or probe.low > one.high
+        fitted = (
+            f" The linear probe on hidden states has {probe.value:.2f} [{probe.low:.2f}, "
+            f"{probe.high:.2f}]{'' if apart else ': a difference to the head is not shown'}."
+        )
     return (
-        f"{better}: {numbers}. The highest token of the whole grid lies on the referent in "
-        f"{shares} images."
+        f"{better}: {numbers}.{fitted} The highest token of the whole grid lies on the referent "
+        f"in {shares} images."
     )
 
 

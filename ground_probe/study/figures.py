@@ -77,7 +77,7 @@ def method_bars(
     """A bar for each method with its interval: kind by kind, in each the best first.
 
     Args:
-        segmentation: rows of `segmentation.csv`.
+        segmentation: rows of `segmentation.csv`; those of several folders are told apart.
         metric: which of its metrics.
         title: above the bars: what they show, as a sentence.
         about: which editor and data.
@@ -90,6 +90,8 @@ def method_bars(
     _refuse(rows.empty, f"no values of the metric {metric!r}: choose one of {known}")
     several = len(rows[["dataset", "split"]].drop_duplicates()) > 1
     where = (" (" + rows["dataset"] + " " + rows["split"] + ")") if several else ""
+    if "folder" in rows and rows["folder"].nunique() > 1:
+        where = " · " + rows["folder"].map(_last_names(rows["folder"])) + where
     named = [METHODS_IN_WORDS.get(name, (name, _OTHERS)) for name in rows["method"]]
     words, kinds = zip(*named, strict=True)
     rows = rows.assign(label=pd.Series(words, rows.index) + where, kind=kinds)
@@ -226,6 +228,12 @@ def _inches(image: Picture) -> tuple[float, float]:
     height, width = np.asarray(image).shape[:2]
     scale = 5 / max(height, width)
     return width * scale, height * scale + 0.5
+
+
+def _last_names(folders: pd.Series) -> dict[str, str]:
+    """Each folder's last name, where that tells it from the others."""
+    last = {folder: Path(folder).name for folder in folders.unique()}
+    return last if len(set(last.values())) == len(last) else {folder: folder for folder in last}
 
 
 def _about(figure: Figure, text: str) -> Figure:

@@ -123,7 +123,10 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
         title = "Separability by step (linear probe, AUC on test, block chosen on val)"
         tables[title] = separability_by_step(pd.read_csv(path, dtype={"step": "Int64"}))
     if (path := folder / "segmentation.csv").exists():
-        tables["Segmentation"] = segmentation_scores(pd.read_csv(path))
+        from ground_probe.study.figures import METHODS_IN_WORDS  # late: it brings seaborn
+
+        words = {name: words for name, (words, _) in METHODS_IN_WORDS.items()}
+        tables["Segmentation"] = segmentation_scores(pd.read_csv(path)).rename(words)
     return tables
 
 
@@ -181,7 +184,7 @@ def index_page(folder: Path, fields: Mapping[str, Any]) -> str:
             for title, table in tables(folder).items()
         ),
         not_shown=_list("What was not shown", absent),
-        explorer=f"<p>{_link(EXPLORER, 'Explorer')}: one example, every block and step.</p>"
+        explorer=f"<p>{_link(EXPLORER, 'Explorer')}: one example, every block, head and step.</p>"
         if (folder / EXPLORER).exists()
         else "",
         sections="".join(_section(folder, name, parts[name]) for name in names),
