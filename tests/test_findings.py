@@ -63,9 +63,11 @@ def test_the_highest_cell_is_named_and_framed():
         "grounding by from_text": pd.DataFrame({"0": [0.2, 0.7], "1": [0.9, np.nan]}, ["a", "b"]),
         "empty": pd.DataFrame({"0": [np.nan]}, ["a"]),
         "separability": pd.DataFrame({"0": [0.2, 0.7]}, ["a", "b"]),
+        "other": pd.DataFrame({"mean": [0.2]}, ["a"]),
     }
     assert findings.peaks_in_words(panels, "head ") == (
-        "Grounding by from text is highest at a, head 1 (0.90); separability at b, head 0 (0.70)"
+        "Grounding by from text is highest at a, head 1 (0.90); separability at b, head 0 (0.70); "
+        "other at a, mean of heads (0.20)"
     )
     figure = draw.matrices({"x": panels["grounding by from_text"]}, title="", about="")
     (framed,) = figure.axes[0].patches

@@ -174,7 +174,7 @@ def visible_curves(change: pd.DataFrame, *, title: str) -> Figure:
             band(axes, of, place, colour, "-", 1.6, mark)
         axes.set_title(f"{name}, n = {counted(of)} images", fontsize=9)
         axes.set(xlabel="denoising step", ylim=(0, None))
-    panels[0].set_ylabel("mean difference to the reference\n(colours 0 to 1, 95 % interval)")
+    panels[0].set_ylabel("mean difference to the reference\n(colors 0 to 1, 95 % interval)")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.suptitle(fill(title, int(13 * figure.get_figwidth())), fontsize=10)

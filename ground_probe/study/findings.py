@@ -100,7 +100,8 @@ def peaks_in_words(panels: Mapping[str, pd.DataFrame], column: str = "") -> str:
     parts: list[str] = []
     for name, cells in panels.items():
         if at := peak(cells):
-            place = f"{short(str(at[0]))}, {column}{at[1]}"
+            which = "mean of heads" if at[1] == "mean" else f"{column}{at[1]}"
+            place = f"{short(str(at[0]))}, {which}"
             verb = "at" if parts else "is highest at"
             parts.append(f"{name} {verb} {place} ({cells.loc[at]:.2f})".replace("_", " "))
     return _sentence("; ".join(parts))

@@ -12,6 +12,7 @@ from ground_probe.study.emergence_figures import MARKS, NONE, STYLES, band, coun
 from ground_probe.study.figures import Figure
 from ground_probe.study.findings import steps_in_words
 
+_CROWDED = 0.85
 _LABEL_CHARACTERS = 52  # below one panel
 
 
@@ -71,7 +72,7 @@ def _controls(axes: Axes, rows: pd.DataFrame) -> None:
     axes.annotate(
         said(top.control),
         (float(top.step), top.value),
-        xytext=(4, 3),
+        xytext=(4, 3 if top.value < _CROWDED else -9),  # the editor's curve lies there
         textcoords="offset points",
         fontsize=7,
         color="0.3",

@@ -67,7 +67,7 @@ class Explorer:
             'style="grid-area:1/1;max-width:100%">'
             f'<iframe srcdoc="{html.escape(self.html)}" sandbox="allow-scripts" '
             'title="ground_probe explorer" loading="lazy" '
-            'style="grid-area:1/1;width:100%;height:70rem;border:0"></iframe></div>'
+            'style="grid-area:1/1;width:100%;height:88rem;border:0"></iframe></div>'
         )
 
 
