@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -52,7 +53,7 @@ def test_the_example_of_the_help_is_accepted(command, capsys):
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     example = capsys.readouterr().out.strip().splitlines()[-1]
-    cli.parser().parse_args(example.replace('"left man"', "left-man").split()[1:])
+    cli.parser().parse_args(shlex.split(example)[1:])
 
 
 def test_help_imports_nothing_heavy(tmp_path):
