@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from PIL import Image
-from skimage.filters import apply_hysteresis_threshold
+from scipy.ndimage import generate_binary_structure, label
 from torch import Tensor
 
 from ground_probe import metrics
@@ -134,7 +134,7 @@ def clean(maps: Maps) -> Maps:
     - Unsharp masking where no two neighbors differ by as much as an edge makes them: blur makes a
       small object both lower and wider than it is.
     """
-    noise = _median(_filtered(maps, _SECOND).abs()) / 0.6745
+    noise = _median(_padded(maps, 1).diff(2, 1).diff(2, 2).abs() / 6) / 0.6745
 
     nearest = maps.clamp(-_highest_neighbor(-maps), _highest_neighbor(maps))
     (low, high), middle = _range(nearest), _median(maps)
@@ -147,15 +147,19 @@ def clean(maps: Maps) -> Maps:
     stands = tamed > torch.maximum((low + high) / 2, low + _STANDS * noise)
     maps = torch.where(top & ~(stands & ~top).any(2, True).any(1, True), maps, tamed)
 
-    mean = _filtered(maps, _MEAN)
-    variance = (_filtered(maps.square(), _MEAN) - mean.square()).clamp_min(1e-12)
+    mean = F.avg_pool2d(_padded(maps, 1), 3, 1)
+    variance = F.avg_pool2d(_padded(maps.square(), 1), 3, 1) - mean.square()
+    variance = variance.clamp_min(1e-12)
     maps = mean + (1 - (_NOISE * noise).square() / variance).clamp_min(0) * (maps - mean)
 
     low, high = _range(maps)
     steps = [maps.diff(dim=axis).abs().flatten(1) for axis in (1, 2)]
     steepest = F.pad(torch.cat(steps, 1), (0, 1)).amax(1)[:, None, None] / (high - low)
     amount = ((_SHARP - steepest.nan_to_num(1)) / (_SHARP - _BLURRED)).clamp(0, 1)
-    return (maps + amount * (maps - _filtered(maps, _BLUR))).maximum(low)
+    blurred = _padded(maps, 2)
+    for _ in range(4):  # 1 4 6 4 1 both ways
+        blurred = F.avg_pool2d(blurred, 2, 1)
+    return (maps + amount * (maps - blurred)).maximum(low)
 
 
 def above_cut(maps: Maps, cut: Cut = "half") -> Maps:
@@ -164,7 +168,12 @@ def above_cut(maps: Maps, cut: Cut = "half") -> Maps:
     level = (low + high) / 2 if cut == "half" else torch.zeros_like(high)
     maps = (maps - level) / (high - level).abs().clamp_min(1e-12)
     maps = maps.masked_fill(high - low < _FLAT, -1)
-    return torch.stack([_without_low_regions(each) for each in maps])
+    values = maps.cpu().numpy()
+    regions, count = label(values > 0, _WITHIN_MAPS)
+    stays = np.zeros(count + 1, bool)
+    stays[regions[values > _PEAK]] = True
+    low = torch.from_numpy((regions > 0) & ~stays[regions])
+    return maps.masked_fill(low.to(maps.device), -0.5)
 
 
 def enlarge(maps: Maps, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:
@@ -211,28 +220,19 @@ def inside(geometry: Geometry) -> Bool[np.ndarray, "height width"]:
     return np.outer((y0 <= y) & (y < y1), (x0 <= x) & (x < x1))
 
 
-def _without_low_regions(above: Float[Tensor, "rows cols"]) -> Float[Tensor, "rows cols"]:
-    values = above.cpu().numpy()
-    kept = apply_hysteresis_threshold(values, 0, _PEAK)
-    low = torch.from_numpy((values > 0) & ~kept).to(above.device)
-    return above.masked_fill(low, -0.5)
+_WITHIN_MAPS = np.zeros((3, 3, 3), bool)  # neighbors are those in a row or column of one map
+_WITHIN_MAPS[1] = generate_binary_structure(2, 1)
 
 
-_SECOND = torch.outer(torch.tensor([1.0, -2, 1]), torch.tensor([1.0, -2, 1])) / 6
-_MEAN = torch.full((3, 3), 1 / 9)
-_BLUR = torch.outer(torch.tensor([1.0, 4, 6, 4, 1]), torch.tensor([1.0, 4, 6, 4, 1])) / 256
-
-
-def _filtered(maps: Maps, kernel: Tensor) -> Maps:
-    padded = F.pad(maps[:, None], (len(kernel) // 2,) * 4, mode="replicate")
-    return F.conv2d(padded, kernel.to(maps)[None, None])[:, 0]
+def _padded(maps: Maps, by: int) -> Maps:
+    return F.pad(maps, (by,) * 4, mode="replicate")
 
 
 def _highest_neighbor(maps: Maps) -> Maps:
-    padded = F.pad(maps[:, None], (1,) * 4, value=-torch.inf)
-    around = F.unfold(padded, 3).unflatten(1, (9, 1))
-    around[:, 4] = -torch.inf
-    return around.amax(1).view_as(maps)
+    padded = F.pad(maps, (1,) * 4, value=-torch.inf)
+    rows = torch.maximum(padded[:, :-2], padded[:, 2:])
+    beside = torch.maximum(padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
+    return torch.maximum(F.max_pool2d(rows, (1, 3), 1), beside)
 
 
 def _median(maps: Maps) -> Tensor:
