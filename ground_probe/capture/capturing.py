@@ -72,7 +72,7 @@ class Capture:
         if self._pipeline is None:
             raise InputError("a capture is used once: make a new one for each run")
         denoiser = denoiser_of(self._pipeline)
-        refuse_caches(denoiser)
+        self._hooked = refuse_caches(denoiser)
         with ExitStack() as stack:
             stack.callback(self._let_go)
             _claim(denoiser)
@@ -93,10 +93,10 @@ class Capture:
         pipeline, record, clock = self._pipeline, self._record, self._clock
         silence = silent(record.awaited, clock.timesteps, clock.ran, denoiser_of(pipeline))
         self._undo.close()
-        if kind is _Stop:
-            pipeline.maybe_free_model_hooks()
-        elif kind is not None:
+        if kind not in (None, _Stop):
             return False
+        if kind is _Stop and (self._hooked or getattr(pipeline, "_all_hooks", None)):
+            pipeline.maybe_free_model_hooks()  # it walks all modules, hooks or none
         if silence := silence or self._edits.silent():
             raise SilentSiteError(silence)
         self._proof.require()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -132,7 +133,14 @@ def _instances(
 
 def attentions_of(block: nn.Module) -> dict[str, nn.Module]:
     """The attention modules inside a block: those that own an attention processor."""
-    return {name: m for name, m in block.named_modules() if hasattr(m, "processor") and name}
+    modules = block.named_modules()
+    return {name: m for name, m in modules if name and _has(m, "processor")}
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """`hasattr`, which is slow for what a module lacks: Python makes an exception of it."""
+    places = vars(module), module._modules, vars(type(module))
+    return any(name in place for place in places)
 
 
 def resolve(
@@ -142,8 +150,9 @@ def resolve(
 
     Args:
         blocks: what `blocks_of` found.
-        patterns: "all", a glob or several. A glob matches the whole name of a block or of one of
-            its attention modules, or the end of one from a dot on: "single_*", "*.0", "attn2".
+        patterns: "all", a name, a glob or several. A glob matches the whole name of a block or of
+            one of its attention modules, or the end of one from a dot on: "single_*", "*.0",
+            "attn2". The name of a block means that block alone.
 
     Raises:
         UnknownNameError: a pattern that matches nothing, with the blocks that exist.
@@ -151,14 +160,14 @@ def resolve(
     >>> resolve({"transformer_blocks.0": nn.Identity()}, "all")
     {'transformer_blocks.0': frozenset()}
     """
-    attentions = {name: frozenset(attentions_of(block)) for name, block in blocks.items()}
+    attentions = cache(lambda name: frozenset(attentions_of(blocks[name])))
     wanted: dict[str, frozenset[str]] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         hits = {}
-        for name, inside in attentions.items():
-            if pattern == "all" or _matches(name, pattern):
-                hits[name] = inside
-            elif named := {part for part in inside if _matches(f"{name}.{part}", pattern)}:
+        for name in [pattern] if pattern in blocks else blocks:
+            if pattern in ("all", name) or _matches(name, pattern):
+                hits[name] = attentions(name)
+            elif named := {n for n in attentions(name) if _matches(f"{name}.{n}", pattern)}:
                 hits[name] = frozenset(named)
         if not hits:
             raise unknown("block", pattern, blocks)

@@ -28,14 +28,18 @@ def is_compiled(pipeline: Any, denoiser: nn.Module) -> bool:
     )
 
 
-def refuse_caches(denoiser: nn.Module) -> None:
+def refuse_caches(denoiser: nn.Module) -> bool:
     """Refuse a denoiser that does not compute all of its blocks.
+
+    Returns whether it has other hooks of diffusers.
 
     Raises:
         UnsupportedEditorError: names the hook.
     """
+    hooked = False
     for module in every_module(denoiser):
         hooks = getattr(vars(module).get("_diffusers_hook"), "hooks", {})
+        hooked |= bool(hooks)
         for hook in hooks:
             if any(skips in hook for skips in _SKIPPING):
                 name = next(name for name, each in denoiser.named_modules() if each is module)
@@ -44,6 +48,7 @@ def refuse_caches(denoiser: nn.Module) -> None:
                     "repeats stored outputs, so a capture would not be faithful: call "
                     "`disable_cache()` on the denoiser first"
                 )
+    return hooked
 
 
 def kernel(denoiser: nn.Module) -> str:

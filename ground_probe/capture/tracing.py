@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -113,7 +114,7 @@ def trace(
 
 def _checked(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a pipeline's call that exist there and are not this function's own."""
-    parameters = inspect.signature(pipeline.__call__).parameters
+    parameters = _parameters(pipeline)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     for name in given:
         if name in _OWN:
@@ -135,4 +136,9 @@ def without_bar(pipeline: Any) -> Iterator[None]:
 
 
 def _default_steps(pipeline: type) -> int:
-    return inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
+    return _parameters(pipeline)["num_inference_steps"].default
+
+
+@lru_cache(8)
+def _parameters(pipeline: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(pipeline.__call__).parameters

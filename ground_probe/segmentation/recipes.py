@@ -62,17 +62,23 @@ def read_recipe(name: str | Path) -> Recipe | str:
 
 def _packaged_for(name: str, editor: Editor) -> Recipe:
     if name == "default" and editor.family.name == "FluxKontext" and small_side_px(editor.pipeline):
-        return Recipe.from_choices(_packaged()["tiny"], "tiny")
-    return _of_family(name, editor)
+        return _tiny()
+    return _of_family(name, editor.family.name, editor.family.streams)
 
 
-def _of_family(name: str, editor: Editor) -> Recipe:
+@cache
+def _tiny() -> Recipe:
+    return Recipe.from_choices(_packaged()["tiny"], "tiny")
+
+
+@cache
+def _of_family(name: str, family: str, streams: tuple[str, ...]) -> Recipe:
     """The choices of all families, then those of a family; the last that is given holds."""
     choices: dict[str, Any] = {}
     for layer in ("paper", *(() if name == "paper" else (name,))):
         packaged = _packaged()[layer]
-        choices |= packaged["all"] | packaged.get(editor.family.name, {})
-    if "reference" not in editor.family.streams:
+        choices |= packaged["all"] | packaged.get(family, {})
+    if "reference" not in streams:
         choices |= {"prior_streams": ["noise"], "feature_streams": ["noise"]}
     return Recipe.from_choices(choices, name)
 
