@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -72,13 +72,14 @@ class SceneObject:
     y_px: float
     radius_px: float
 
+    @lru_cache(16)  # noqa: B019 # a few small arrays: an object is drawn, and then its mask
     def coverage(self, size_px: int) -> tuple[tuple[slice, slice], Float[np.ndarray, "h w"]]:
         """Rows and columns that the object touches, and the covered share (0-1) of each pixel."""
         reach_px = 1.25 * self.radius_px + 1
         low = [max(0, int(c - reach_px)) for c in (self.y_px, self.x_px)]
         high = [min(size_px, int(c + reach_px) + 2) for c in (self.y_px, self.x_px)]
         rows, columns = (np.arange(a, b) + 0.5 for a, b in zip(low, high, strict=True))
-        x, y = np.meshgrid(columns - self.x_px, rows - self.y_px)
+        x, y = columns[None] - self.x_px, rows[:, None] - self.y_px
         distance_px = SHAPES[self.shape](x, y, self.radius_px)
         window = (slice(low[0], high[0]), slice(low[1], high[1]))
         return window, np.clip(0.5 - distance_px, 0.0, 1.0)
