@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -558,6 +559,19 @@ def test_two_processes_segment_as_one_does_to_the_bit(tmp_path):
     first = gp.segment(editor, split[0].image, split[0].expression,
                        seed=seed_of(split.keys[0], 0))  # fmt: skip
     assert np.array_equal(masks[0], first.mask)
+
+
+def test_processes_are_forked_from_the_one_that_loaded_the_editor(tmp_path):
+    if sys.platform != "linux" or torch.accelerator.is_available():
+        pytest.skip("a fork is safe on Linux, without an accelerator")
+
+    def load():
+        (tmp_path / str(os.getpid())).touch()
+
+    whole = evaluate(load, load_split("scenes", "test", limit=4), tmp_path / "run", FAST, METHODS,
+                     segment=segment, engine=Processes(2))  # fmt: skip
+    pids = [path.name for path in tmp_path.iterdir() if path.name.isdecimal()]
+    assert pids == [str(os.getpid())] and whole.counts.ok == 16
 
 
 def test_a_process_that_dies_changes_nothing(tmp_path, uninterrupted):

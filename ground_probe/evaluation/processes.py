@@ -1,18 +1,30 @@
-"""Processes of this machine as an engine: each one thread and one editor, no package needed."""
+"""Processes of this machine as an engine: each one thread and one editor, no package needed.
+
+On Linux without an accelerator they are forked, once the editor is loaded: nothing is imported,
+loaded or held in memory twice. A fork is safe there, for no file of results is open yet and a
+worker computes in one thread, which asks nothing of threads that a fork leaves behind. The driver
+of an accelerator survives no fork, and a worker that takes a dead one's place comes when files are
+open: both are new processes.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 import cloudpickle
+from tqdm import tqdm
 
 from ground_probe.errors import GroundProbeError, InputError
 from ground_probe.evaluation.job import Chunk, Job, Rows
@@ -50,9 +62,9 @@ class ProcessPool(Pool):
 
     def __init__(self, job: Job, workers: int) -> None:
         super().__init__()
-        self._count = workers
+        self._count, self._job = workers, job
         try:
-            self._job = cloudpickle.dumps(job)
+            self._pickled = cloudpickle.dumps(job)
         except Exception as error:  # whatever the objects of others raise
             raise InputError(
                 f"the editor or the segmenter cannot be sent to another process ({error}): give "
@@ -61,13 +73,24 @@ class ProcessPool(Pool):
 
     def __enter__(self) -> ProcessPool:
         try:
+            fork = partial(self._fork, self._job.load()) if _may_fork() else None
             for number in range(self._count):
-                self._workers.append(_Process(self._job, number))
+                self._workers.append(_Process(self._pickled, number, fork))
             self._describe("processes", [worker.ready() for worker in self._workers])
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _fork(self, editor: Any, theirs: Connection, ours: Connection) -> Any:
+        ends = [*(worker.connection for worker in self._workers), ours]
+        process = multiprocessing.get_context("fork").Process(
+            target=_serve_from_fork, args=(theirs, ends, self._job, editor)
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+            process.start()
+        return process
 
     def __exit__(self, *exception: object) -> None:
         for worker in self._workers:
@@ -79,7 +102,7 @@ class ProcessPool(Pool):
 
     def _renewed(self, worker: _Process) -> _Process:
         worker.end()
-        fresh = _Process(self._job, worker.number)
+        fresh = _Process(self._pickled, worker.number)
         fresh.ready()
         return fresh
 
@@ -87,19 +110,14 @@ class ProcessPool(Pool):
 class _Process:
     """One process and the pipe to it."""
 
-    def __init__(self, job: bytes, number: int) -> None:
+    def __init__(self, job: bytes, number: int, fork: Callable | None = None) -> None:
         self.number = number
         self.connection, theirs = Pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE.format(theirs.fileno())],
-            env=os.environ | dict.fromkeys(THREADS, "1") | _device(number),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        )
+        self._process = _started(theirs, number) if fork is None else fork(theirs, self.connection)
         theirs.close()
-        with suppress(OSError):  # it died already: `ready` says so
-            self.connection.send((sys.path, job))
+        if fork is None:
+            with suppress(OSError):  # it died already: `ready` says so
+                self.connection.send((sys.path, job))
 
     def ready(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Wait until the editor is loaded; what it says of it."""
@@ -119,7 +137,7 @@ class _Process:
         try:
             return self.connection.recv()
         except (EOFError, OSError) as error:
-            code = self._process.wait()
+            code = self._ended()
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise WorkerDiedError(f"process {self._process.pid}: {how}") from error
 
@@ -127,19 +145,63 @@ class _Process:
         """Let it go; it holds nothing that is not written down."""
         self.connection.close()
         self._process.kill()
-        self._process.wait()
+        self._ended()
+
+    def _ended(self) -> int:
+        """Wait for its end; its exit code."""
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.wait()
+        self._process.join()
+        return self._process.exitcode
+
+
+def _may_fork() -> bool:
+    import torch  # an editor needs it anyway, and the workers then have it
+
+    there = torch.accelerator.current_accelerator(check_available=True)
+    return sys.platform == "linux" and there is None
+
+
+def _started(connection: Connection, number: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", _CODE.format(connection.fileno())],
+        env=os.environ | dict.fromkeys(THREADS, "1") | _device(number),
+        pass_fds=[connection.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
+    )
+
+
+def _serve_from_fork(
+    connection: Connection, drivers: Sequence[Connection], job: Job, editor: Any
+) -> None:
+    for end in drivers:  # so that all pipes are closed when the driver is gone
+        end.close()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(OSError):
+        os.dup2(2, 1)  # standard output is the driver's
+    tqdm.set_lock(threading.RLock())  # the driver's is shared: who is killed may hold it
+    _serve(connection, job, editor)
 
 
 def work(handle: int) -> None:
     """What a worker does: load the editor, then answer chunks until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
     connection = Connection(handle)
-    sys.path[:], job = connection.recv()
+    sys.path[:], pickled = connection.recv()
     try:
-        job = cloudpickle.loads(job)
+        job = cloudpickle.loads(pickled)
         editor = job.load()
-        if torch := sys.modules.get("torch"):
-            torch.set_num_threads(1)
+    except GroundProbeError as error:
+        connection.send(error)
+        return
+    _serve(connection, job, editor)
+
+
+def _serve(connection: Connection, job: Job, editor: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+    try:
         connection.send((job.describe(editor), job.where(editor)))
     except GroundProbeError as error:
         connection.send(error)
