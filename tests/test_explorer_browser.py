@@ -256,6 +256,18 @@ def test_two_expressions_stand_side_by_side(views, tmp_path):
     assert "true mask" in found["said"][0] and "true mask" not in found["said"][1]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_an_editor_of_one_stream_and_several_grids_is_shown(tmp_path):
+    editor = gp.load_editor(testing.instruct_pix2pix())
+    unet = gather(editor, Image.new("RGB", (64, 64), "gray"), ["the circle"], (0,), seed=0)
+    steps = """found.shown = [shown("#explorer"), shown(".map")]; found.first = picture();
+    set("#block", 3); found.second = picture(); found.hash = location.hash;
+    found.pictures = document.querySelectorAll("[name=picture]").length;"""
+    found = probed(render(unet, "about").html, tmp_path, steps)
+    assert found["shown"] == [True, True] and found["pictures"] == 1
+    assert found["first"] != found["second"] and "stream=noise" in found["hash"]
+
+
 def test_values_are_those_that_were_gathered(page, view, tmp_path):
     steps = """
     at("pointermove", 2, 5); found.pointed = said();
