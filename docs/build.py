@@ -24,7 +24,8 @@ MODULES = (
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>body {{max-width: 44rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 sans-serif}}
-pre {{overflow-x: auto; background: #f4f4f4; padding: 0.7rem}}</style>
+pre {{overflow-x: auto; background: #f4f4f4; padding: 0.7rem}}
+:not(pre) > code {{overflow-wrap: anywhere}}</style>
 <body><nav>{up}</nav>{said}</body></html>
 """
 
