@@ -11,24 +11,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import FluxKontextPipeline
 from scipy.ndimage import distance_transform_edt
 
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
 from tools.train_tiny import rules, score
 from tools.train_tiny.build import (
+    LATENT_CHANNELS,
     POOLED_WIDTH,
     TEXT_TOKENS,
     WIDTH,
     build_pipeline,
     build_tokenizer,
-    load_weights,
+    build_vae,
 )
-from tools.train_tiny.curriculum import EDITS_A_BATCH, STAGES, WORLDS, EditBatches
-from tools.train_tiny.edits import TEMPLATES, edit, sample_edits
+from tools.train_tiny.edits import TEMPLATES, by_legend, edit, sample_edits
+from tools.train_tiny.examples import EDITS_A_SCENE, SCENES_A_CHUNK, EditChunks
 from tools.train_tiny.losses import editor_loss
 from tools.train_tiny.optimizers import Muon, orthogonalized
+from tools.train_tiny.pool import Ahead, LatentPool, encode, pixels
 from tools.train_tiny.train import CHECKPOINT, CURVE, train
 
 
@@ -63,25 +64,6 @@ def test_every_instruction_of_cartoons_fits_and_every_word_is_known():
     assert 12 < longest <= TEXT_TOKENS and kinds == set(TEMPLATES)
 
 
-def test_weights_of_scenes_read_scenes_alike_with_more_words():
-    """Today's weights, grown to both worlds' words, encode old instructions as before."""
-    earlier, grown = FluxKontextPipeline.from_pretrained(score.WEIGHTS), build_pipeline()
-    load_weights(grown, score.WEIGHTS)
-    assert len(grown.tokenizer) > 150
-    text = "change the color of the small red circle on the left to blue"
-    new = grown.tokenizer(text, return_tensors="pt").input_ids
-    old = earlier.tokenizer(text, return_tensors="pt").input_ids
-    known = earlier.tokenizer.get_vocab()
-    assert all(grown.tokenizer.get_vocab()[word] == number for word, number in known.items())
-    with torch.no_grad():
-        for name in ("text_encoder", "text_encoder_2"):
-            ours, theirs = (getattr(p, name)(i)[0] for p, i in ((grown, new), (earlier, old)))
-            assert torch.equal(new, old) and torch.allclose(ours, theirs, atol=1e-6)
-        slip, word = grown.tokenizer.convert_tokens_to_ids(["lft", "left"])
-        table = grown.text_encoder_2.shared.weight
-        assert torch.equal(table[slip], table[word]) and table.std(1).min() > 0
-
-
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_an_edit_changes_its_object_and_nothing_else(drawn, kind):
     asked = edit(np.random.default_rng(0), drawn.scene, drawn.target, drawn.expression, kind)
@@ -91,57 +73,100 @@ def test_an_edit_changes_its_object_and_nothing_else(drawn, kind):
     assert drawn.expression in asked.instruction
 
 
-@pytest.mark.parametrize("stage", [STAGES[2], WORLDS[0]])
-def test_batches_are_pure_functions_of_seed_and_step(stage):
-    once, again = (EditBatches(stage, seed=0)[5] for _ in range(2))
-    later = EditBatches(stage, seed=0)[6]
+def test_chunks_are_pure_functions_of_seed_and_number():
+    once, again = (EditChunks(seed=0)[5] for _ in range(2))
+    later = EditChunks(seed=0)[6]
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
-    assert not torch.equal(once[0], later[0])
-    before, after, texts, owner = once
-    assert len(after) == len(texts) == len(owner) == EDITS_A_BATCH
-    assert owner.unique().tolist() == list(range(len(before)))
+    before, after, ids = once
+    assert not torch.equal(before, later[0])
+    assert after.shape[:2] == ids.shape[:2] == (SCENES_A_CHUNK, EDITS_A_SCENE)
+    assert (after != before[:, None]).flatten(2).any(-1).float().mean() > 0.9  # a legend may be met
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (24, 72), (72, 24)])
-def test_muon_steps_as_torch_s_own_does(shape):
+@pytest.mark.parametrize("world", [scenes, cartoons])
+def test_a_legend_colors_every_object_by_its_kind(world):
+    tokenizer, rng = build_tokenizer(), np.random.default_rng(0)
+    colors_of = {}
+    for _ in range(20):
+        scene = world.sample_scene(rng)
+        instruction, edited = by_legend(scene)
+        assert tokenizer.unk_token_id not in tokenizer(instruction).input_ids
+        for thing in edited.objects:
+            kind = thing.shape if world is scenes else thing.noun
+            assert f"{kind} {thing.color}" in instruction
+            colors_of.setdefault(kind, set()).add(thing.color)
+    assert all(len(colors) == 1 for colors in colors_of.values())
+
+
+def test_the_pool_keeps_the_newest_and_draws_scenes_whole():
+    vae = build_vae()
+    chunks = [EditChunks(seed=0)[number] for number in range(3)]
+    pool = LatentPool(vae, capacity=8, device="cpu")
+    pool.add(chunks[:1])
+    assert len(pool) == 4
+    pool.add(chunks[1:2])
+    pool.add(chunks[2:])
+    assert len(pool) == 8
+    newest = torch.cat([chunk[2] for chunk in chunks[1:]])
+    reference, edited, ids = pool.draw(64, torch.Generator().manual_seed(0))
+    for drawn in range(64):
+        (scene,) = (i for i in range(8) if torch.equal(newest[i], ids[drawn]))
+        chunk = chunks[1 + scene // 4]
+        for latents, images in (
+            (reference[drawn, None], chunk[0][scene % 4, None]),
+            (edited[drawn], chunk[1][scene % 4]),
+        ):
+            assert torch.allclose(latents, encode(vae, pixels(images)), atol=5e-3)
+
+
+def test_what_fails_beside_the_training_stops_it():
+    def chunks():
+        yield EditChunks(seed=0)[0]
+        raise RuntimeError("no more scenes")
+
+    ahead = Ahead(chunks(), most=2)
+    assert len(ahead.take(at_least=1)) == 1
+    with pytest.raises(RuntimeError, match="no more scenes"):
+        ahead.take(at_least=1)
+
+
+def test_muon_steps_as_torch_s_own_does():
     torch.manual_seed(0)
-    start = torch.randn(shape)
-    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    start = [torch.randn(shape) for shape in [(24, 24), (24, 72), (24, 24), (72, 24)]]
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
     optimizers = (
-        Muon([ours], lr=0.01, weight_decay=0.1),
-        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1),
+        Muon(ours, lr=0.01, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1),
     )
     for _ in range(3):
-        ours.grad = theirs.grad = torch.randn(shape)
+        for mine, its in zip(ours, theirs, strict=True):
+            mine.grad = its.grad = torch.randn(mine.shape)
         for optimizer in optimizers:
             optimizer.step()
-    moved = (theirs - start).norm()
-    assert (ours - theirs).norm() < 0.02 * moved  # torch rounds to bfloat16
-    singular = torch.linalg.svdvals(orthogonalized(ours.grad))
-    assert singular.min() > 0.6 and singular.max() < 1.3
+    for mine, its, value in zip(ours, theirs, start, strict=True):
+        assert (mine - its).norm() < 0.02 * (its - value).norm()  # torch rounds to bfloat16
+        singular = torch.linalg.svdvals(orthogonalized(mine.grad[None]))
+        assert singular.median() > 0.6 and singular.max() < 1.3
 
 
 def test_the_loss_tells_the_edited_region_from_the_rest():
     torch.manual_seed(0)
     pipeline = build_pipeline()
-    reference = torch.randn(64, 24)
+    reference = torch.randn(2, 64, 4 * LATENT_CHANNELS)
     hidden, pooled = torch.randn(2, TEXT_TOKENS, WIDTH), torch.randn(2, POOLED_WIDTH)
-    stage = next(stage for stage in STAGES if stage.side_px == 64)
 
-    def losses(edited, pure_noise=True):
+    def losses(edited, pure_noise=1.0, noise_tokens=1.0):
+        shares = pure_noise, noise_tokens, torch.Generator().manual_seed(7)
         with torch.no_grad():
-            noise = torch.Generator().manual_seed(7)
-            edits = edited.expand(2, -1, -1)
-            parts = editor_loss(
-                pipeline.transformer, reference, edits, hidden, pooled, stage, pure_noise, noise
-            )
+            parts = editor_loss(pipeline.transformer, reference, edited, hidden, pooled, *shares)
         return tuple(part.item() for part in parts)
 
     changed, kept = losses(reference)
     assert changed == 0 and kept > 0
     changed, kept = losses(reference + 1)
     assert changed > 0 and kept == 0
-    assert all(loss > 0 for loss in losses(torch.roll(reference, 1, 0), pure_noise=False)[:1])
+    elsewhere = torch.roll(reference, 1, 1)
+    assert all(loss > 0 for loss in losses(elsewhere, pure_noise=0.0, noise_tokens=0.3)[:1])
 
 
 def test_scoring_accepts_the_asked_image_and_refuses_every_other(drawn):

@@ -1,10 +1,8 @@
 """Train the embedded editor on edits of generated scenes.
 
-    python -m tools.train_tiny --minutes 60 --out runs/tiny
+    python -m tools.train_tiny --device cuda --minutes 12 --out runs/tiny
 
-An interrupted run goes on with `--resume`. On two cores, a process each:
-
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m -- tools.train_tiny --out runs/tiny
+An interrupted run goes on with `--resume`.
 """
 
 from __future__ import annotations
@@ -19,12 +17,11 @@ from tools.train_tiny.train import train
 def main() -> int:
     """Train; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=_minutes, default=60.0, help="of training, default: 60")
+    parser.add_argument("--minutes", type=_minutes, default=12.0, help="of training, default: 12")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--out", default="runs/tiny", metavar="DIR", help="default: runs/tiny")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--start", metavar="DIR", help="weights that go on with both worlds")
     arguments = parser.parse_args()
     try:
         print(f"Results: {train(**vars(arguments))}")

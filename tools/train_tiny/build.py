@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -21,7 +19,6 @@ from transformers import (
     T5EncoderModel,
 )
 
-from ground_probe.datasets.cartoons.words import SLIPS
 from ground_probe.datasets.scenes.draw import SIZE_PX
 from tools.train_tiny.edits import vocabulary
 
@@ -30,21 +27,10 @@ TEXT_TOKENS = 24
 
 WIDTH = 128
 POOLED_WIDTH = 64
-LATENT_CHANNELS = 6
+LATENT_CHANNELS = 8
 TOKEN_PX = 8
 QUERY_KEY_SCALE = 2.0
 """Where the weights of the query and key norms start: attention is sharp from the beginning."""
-
-
-RESEMBLES = {
-    **{slip: word for word, slip in SLIPS.items()},
-    **dict.fromkeys(("big", "bigger", "biggest"), "large"),
-    **dict.fromkeys(("little", "smallest"), "small"),
-    **{"leftmost": "left", "rightmost": "right", "upper": "top", "lower": "bottom"},
-    **{"back": "top", "farthest": "top", "behind": "above", "one": "object", "thing": "object"},
-    **{"front": "bottom", "closest": "bottom", "ball": "circle", "a": "the", "an": "the"},
-}
-"""The word of scenes whose embedding a word of cartoons begins with."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -119,7 +105,7 @@ def build_pipeline() -> FluxKontextPipeline:
             d_model=WIDTH,
             d_kv=32,
             d_ff=2 * WIDTH,
-            num_layers=2,
+            num_layers=3,
             num_heads=4,
             dropout_rate=0.0,
             feed_forward_proj="gated-gelu",
@@ -130,7 +116,7 @@ def build_pipeline() -> FluxKontextPipeline:
     transformer = FluxTransformer2DModel(
         in_channels=4 * LATENT_CHANNELS,
         num_layers=2,
-        num_single_layers=4,
+        num_single_layers=6,
         attention_head_dim=64,
         num_attention_heads=WIDTH // 64,
         joint_attention_dim=WIDTH,
@@ -151,32 +137,4 @@ def build_pipeline() -> FluxKontextPipeline:
         text_encoder_2=text_encoder_2,
         tokenizer_2=tokenizer,
         transformer=transformer,
-    )
-
-
-def load_weights(pipeline: FluxKontextPipeline, folder: str | Path) -> None:
-    """Give a new pipeline the weights of an earlier one that may know fewer words.
-
-    Words keep their embeddings; a new one begins as the word that it resembles, where there is one.
-
-    Args:
-        pipeline: From `build_pipeline`.
-        folder: Of the earlier pipeline.
-    """
-    earlier = FluxKontextPipeline.from_pretrained(folder)
-    words, known = (p.tokenizer.get_vocab() for p in (pipeline, earlier))
-    rows = [known.get(RESEMBLES.get(word, word), -1) for word in sorted(words, key=words.get)]
-    pairs = [(row, like) for row, like in enumerate(rows) if like >= 0]
-    new, old = (list(column) for column in zip(*pairs, strict=True))
-    for name in ("vae", "transformer", "text_encoder", "text_encoder_2"):
-        weights, module = getattr(earlier, name).state_dict(), getattr(pipeline, name)
-        for key, value in module.state_dict().items():
-            if weights[key].shape != value.shape:
-                grown = weights[key].std(0) * torch.randn_like(value)
-                grown[new] = weights[key][old]
-                weights[key] = grown
-        module.load_state_dict(weights)
-    config = earlier.vae.config
-    pipeline.vae.register_to_config(
-        shift_factor=config.shift_factor, scaling_factor=config.scaling_factor
     )

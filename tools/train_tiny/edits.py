@@ -8,7 +8,6 @@ import numpy as np
 
 from ground_probe.datasets import cartoons
 from ground_probe.datasets.scenes import COLORS, SHAPES
-from ground_probe.datasets.scenes import Scene as ShapesScene
 from tools.train_tiny.worlds import Scene, free_colors, one_of, world_of
 
 TEMPLATES = {
@@ -123,17 +122,23 @@ def sample_edits(
     return edits
 
 
-def by_legend(scene: ShapesScene) -> tuple[str, ShapesScene]:
-    """An instruction that gives every shape its color, always the same, and the scene after it.
+def by_legend(scene: Scene) -> tuple[str, Scene]:
+    """An instruction that gives every kind of object its color, always the same, and the outcome.
 
-    It can be followed without knowing a word, by telling the shapes apart: a small editor that is
-    only ever asked for "the star" finds no way to begin learning what a star looks like.
+    It can be followed without knowing a word, by telling the kinds apart: a small editor that is
+    only ever asked for "the star" is slow to begin learning what a star looks like.
     """
-    legend = dict(zip(SHAPES, COLORS, strict=False))
-    instruction = "make " + " ".join(f"{shape} {color}" for shape, color in legend.items())
-    for index, thing in enumerate(scene.objects):
-        scene = scene.changed(index, color=legend[thing.shape])
-    return instruction, scene
+    is_cartoon = isinstance(scene, cartoons.Scene)
+    colors = world_of(scene).colors
+    legend = {
+        kind: colors[number % len(colors)]
+        for number, kind in enumerate(cartoons.NOUNS if is_cartoon else SHAPES)
+    }
+    kinds = [thing.noun if is_cartoon else thing.shape for thing in scene.objects]
+    for index, kind in enumerate(kinds):
+        scene = scene.changed(index, color=legend[kind])
+    words = (f"{kind} {color}" for kind, color in legend.items() if kind in kinds)
+    return "make " + " ".join(words), scene
 
 
 def vocabulary() -> list[str]:

@@ -10,8 +10,11 @@ from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tools.train_tiny.build import TOKEN_PX
-from tools.train_tiny.curriculum import Stage
+
+_CHANGE = 0.1
+"""A token was edited where its latents differ by more than this, on average."""
+_SHIFT = math.exp(0.5)
+"""Of the noise levels: the scheduler's own, at 256 tokens."""
 
 
 def autoencoder_loss(vae: AutoencoderKL, images: Float[Tensor, "b 3 h w"]) -> Tensor:
@@ -33,59 +36,48 @@ def autoencoder_loss(vae: AutoencoderKL, images: Float[Tensor, "b 3 h w"]) -> Te
     )
 
 
-@torch.no_grad()
-def encode(vae: AutoencoderKL, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b tokens dim"]:
-    """Images to packed latents, as the pipeline does it."""
-    latents = (vae.encode(images).latent_dist.mode() - vae.config.shift_factor) * (
-        vae.config.scaling_factor
-    )
-    return FluxKontextPipeline._pack_latents(latents, *latents.shape)
-
-
-def token_ids(side_px: int) -> Int[Tensor, "tokens 3"]:
+def token_ids(count: int) -> Int[Tensor, "tokens 3"]:
     """Positions of a square image's noise tokens, as the pipeline gives them."""
-    side = side_px // TOKEN_PX
+    side = math.isqrt(count)
     return FluxKontextPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
 
 
 def editor_loss(
     transformer: FluxTransformer2DModel,
-    reference: Float[Tensor, "tokens dim"],
+    reference: Float[Tensor, "b tokens dim"],
     edited: Float[Tensor, "b tokens dim"],
     hidden: Float[Tensor, "b text width"],
     pooled: Float[Tensor, "b pooled"],
-    stage: Stage,
-    pure_noise: bool,
+    pure_noise: float,
+    noise_tokens: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Squared error of the predicted velocity for edits of one scene: (where changed, elsewhere).
+    """Squared error of the predicted velocity: (where an edit changed something, elsewhere).
 
-    A stage may drop a random part of the grid, noise and reference alike (as in Li et al. 2023,
-    "Scaling language-image pre-training via masking"). Where it computes a share of the noise
-    tokens only, those that an edit of the scene changes come first.
+    Args:
+        transformer: Predicts it.
+        reference: Latents before.
+        edited: Latents after.
+        hidden: The instruction's states.
+        pooled: The instruction's one vector.
+        pure_noise: Share of examples at sigma = 1, where only language can explain the edit.
+        noise_tokens: Share of the noise tokens that are there at all, the same of every example.
+        generator: Of everything random, on the latents' device.
     """
     batch, count, _ = edited.shape
     device = edited.device
-    noise = torch.randn(edited.shape, generator=generator).to(device)
-    changes = (edited - reference).abs().mean(-1) > 0.1
-    chance = torch.rand(count, generator=generator).to(device)
-    there = chance.topk(int(stage.grid_share * count)).indices.sort().values
-    if pure_noise:
-        sigma = torch.ones(batch)
-        order = changes.any(0)[there] + chance[there]
-        kept = there[order.topk(int(stage.noise_tokens * count)).indices.sort().values]
-    else:
-        shift = math.exp(0.5)  # the scheduler's own, at 256 tokens
-        uniform = torch.rand(batch, generator=generator)
-        sigma = shift * uniform / (1 + (shift - 1) * uniform)
-        kept = there
-    sigma = sigma.to(device)
-    noisy = torch.lerp(edited, noise, sigma[:, None, None])[:, kept]
-    noise_ids = token_ids(stage.side_px).to(device)
-    reference_ids = noise_ids[there]
+    noise = torch.randn(edited.shape, generator=generator, device=device)
+    chance = torch.rand(2, batch, generator=generator, device=device)
+    kept = torch.rand(count, generator=generator, device=device)
+    kept = kept.topk(round(noise_tokens * count)).indices.sort().values
+    sigma = _SHIFT * chance[0] / (1 + (_SHIFT - 1) * chance[0])
+    sigma = torch.where(chance[1] < pure_noise, 1.0, sigma)
+    noise, after, before = noise[:, kept], edited[:, kept], reference[:, kept]
+    noise_ids = token_ids(count).to(device)
+    reference_ids = noise_ids.clone()
     reference_ids[:, 0] = 1
     velocity = transformer(
-        hidden_states=torch.cat([noisy, reference[there].expand(batch, -1, -1)], dim=1),
+        hidden_states=torch.cat([torch.lerp(after, noise, sigma[:, None, None]), reference], dim=1),
         encoder_hidden_states=hidden,
         pooled_projections=pooled,
         timestep=sigma,
@@ -93,9 +85,13 @@ def editor_loss(
         txt_ids=torch.zeros(hidden.shape[1], 3, device=device),
         return_dict=False,
     )[0][:, : len(kept)]
-    error = (velocity - (noise - edited)[:, kept]).square().mean(-1)
-    changed = changes[:, kept]
-    return (
-        (error * changed).sum() / changed.sum().clamp(min=1),
-        (error * ~changed).sum() / (~changed).sum().clamp(min=1),
-    )
+    error = (velocity.float() - (noise - after)).square().mean(-1)
+    changed = ((after - before).abs().mean(-1) > _CHANGE).float()
+    return _mean(error, changed), _mean(error, 1 - changed)
+
+
+def _mean(error: Float[Tensor, "b tokens"], where: Float[Tensor, "b tokens"]) -> Tensor:
+    """The mean over examples of each one's mean over the tokens that count."""
+    there = where.sum(1)
+    means = (error * where).sum(1) / there.clamp(min=1)
+    return means.sum() / (there > 0).sum().clamp(min=1)

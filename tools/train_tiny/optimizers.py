@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import torch
 from diffusers import FluxKontextPipeline
 from jaxtyping import Float
@@ -12,44 +14,50 @@ _ITERATIONS = 5
 _MOMENTUM = 0.95
 
 
-def orthogonalized(gradient: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The gradient with its singular values drawn towards 1, by five Newton-Schulz iterations.
+def orthogonalized(
+    gradients: Float[Tensor, "matrices rows columns"],
+) -> Float[Tensor, "matrices rows columns"]:
+    """Gradients with their singular values drawn towards 1, by five Newton-Schulz iterations.
 
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers", and its coefficients.
     """
     a, b, c = _COEFFICIENTS
-    x = gradient / gradient.norm().clamp(min=1e-7)
-    if tall := x.shape[0] > x.shape[1]:
+    x = gradients / gradients.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    if tall := x.shape[1] > x.shape[2]:
         x = x.mT
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
-    """`torch.optim.Muon` in single precision.
+    """`torch.optim.Muon` in single precision, all matrices of one shape at once.
 
-    Torch's own iterates in bfloat16, which takes a third of a training step on processors that
-    have to emulate it, and less than a tenth in single precision.
+    Torch's own iterates in bfloat16, which processors emulate, and matrix by matrix, which leaves a
+    GPU idle: a small editor has a hundred small matrices.
     """
 
     def __init__(self, params: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        by_shape = sorted(params, key=lambda matrix: matrix.shape)
+        super().__init__(by_shape, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:
         """Move every matrix along its orthogonalized Nesterov momentum."""
         for group in self.param_groups:
-            for matrix in group["params"]:
-                state = self.state[matrix]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix)
-                momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - _MOMENTUM)
-                update = orthogonalized(matrix.grad.lerp(momentum, _MOMENTUM))
-                stretch = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * stretch)
+            for shape, alike in groupby(group["params"], key=lambda matrix: matrix.shape):
+                matrices = list(alike)
+                for matrix in matrices:
+                    if not self.state[matrix]:
+                        self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+                gradients = torch.stack([matrix.grad for matrix in matrices])
+                momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+                torch._foreach_lerp_(momenta, list(gradients), 1 - _MOMENTUM)
+                updates = orthogonalized(gradients.lerp(torch.stack(momenta), _MOMENTUM))
+                stretch = max(1.0, shape[0] / shape[1]) ** 0.5
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(matrices, list(updates), alpha=-group["lr"] * stretch)
 
 
 def optimizers(pipeline: FluxKontextPipeline) -> list[torch.optim.Optimizer]:
