@@ -3,13 +3,15 @@
     python -m tools.train_tiny.score --limit 500
 
 prints one row a style: where the first step's prediction changes the image, what the finished
-edit did, and whether it left the rest alone; then the hit rates by template, and where it fails: by
-noun, by what the words say, by how much is hidden, by the number of objects.
+edit did, and whether it left the rest alone; then where it fails: by noun, by what the words say, by
+how much is hidden, by the number of objects. With --templates also the hit rates by template.
 """
 
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +49,8 @@ def score_style(
     asked = [edit(rng, d.scene, d.target, d.expression) for d in drawn]
     instructions = [(d, a.instruction) for d, a in zip(drawn, asked, strict=True)]
     outcomes = run_edits(pipeline, instructions, finish, seed)
-    examples = pd.DataFrame(
-        [_example(*parts) for parts in zip(drawn, asked, outcomes, strict=True)]
-    )
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as processes:
+        examples = pd.DataFrame(processes.map(_example, drawn, asked, outcomes, chunksize=10))
     others = pd.DataFrame(_others(pipeline, split, drawn, rng, seed))
     held_out = examples.held_out != ""
     row = {
@@ -165,12 +166,14 @@ def main() -> None:
     parser.add_argument("--model", default=WEIGHTS, help="pipeline folder (default: embedded)")
     parser.add_argument("--limit", type=int, default=500, help="test examples a style")
     parser.add_argument("--styles", default=",".join(STYLES), help="default: of both worlds")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--first-step", action="store_true", help="leave out the finished edits")
+    parser.add_argument("--templates", action="store_true", help="also score every template")
     parser.add_argument(
         "--out", type=Path, help="folder for scores, breakdown and templates as CSV"
     )
     arguments = parser.parse_args()
-    pipeline = FluxKontextPipeline.from_pretrained(arguments.model)
+    pipeline = FluxKontextPipeline.from_pretrained(arguments.model).to(arguments.device)
     pipeline.set_progress_bar_config(disable=True)
     styles = arguments.styles.split(",")
     finish = not arguments.first_step
@@ -181,7 +184,7 @@ def main() -> None:
         scores.round(3).to_string(index=False), groups.round(3).to_string(index=False), sep="\n\n"
     )
     tables = {"scores": scores, "breakdown": groups}
-    if finish:
+    if arguments.templates:
         limit = min(TEMPLATE_EXAMPLES, arguments.limit)
         rows = pd.concat([score_templates(pipeline, style, limit) for style in styles])
         templates = rows.pivot_table(index=["kind", "template"], columns="style", values="hit")
