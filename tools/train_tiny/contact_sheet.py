@@ -13,14 +13,15 @@ import numpy as np
 from diffusers import FluxKontextPipeline
 from matplotlib.figure import Figure
 
-from ground_probe.datasets.scenes import STYLES, load
 from tools.train_tiny.edits import edit
 from tools.train_tiny.follow import STEPS, run_edits
 from tools.train_tiny.score import WEIGHTS
+from tools.train_tiny.worlds import STYLES, world_of
 
-A_STYLE = 8
+A_STYLE = 5
+_ROWS = 2
 _COLUMNS = ("reference", f"edit, {STEPS} steps", "step 0 predicts", "object meant")
-_GRID = {"left": 0.02, "right": 0.98, "bottom": 0.03, "top": 0.94, "wspace": 0.04, "hspace": 0.2}
+_GRID = {"left": 0.02, "right": 0.98, "bottom": 0.03, "top": 0.92, "wspace": 0.04, "hspace": 0.2}
 
 
 def contact_sheet(pipeline: FluxKontextPipeline, seed: int = 0) -> Figure:
@@ -31,10 +32,11 @@ def contact_sheet(pipeline: FluxKontextPipeline, seed: int = 0) -> Figure:
         seed: Seed of edits and noise.
     """
     rng = np.random.default_rng(seed)
-    figure = Figure(figsize=(5.2 * len(STYLES), 1.62 * A_STYLE), dpi=100)
-    for style, panel in zip(STYLES, figure.subfigures(1, len(STYLES)), strict=True):
+    columns = len(STYLES) // _ROWS
+    figure = Figure(figsize=(5.2 * columns, 1.62 * A_STYLE * _ROWS), dpi=100)
+    for style, panel in zip(STYLES, figure.subfigures(_ROWS, columns).flat, strict=True):
         panel.suptitle(style, fontsize=13, fontweight="bold")
-        split = load(style, "test", limit=A_STYLE)
+        split = world_of(style).load(style, "test", limit=A_STYLE)
         drawn = [split.scene(i) for i in range(A_STYLE)]
         asked = [edit(rng, d.scene, d.target, d.expression) for d in drawn]
         instructions = [a.instruction for a in asked]

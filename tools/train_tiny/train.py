@@ -74,7 +74,7 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(4, 2**11, 16, 1),
-    "cuda": Scale(64, 2**18, 2**12, max(1, (os.cpu_count() or 2) - 2)),
+    "cuda": Scale(96, 50_000, 2**12, max(1, (os.cpu_count() or 2) - 5)),
 }
 
 
@@ -87,6 +87,8 @@ class Run:
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         torch.set_float32_matmul_precision("high")
+        # with cuDNN's attention, or workers forked beside CUDA, memory was accessed illegally
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.pipeline = build_pipeline().to(device)
         self.vae_optimizer = torch.optim.AdamW(
             self.pipeline.vae.parameters(),
@@ -175,7 +177,7 @@ class Run:
                 batch_size=None,
                 sampler=itertools.count(self.chunks),
                 num_workers=self.scale.workers,
-                multiprocessing_context="fork",
+                multiprocessing_context="spawn" if self.device == "cuda" else "fork",
             )
         )
 
