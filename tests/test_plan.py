@@ -114,7 +114,7 @@ def test_the_embedded_editor_is_counted_as_it_is():
     planned = plan("tiny", "scenes", "test", recipe=recipe)
     parameters = sum(p.numel() for p in load_editor("tiny", device="cpu").denoiser.parameters())
     assert planned.memory.parts["transformer"] == pytest.approx(2 * parameters / 2**30)
-    assert planned.steps_before == 1 and planned.blocks == (2, 6) and planned.tokens == (512, 24)
+    assert planned.steps_before == 1 and planned.blocks == (2, 8) and planned.tokens == (512, 24)
     flops, one = planned.flops, planned.per_sentence()
     encoded = flops.text + flops.encode
     assert one["recipe"] == encoded + flops.step + flops.fraction
@@ -165,5 +165,5 @@ def test_what_a_calibration_costs_is_its_forward_passes_and_the_states_of_one():
     one = flops.text + flops.encode + 5 * flops.step  # denoising steps 0 to 4
     speed = planned.device.tflops * 1e12 * planned.utilisation
     assert cost["hours"] == pytest.approx(10 * 2 * one / speed / 3600)
-    # 512 image tokens, 6 blocks, two kinds of states, two steps, 128 channels in half precision
-    assert cost["states_gib"] == pytest.approx(512 * 6 * 2 * 2 * 128 * 2 / 2**30)
+    # 512 image tokens, 8 blocks, two kinds of states, two steps, 128 channels in half precision
+    assert cost["states_gib"] == pytest.approx(512 * 8 * 2 * 2 * 128 * 2 / 2**30)
