@@ -10,7 +10,6 @@ from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
 _CHANGE = 0.1
 """A token was edited where its latents differ by more than this, on average."""
 _SHIFT = math.exp(0.5)

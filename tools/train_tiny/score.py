@@ -2,9 +2,9 @@
 
     python -m tools.train_tiny.score --limit 500
 
-prints one row a style: where the first step's prediction changes the image, what the finished
-edit did, and whether it left the rest alone; then where it fails: by noun, by what the words say, by
-how much is hidden, by the number of objects. With --templates also the hit rates by template.
+prints one row a style: where the first step's prediction changes the image, what the finished edit
+did, and whether it left the rest alone; then where it fails: by noun, by what the words say, by how
+much is hidden, by the number of objects. With --templates also the hit rates by template.
 """
 
 from __future__ import annotations
