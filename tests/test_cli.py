@@ -363,7 +363,7 @@ def test_an_evaluation_runs_in_shards_and_resumes(editor_folder, tmp_path, capsy
 
 
 def test_a_failed_sentence_fails_the_command(editor_folder, tmp_path, monkeypatch, capsys):
-    split = gp.load_split("scenes", "test", limit=3)
+    split = gp.load_split("cartoons", "test", limit=3)
 
     def failing(editor, image, expression, recipe=None, seed=0):
         if expression == split.expressions[1]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ground_probe.datasets import Split
     from ground_probe.editors import Editor
 
-EXAMPLE = "--dataset scenes,scenes+,scenesg --limit 100 --out recipe.json"
+EXAMPLE = "--dataset scenes,cartoons --limit 100 --out recipe.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

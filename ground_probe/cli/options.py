@@ -36,8 +36,8 @@ def add_data(
         limit: the default; None for all.
     """
     group = parser.add_argument_group("data")
-    help_ = "a name that `doctor` lists; default: scenes"
-    group.add_argument("--dataset", default="scenes", metavar="NAME", help=help_)
+    help_ = "a name that `doctor` lists; default: cartoons"
+    group.add_argument("--dataset", default="cartoons", metavar="NAME", help=help_)
     if split is not None:
         group.add_argument("--split", default=split, metavar="NAME", help=f"default: {split}")
     group.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")

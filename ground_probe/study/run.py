@@ -130,7 +130,7 @@ def run_study(
     *,
     model: str = "tiny",
     loading: Mapping[str, str] | None = None,
-    dataset: str = "scenes",
+    dataset: str = "cartoons",
     root: str | None = None,
     recipe: str | None = None,
     limit: int | None = None,
