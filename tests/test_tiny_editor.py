@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt
 
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
-from tools.train_tiny import rules, score
+from tools.train_tiny import failures, rules, score
 from tools.train_tiny.build import (
     LATENT_CHANNELS,
     POOLED_WIDTH,
@@ -218,6 +218,18 @@ def test_the_breakdown_counts_every_example_once_for_each_question():
     table = score.breakdown(rows)
     assert (table.groupby("by").n.sum() == 3).all()
     assert table[(table["by"] == "noun") & (table.group == "dog")].hit.item() == 0.5
+
+
+def test_failures_are_pooled_over_the_styles_of_cartoons():
+    rows = [("cartoons", 30, 0.9), ("cartoons+", 10, 0.5), ("scenes", 99, 1.0), ("cartoonsg", 5, 0)]
+    table = pd.DataFrame(
+        [("objects", "2", style, n, hit) for style, n, hit in rows]
+        + [("objects", "3", "cartoons", failures.FEWEST - 1, 1.0)],
+        columns=["by", "group", "style", "n", "hit"],
+    )
+    (row,) = failures.pooled(table).itertuples()
+    assert (row.n, row.hits) == (45, 32) and row.low < row.hit == 32 / 45 < row.high
+    assert (row.low, row.high) == pytest.approx((0.566, 0.823), abs=0.001)  # Wilson, by hand
 
 
 def _on_tokens(mask):

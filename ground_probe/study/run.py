@@ -254,6 +254,7 @@ def _execute(source: Path, executed: Path, values: dict[str, Any], progress: Tex
         extra_arguments=["--log-level=50"],  # of the kernel itself: it warns of TCP, and of Ctrl-C
         progress_bar=False,
         stderr_file=progress,
+        iopub_timeout=600,  # on a busy machine a cell's last output comes later than in 4 s
     )
 
 
