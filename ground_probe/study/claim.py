@@ -109,7 +109,7 @@ class Claim:
         return BOTH if self.over == BOTH_KINDS else GIVEN_FIT
 
     def _near(self, row: pd.Series) -> str:
-        best = f"the best step, {self.best.step}, has {self.best.value:.2f}"
+        best = f"the step that is best on val, {self.best.step}, has {self.best.value:.2f}"
         if row.step == self.best.step:
             return best
         return (

@@ -71,8 +71,8 @@ def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
         if claim.shown and len(claim.later):
             best = claim.best
             parts.append(
-                f"In the {stream} stream the best step is {best.step}, with {best.value:.2f} "
-                f"[{best.low:.2f}, {best.high:.2f}]{GIVEN_FIT}."
+                f"In the {stream} stream the step that is best on val is {best.step}; on test it "
+                f"has {best.value:.2f} [{best.low:.2f}, {best.high:.2f}]{GIVEN_FIT}."
             )
     return " ".join(parts)
 
