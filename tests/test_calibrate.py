@@ -81,7 +81,7 @@ def test_it_writes_the_recipe_with_where_it_is_from_and_the_curve(editor, train,
 def test_it_begins_at_the_plain_recipe_for_the_packaged_one_has_seen_every_fold(
     editor, train, monkeypatch
 ):
-    monkeypatch.setattr("ground_probe.segmentation.recipes._packaged", lambda: None)
+    monkeypatch.setattr("ground_probe.segmentation.recipes._packaged_for", None)
     found = calibrate(editor, train, **GRIDS).recipe
     assert (found.seeds, found.standardize) == (PLAIN.seeds, PLAIN.standardize)
 

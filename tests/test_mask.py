@@ -143,6 +143,12 @@ def test_masks_of_several_maps_are_those_of_each():
         np.testing.assert_array_equal(together, alone)
         assert 0 < together.mean() < 1
     assert torch.equal(clean(maps), torch.cat([clean(each[None]) for each in maps]))
+    photos = [Image.fromarray(rng.integers(0, 256, (480, 640, 3), np.uint8)) for _ in maps]
+    together = to_masks(maps, geometry, photos, edges=1.0)
+    alone = [
+        to_masks(m[None], geometry, p, edges=1.0)[0] for m, p in zip(maps, photos, strict=True)
+    ]
+    np.testing.assert_array_equal(together, alone)
 
 
 @pytest.mark.parametrize("size", [(7, 5), (480, 640), (48, 64), (33, 1)])

@@ -13,7 +13,7 @@ What the steps are worth on photos, with intervals: `benchmarks/mask.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -92,17 +92,17 @@ def to_mask(
 def to_masks(
     scores: Maps,
     geometry: Geometry,
-    image: Image.Image | None = None,
+    image: Image.Image | Sequence[Image.Image] | None = None,
     *,
     cut: Cut = "half",
     edges: float = 0.0,
 ) -> Masks:
-    """Masks of several maps over one image, computed where the maps lie.
+    """Masks of several maps over an image, or images of one size, computed where the maps lie.
 
     Args:
         scores: on the token grid, higher where the object is; any scale, finite.
         geometry: how the image lies on the grid; pixels outside of it are in no mask.
-        image: needed for its edges only.
+        image: needed for its edges only; one for all maps, or one for each.
         cut: "half" of each map's range, or its "zero".
         edges: radius, in tokens, of the filter that moves edges to the image's; 0 for none.
     """
@@ -189,7 +189,11 @@ def enlarge(maps: Maps, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:
 
 
 def along_edges(
-    maps: Maps, geometry: Geometry, image: Image.Image, edges: float, cut: Cut = "half"
+    maps: Maps,
+    geometry: Geometry,
+    image: Image.Image | Sequence[Image.Image],
+    edges: float,
+    cut: Cut = "half",
 ) -> Iterator[Float[np.ndarray, "height width"]]:
     """Maps at the image's size, one by one, their edges moved to the image's; the cut is 0.
 
@@ -202,10 +206,13 @@ def along_edges(
     y, x = size[0] / height, size[1] / width
     x0, y0, x1, y1 = geometry.box
     work = Geometry(size, geometry.grid, box=(x0 * x, y0 * y, x1 * x, y1 * y))
-    small = to_rgb(image).resize(size[::-1], Image.Resampling.BOX)
     radius_px = max(1, round(edges * float(np.mean(work.token_size_px))))
-    follow, there = GuidedFilter(np.asarray(small), radius_px, maps.device), inside(work)
-    for each in maps:
+    images = [image] * len(maps) if isinstance(image, Image.Image) else image
+    there, last = inside(work), None
+    for each, image in zip(maps, images, strict=True):
+        if image is not last:
+            small = to_rgb(image).resize(size[::-1], Image.Resampling.BOX)
+            follow, last = GuidedFilter(np.asarray(small), radius_px, maps.device), image
         large = torch.cat([strip for _, strip in enlarge(each[None], work)], 1)
         soft = follow(large)[0].cpu().numpy()
         if cut == "half" and there.any():

@@ -20,7 +20,7 @@ from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError, PhraseError
 from ground_probe.io import seed_of
 from ground_probe.segmentation.recipe import Recipe
-from ground_probe.segmentation.segment import segment_trace
+from ground_probe.segmentation.segment import segment_traces
 
 Grid = Sequence[Mapping[str, Sequence[Any]]]
 Ious = Float[np.ndarray, " examples"]
@@ -65,13 +65,21 @@ class Bench:
         rows = np.arange(len(known)) if rows is None else rows
         missing = rows[np.isnan(known[rows])]
         if len(missing):
-            traces = self.traces(recipe)
-            for at in missing:
-                one = self.examples[at]
-                made = segment_trace(traces[at], self.blocks, one.image, one.expression, recipe)
-                known[at] = metrics.iou(*metrics.counts(made.mask, one.mask))
+            known[missing] = self._scored(recipe, missing)
             self.bar.update()
         return known[rows]
+
+    def _scored(self, recipe: Recipe, rows: Rows) -> Ious:
+        traces, examples = self.traces(recipe), [self.examples[at] for at in rows]
+        made = segment_traces(
+            [traces[at] for at in rows],
+            self.blocks,
+            [each.image for each in examples],
+            [each.expression for each in examples],
+            recipe,
+        )
+        pixels = [metrics.counts(m.mask, e.mask) for m, e in zip(made, examples, strict=True)]
+        return np.array([metrics.iou(*each) for each in pixels])
 
     def traces(self, recipe: Recipe) -> list[Trace]:
         """Every example's forward pass on a recipe's template, all blocks kept."""

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ground_probe.editors import Editor
 from ground_probe.errors import GroundProbeError
@@ -83,6 +84,7 @@ def _begin(work: Callable[[int], Any], parent: int) -> None:
     global _work
     _work = work
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # the parent's is shared: who is killed may hold it
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
