@@ -1,16 +1,17 @@
 """What an evaluation costs beside the forward pass, what workers gain, and how memory grows.
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluation.py             # all four, on a quiet machine
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py             # all four
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py overhead --limit 48
 
 One thread a process, and the embedded editor unless another is named; numbers are median, least and
 most of rounds.
 
-overhead: milliseconds of wall time a sentence. `forward` is the pipeline's call, what is captured
-in it included; `segmenter` the rest of `segment`, from attention and features to the mask;
+overhead: milliseconds of processor time a sentence, so that neighbors do not count. `forward` is
+the pipeline's call, what is captured in it included; `segmenter` the rest of `segment`, from
+attention and features to the mask;
 `evaluation` the rest of `evaluate`, from drawing the scene to writing its row; `once` what a run
 spends before its first sentence and after its last. `beside_forward` is the share of all but the
-forward (target: at most 0.05), `beside_segmenter` that of `evaluation` and `once` alone.
+forward (target: at most 0.08), `beside_segmenter` that of `evaluation` and `once` alone.
 large: the same with FLUX.1 Kontext's recipe and geometry, untrained: images of 1024 px, 4096 noise,
 4096 reference and 512 text tokens, but half its width (1536) and 6 blocks, of which 4 run, for its
 57, of which 34 run. `segmenter` grows with tokens, pixels and the channels compared, that is width
@@ -18,8 +19,11 @@ x feature blocks (1 here, 2 there); `forward` with width x (width + a sixth of t
 that run (4 here, 34 there), and encoders of the real size only add to it. So the real editor spends
 a smaller share beside the forward, as long as both run on the same processor. `once` weighs on two
 sentences here, in `beside_forward` and `beside_segmenter` as well.
-workers: sentences a second of two Ray workers over one (target: at least 1.7), in turns, each after
-every worker's first chunk. `start` is how many seconds the workers take to be ready.
+workers: an evaluation by one process and by two of `Processes`, in turns, in seconds of processor
+time: `all` of it, and the `longest` way through, the driver's and half of the workers', which is
+the wall time on two cores that nobody else uses. `begin` of it is spent on imports and weights.
+`gain` is one process's time over the longest way of two, `gain_running` (target: at least 1.8) the
+same after `begin`.
 memory: MiB resident, and at most so far, after each tenth of 5,000 sentences (target: flat). The
 recipe looks at the first blocks only, which takes half the time.
 """
@@ -28,6 +32,8 @@ from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -41,10 +47,6 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 
 import ground_probe as gp
 from ground_probe.datasets.scenes import ScenesSplit
-from ground_probe.evaluation.job import Item, Job, chunks
-from ground_probe.evaluation.large import Load
-from ground_probe.evaluation.pool import CHUNK_SENTENCES
-from ground_probe.evaluation.ray import Ray
 from ground_probe.segmentation import recipe_for
 from tools.train_tiny.build import POOLED_WIDTH, WIDTH, build_pipeline, build_tokenizer
 
@@ -53,7 +55,7 @@ SIDE_PX = 1024
 
 
 class Clock:
-    """Wall time inside functions, and when the first call began and the last one ended."""
+    """Processor time inside functions, and when the first call began and the last one ended."""
 
     def __init__(self) -> None:
         self.inside: Counter[str] = Counter()
@@ -62,12 +64,12 @@ class Clock:
     def timed(self, name, function):
         @wraps(function)
         def call(*positional, **named):
-            begun = time.perf_counter()
+            begun = time.process_time()
             self.first = self.first or begun
             try:
                 return function(*positional, **named)
             finally:
-                self.last = time.perf_counter()
+                self.last = time.process_time()
                 self.inside[name] += self.last - begun
 
         return call
@@ -142,9 +144,9 @@ def _round(editor, split) -> dict[str, float]:
     editor.pipeline.__class__ = type(kind.__name__, (kind,), timed)
     with tempfile.TemporaryDirectory() as out:
         segment = clock.timed("segment", gp.segment)
-        start = time.perf_counter()
+        start = time.process_time()
         counts = gp.evaluate(editor, split, out, segment=segment).counts
-        end = time.perf_counter()
+        end = time.process_time()
     editor.pipeline.__class__ = kind
     assert counts.ok == len(split)
     spent, once = end - start, (clock.first - start) + (end - clock.last)
@@ -162,25 +164,45 @@ def _round(editor, split) -> dict[str, float]:
     }
 
 
+_WORK = """
+import resource, sys, tempfile
+import torch
+import ground_probe as gp
+from ground_probe.evaluation import InProcess, Processes
+limit, count = int(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+editor = gp.load_editor("tiny", device="cpu")
+split = gp.load_split("scenes", "test", limit=limit)
+gp.segment(editor, split[0].image, split[0].expression)
+def spent(whose):
+    return sum(resource.getrusage(whose)[:2])
+before = spent(resource.RUSAGE_SELF)
+with tempfile.TemporaryDirectory() as out:
+    gp.evaluate(editor, split, out, engine=Processes(count) if count > 1 else InProcess)
+print(before, spent(resource.RUSAGE_SELF) - before, spent(resource.RUSAGE_CHILDREN))
+"""
+
+
 def workers(limit: int) -> dict[str, list[float]]:
-    split = gp.load_split("scenes", "test", limit=limit)
-    job = Job(Load("tiny", {"device": "cpu"}), split, gp.segment, None, 0)
-    work = list(chunks([Item(i, key, {"full": key}) for i, key in enumerate(split.keys)], 1))
-    start, rate = {1: [], 2: []}, {1: [], 2: []}
-    for count in (1, 2) * ROUNDS:
-        begun = time.perf_counter()
-        with Ray(workers=count)(job) as engine:
-            start[count].append(time.perf_counter() - begun)
-            list(engine.run(work[: count * CHUNK_SENTENCES]))
-            begun = time.perf_counter()
-            done = sum(len(rows) for _, rows in engine.run(work))
-            rate[count].append(done / (time.perf_counter() - begun))
-        assert done == len(split)
-    return {
-        **{f"start_{count}": spread(each) for count, each in start.items()},
-        **{f"sentences_per_second_{count}": spread(each) for count, each in rate.items()},
-        "gain": spread([two / one for one, two in zip(rate[1], rate[2], strict=True)]),
-    }
+    rounds = []
+    for _ in range(3):
+        (begin, one, _), (again, driver, children) = (
+            map(float, subprocess.check_output(
+                [sys.executable, "-c", _WORK, str(limit), str(count)], text=True,
+                stderr=subprocess.DEVNULL,
+            ).split())
+            for count in (1, 2)
+        )  # fmt: skip
+        longest = driver + children / 2
+        rounds.append({
+            "begin": begin,
+            "all_1": begin + one,
+            "all_2": again + driver + children,
+            "longest_2": again + longest,
+            "gain": (begin + one) / (again + longest),
+            "gain_running": one / longest,
+        })  # fmt: skip
+    return {name: spread([each[name] for each in rounds]) for name in rounds[0]}
 
 
 def memory(limit: int) -> dict[str, list[int]]:
@@ -205,7 +227,7 @@ def memory(limit: int) -> dict[str, list[int]]:
     return {"sentences": tenths, "resident_mib": list(resident), "most_mib": list(most)}
 
 
-SENTENCES = {overhead: 200, large: 2, workers: 64, memory: 5000}
+SENTENCES = {overhead: 200, large: 2, workers: 200, memory: 5000}
 
 
 def main() -> None:
