@@ -70,17 +70,39 @@ def test_a_head_is_compared_with_the_linear_probe(low, apart):
     assert ("a difference to the head is not shown" in said) == (not apart)
 
 
-def test_methods_are_above_below_or_not_told_apart():
-    rows = [("full", 0.6, 0.5, 0.7), ("attention", 0.55, 0.45, 0.65), ("features", 0.3, 0.2, 0.4)]
-    rows += [("sam", 0.9, 0.85, 0.95), ("ceiling", 0.8, 0.75, 0.85)]
-    columns = ["method", "value", "low", "high"]
-    summary = pd.DataFrame(rows, columns=columns).assign(metric="miou", n_ok=8)
-    assert study.conclude_methods(summary) == (
-        "mIoU 0.60 [0.50, 0.70] on 8 sentences. Above features. Below sam. A difference to "
-        "attention is not shown."
+def test_methods_are_above_below_or_not_told_apart_by_paired_differences():
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0.1, 0.9, 60)  # examples differ far more than ways do, so intervals overlap
+    ious = {
+        "full": hard,
+        "attention": hard - 0.03 + 0.01 * rng.standard_normal(60),
+        "features": hard + 0.1 * rng.standard_normal(60),
+        "prediction": hard + 0.05 + 0.01 * rng.standard_normal(60),
+        "ceiling": hard + 0.1,
+    }
+    rows = pd.concat(
+        pd.DataFrame(
+            {
+                "example": [str(i) for i in range(60)],
+                "image_id": [str(i) for i in range(60)],
+                "method": name,
+                "status": "ok",
+                "inter_px": 1000 * of.clip(0, 1),
+                "union_px": 1000,
+                "pred_px": 1000,
+                "gold_px": 1000,
+            }
+        )
+        for name, of in ious.items()
     )
+    columns = {"metric": "miou", "low": 0.4, "high": 0.6, "n_ok": 60}
+    summary = pd.DataFrame({"method": list(ious), "value": 0.5}).assign(**columns)
+    said = study.conclude_methods(summary, rows)
+    assert said.startswith("mIoU 0.50 [0.40, 0.60] on 60 sentences. Above attention (+0.03 [")
+    assert ". Below prediction (-0.05 [" in said and ". Not shown to differ from features (" in said
+    assert "ceiling" not in said
     without = summary.assign(value=np.nan)
-    assert study.conclude_methods(without) == "Not shown: full has no score."
+    assert study.conclude_methods(without, rows) == "Not shown: full has no score."
 
 
 def test_an_ablation_says_what_is_needed_and_what_is_not_shown():

@@ -91,6 +91,13 @@ def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def moved(a: pd.DataFrame, b: pd.DataFrame, metric: str = "miou") -> pd.Series:
+    """B less A in one metric, over the examples that both have: a row of `compare_runs`."""
+    both = a[a["example"].isin(b["example"])]
+    there = b.set_index("example").loc[both["example"]].reset_index()
+    return _compared(both, there, [metric]).iloc[0]
+
+
 def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
     yield "all", "all", np.ones(len(rows), bool)
     for by in GROUPS:

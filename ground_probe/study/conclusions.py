@@ -10,11 +10,14 @@ import pandas as pd
 from PIL import Image
 
 from ground_probe.datasets.example import RefExample
+from ground_probe.evaluation.paired import moved
 from ground_probe.images import to_rgb
+from ground_probe.permutation import holm
 from ground_probe.study.claim import Claim
 from ground_probe.study.refits import GIVEN_FIT
 
 _SEEN = 0.05  # mean change of a place, of the colors' range, that a reader sees
+_ALPHA = 0.05
 _MORE = 2.0  # times as much as any other object: then the edit is the referent's
 
 
@@ -109,29 +112,38 @@ def conclude_heads(
     )
 
 
-def conclude_methods(summary: pd.DataFrame, method: str = "full") -> str:
-    """Whether the segmenter is above each simpler way, by the intervals of mIoU.
+def conclude_methods(summary: pd.DataFrame, rows: pd.DataFrame, method: str = "full") -> str:
+    """Whether the segmenter is above each simpler way, by paired differences of mIoU.
+
+    The p of all ways are adjusted together by Holm's method; a ceiling is no way.
 
     Args:
         summary: rows of `segmentation.csv`.
+        rows: the results of every example and method, as `evaluate` returns them.
         method: ours.
     """
-    rows = summary[summary.metric == "miou"].dropna(subset="value").set_index("method")
-    if method not in rows.index:
+    scores = summary[summary.metric == "miou"].dropna(subset="value").set_index("method")
+    if method not in scores.index:
         return f"Not shown: {method} has no score."
-    own = rows.loc[method]
-    head = f"mIoU {own.value:.2f} [{own.low:.2f}, {own.high:.2f}] on {own.n_ok} sentences."
-    others = rows.drop(method)
-    others = others[~others.index.str.startswith("ceiling")]
-    above = [name for name, row in others.iterrows() if own.low > row.high]
-    near = [name for name, row in others.iterrows() if own.low <= row.high and own.high >= row.low]
-    below = [name for name, row in others.iterrows() if own.high < row.low]
-    parts = [head]
-    for names, words in ((above, "Above"), (below, "Below")):
-        if names:
-            parts.append(f"{words} {', '.join(names)}.")
-    if near:
-        parts.append(f"A difference to {', '.join(near)} is not shown.")
+    own = scores.loc[method]
+    of = dict(list(rows[rows.status == "ok"].groupby("method", sort=False)))
+    ours = of.pop(method)
+    others = {name: it for name, it in of.items() if not name.startswith("ceiling")}
+    table = pd.DataFrame([moved(other, ours) for other in others.values()], index=list(others))
+    parts = [f"mIoU {own.value:.2f} [{own.low:.2f}, {own.high:.2f}] on {own.n_ok} sentences."]
+    if len(table):
+        table["shown"] = holm(table.p.to_numpy()) < _ALPHA
+        for words, which in (
+            ("Above", table.shown & (table.difference > 0)),
+            ("Below", table.shown & (table.difference < 0)),
+            ("Not shown to differ from", ~table.shown),
+        ):
+            if which.any():
+                named = (
+                    f"{name} ({row.difference:+z.2f} [{row.low:+z.2f}, {row.high:+z.2f}])"
+                    for name, row in table[which].iterrows()
+                )
+                parts.append(f"{words} {', '.join(named)}.")
     return " ".join(parts)
 
 
