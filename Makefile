@@ -2,7 +2,7 @@
 # make test    set up, lint and test
 # make venv    set up only (done once; again when pyproject.toml or constraints.txt change)
 # make lint    format, lint and type checks; notebooks must carry no outputs
-# make docs    the library's pages, from its docstrings, in build/docs
+# make docs    the pages: README, concepts, how-to, commands, the study, the library, in build/docs
 # make clean   remove caches and build products; .venv and runs stay
 # Another interpreter: make study PYTHON=python3.12.  Arguments: make study ARGS="--limit 8".
 
