@@ -95,6 +95,11 @@ def recording(path: Path, spec: dict[str, Any], **fields: Any) -> Iterator[RunRe
 def open_run(notebook: str, out: str, **parameters: Any) -> RunRecord:
     """Begin a notebook's own record; call its `finish` in the last cell.
 
+    ```python
+    run = gp.open_run("10_emergence", out, model=model, limit=limit)
+    run.finish(verdicts={"is it there?": verdict})
+    ```
+
     Args:
         notebook: the notebook's name, without suffix.
         out: folder of results; empty for one named after notebook and parameters in `runs/`, where

@@ -45,6 +45,10 @@ _TINY = 1e-300  # only empty masks have a sum of 0 below, and then it is 0 above
 class Estimate:
     """A mean over images with its interval.
 
+    >>> from ground_probe.stats import estimate
+    >>> estimate(np.array([0.9, 0.8, 0.7])).n
+    3
+
     Args:
         value: mean over the images.
         low: lower end of the cluster bootstrap interval; NaN for a single image.
@@ -65,6 +69,11 @@ class Estimate:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A mean paired difference over images, its interval and its sign-flip p-value.
+
+    >>> from ground_probe.stats import compare
+    >>> better, worse = np.array([0.9, 0.8, 0.7]), np.array([0.6, 0.5, 0.5])
+    >>> round(compare(better, worse).value, 2)
+    0.27
 
     Where what is compared was fitted, both are conditional on the fit, unless `compare` was told
     its `fit_variance`.

@@ -44,6 +44,11 @@ def test_every_public_name_is_on_a_page_with_what_it_does(pages):
         assert all(word in said for word in words), (name, summary)
 
 
+def test_every_public_name_shows_how_it_is_called():
+    told = {name: thing.__doc__ for name in gp.__all__ if callable(thing := getattr(gp, name))}
+    assert not [name for name, said in told.items() if ">>>" not in said and "```" not in said]
+
+
 def test_shapes_errors_and_arguments_are_told(pages):
     segment = text_of(pages / "ground_probe.html", "segment")
     for part in (

@@ -49,6 +49,11 @@ def save_trace(trace: Trace, path: str | Path) -> None:
 def load_trace(path: str | Path) -> Trace:
     """The trace in a file that `Trace.save` wrote.
 
+    ```python
+    trace.save("seen.pt")
+    gp.load_trace("seen.pt")
+    ```
+
     Raises:
         InputError: not such a file.
     """

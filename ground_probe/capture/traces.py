@@ -36,6 +36,11 @@ class Sink(NamedTuple):
 class Trace:
     """What was captured of one run. Image tokens are the noise, then the reference.
 
+    ```python
+    trace = gp.trace(editor, image, "make the dog red", "the dog")
+    trace.hidden["transformer_blocks.1", 0, "reference"]  # block, step, stream
+    ```
+
     Args:
         hidden: (tokens, dim) by (block, step, stream).
         attention: (heads, image tokens, phrase tokens) by (block, step): the probability that an

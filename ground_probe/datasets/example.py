@@ -20,6 +20,10 @@ Mask = Bool[np.ndarray, "height width"]
 class RefExample:
     """One sentence of one referent: the unit that every score counts.
 
+    ```python
+    gp.RefExample(key="a", image=photo, expression="left man", mask=mask, image_id="photo.jpg")
+    ```
+
     Args:
         key: unique within the dataset, stable between versions of this package.
         image: RGB.
@@ -58,6 +62,11 @@ class RefExample:
 
 class Split(Sequence[RefExample]):
     """A split of a data set: examples are decoded when they are asked for, one by one.
+
+    ```python
+    for example in gp.load_split("cartoons", "test")[:3]:
+        example.image, example.expression, example.mask
+    ```
 
     `split[0]` is an example, `split[:3]` a split of three.
 

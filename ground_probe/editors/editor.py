@@ -27,6 +27,11 @@ DTYPES = ("bfloat16", "float16", "float32")
 class Editor:
     """An editing pipeline and how to call it.
 
+    ```python
+    editor = gp.load_editor("tiny")
+    editor.family.streams  # ("noise", "reference", "text")
+    ```
+
     Args:
         pipeline: the diffusers pipeline itself.
         family: facts about its class.
@@ -164,6 +169,11 @@ def load_editor(
     prepare: Callable[[Editor, torch.device], None] | None = None,
 ) -> Editor:
     """Load an editor.
+
+    ```python
+    gp.load_editor("tiny")  # the embedded one
+    gp.load_editor("path/to/FLUX.1-Kontext-dev", device="cuda", quantize="bnb8")
+    ```
 
     Args:
         model: "tiny", the embedded one; a folder that `save_pretrained` left; a hub id, or the

@@ -32,6 +32,10 @@ class Fit(NamedTuple):
 class Family:
     """Facts about a pipeline class.
 
+    ```python
+    gp.register_family(gp.Family(name="Mine", pipeline=MyPipeline, ...))
+    ```
+
     Args:
         name: how the project calls it.
         pipeline: its class in diffusers.

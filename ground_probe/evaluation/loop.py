@@ -106,6 +106,10 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every sentence of a split, skipping what the folder already holds.
 
+    ```python
+    gp.evaluate(editor, gp.load_split("cartoons", "test", limit=64), "runs/a").summary
+    ```
+
     A sentence that raises becomes an error row, and the scores of its method are withheld until it
     is retried or waived; so does one that three processes died of. After a kill, the same call
     resumes, and with more examples or methods it goes on from what is there: the finished table

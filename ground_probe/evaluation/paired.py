@@ -21,6 +21,11 @@ _COLUMNS = (
 def compare_runs(run_a: str | Path, run_b: str | Path, *more: str | Path) -> pd.DataFrame:
     """How run B, and any more, differ from run A: `compare_runs("runs/a", "runs/b")`.
 
+    ```python
+    table = gp.compare_runs("runs/a", "runs/b")
+    table[(table["by"] == "all") & (table.metric == "miou")]
+    ```
+
     Args:
         run_a: the folder of an evaluation.
         run_b: another's, of the same examples: another editor, recipe or code.

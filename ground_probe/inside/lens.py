@@ -30,6 +30,11 @@ class _Told(BaseException):
 class Lens:
     """What each block's state predicts of the clean latents, through the editor's final layers.
 
+    ```python
+    lens = gp.logit_lens(editor, image, "remove the dog")
+    lens.image("single_transformer_blocks.4")  # if the editor stopped there
+    ```
+
     Args:
         predictions: by block, as the scheduler holds latents. The last block's is the editor's own.
         trace: of the run, with the editor's own prediction, its layout and its geometry.

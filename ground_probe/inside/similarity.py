@@ -86,6 +86,10 @@ def similarity_table(
 ) -> pd.DataFrame:
     """Every site of some traces against every site of the same, or of other traces.
 
+    ```python
+    gp.similarity_table(traces)  # CKA of all blocks with all blocks
+    ```
+
     The tokens of all traces stand below each other, so that the measure sees differences between
     images as well as within them. Sites of as many tokens are compared, the rest is NaN.
 

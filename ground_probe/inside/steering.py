@@ -27,6 +27,11 @@ from ground_probe.metrics import as_array
 class Direction:
     """A direction of the states.
 
+    ```python
+    states = trace.hidden["single_transformer_blocks.0", 0, "reference"]
+    direction = gp.probe_direction(states, labels)  # .unit, .middle, .spread
+    ```
+
     Args:
         unit: of length 1.
         middle: where the states that it was found on lie along it, on average.

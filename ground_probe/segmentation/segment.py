@@ -38,6 +38,11 @@ _SHOWN_PX = 640  # of a picture in a notebook, at most
 class Segmentation:
     """What an expression refers to in an image.
 
+    ```python
+    result = gp.segment(editor, image, "left man")
+    result.mask, result.prior, result.score
+    ```
+
     Args:
         mask: at the image's own size.
         prior: where to look, on the token grid, in [0, 1].

@@ -34,6 +34,11 @@ def probe_table(
 ) -> pd.DataFrame:
     """Every probe on every cell of some traces, in folds over their images.
 
+    ```python
+    traces = [gp.trace(editor, e.image, f"remove {e.expression}", e.expression) for e in examples]
+    gp.probe_table(traces, [e.mask for e in examples])
+    ```
+
     Args:
         traces: one an example, of the same blocks and steps, with attention; without `reduce`.
         masks: the referent of each, at its image's size.
