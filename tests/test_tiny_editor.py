@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
+import ground_probe as gp
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
 from tools.train_tiny import failures, rules, score
@@ -230,6 +231,17 @@ def test_failures_are_pooled_over_the_styles_of_cartoons():
     (row,) = failures.pooled(table).itertuples()
     assert (row.n, row.hits) == (45, 32) and row.low < row.hit == 32 / 45 < row.high
     assert (row.low, row.high) == pytest.approx((0.566, 0.823), abs=0.001)  # Wilson, by hand
+
+
+def test_the_first_step_is_the_same_forward_on_every_schedule():
+    editor, example = gp.load_editor("tiny", device="cpu"), gp.load_split("cartoons", "test")[0]
+    asked = f"remove {example.expression}", example.expression
+    states = [
+        gp.trace(editor, example.image, *asked, num_steps=steps).hidden for steps in (28, 4, 50)
+    ]
+    assert len(states[0]) > 8
+    for other in states[1:]:
+        assert all(torch.equal(state, other[site]) for site, state in states[0].items())
 
 
 def _on_tokens(mask):
