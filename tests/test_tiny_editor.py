@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import FluxKontextPipeline
 from scipy.ndimage import distance_transform_edt
 
 import ground_probe as gp
@@ -269,6 +270,20 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     vae = [name for name in before["modules"]["vae"]]
     assert all(torch.equal(before["modules"]["vae"][n], after["modules"]["vae"][n]) for n in vae)
     assert (tmp_path / "model_index.json").exists()
+
+
+def test_a_training_goes_on_from_weights_and_keeps_their_autoencoder(tmp_path):
+    train(0.3, out=tmp_path, start=score.WEIGHTS)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    earlier = FluxKontextPipeline.from_pretrained(score.WEIGHTS)
+    kept = earlier.vae.state_dict()
+    assert state["step"] > 0 and all(
+        torch.equal(kept[name], value) for name, value in state["modules"]["vae"].items()
+    )
+    assert state["scaling"]["scaling_factor"] == earlier.vae.config.scaling_factor
+    before = earlier.transformer.state_dict()
+    moved = [(before[n] - v).norm() / v.norm() for n, v in state["modules"]["transformer"].items()]
+    assert 0 < max(moved) < 0.5, "it goes on from there, not from nothing"
 
 
 def test_nothing_to_resume_is_an_error(tmp_path):

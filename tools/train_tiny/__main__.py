@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--out", default="runs/tiny", metavar="DIR", help="default: runs/tiny")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    help_ = "weights of this shape to go on from; with another --seed, for other scenes"
+    parser.add_argument("--start", metavar="DIR", help=help_)
     arguments = parser.parse_args()
     try:
         print(f"Results: {train(**vars(arguments))}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import FluxKontextPipeline
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from tools.train_tiny.losses import autoencoder_loss, editor_loss
 from tools.train_tiny.optimizers import optimizers
 from tools.train_tiny.pool import Ahead, LatentPool, pixels
 
+MODULES = ("vae", "transformer", "text_encoder", "text_encoder_2")
 CHECKPOINT = "training.pt"
 CURVE = "curve.csv"
 AUTOENCODER_UNTIL = 0.08
@@ -81,7 +83,15 @@ SCALES = {
 class Run:
     """One training run: its parts, its clock and its checkpoint."""
 
-    def __init__(self, minutes: float, device: str, out: Path, resume: bool, seed: int) -> None:
+    def __init__(
+        self,
+        minutes: float,
+        device: str,
+        out: Path,
+        resume: bool,
+        seed: int,
+        start: str | Path | None,
+    ) -> None:
         self.seconds, self.device, self.out, self.seed = 60 * minutes, device, out, seed
         self.scale = SCALES[device]
         out.mkdir(parents=True, exist_ok=True)
@@ -105,6 +115,8 @@ class Run:
             self._restore()
         elif (out / CHECKPOINT).exists():
             raise InputError(f"{out} holds a training run: continue it with --resume, or remove it")
+        elif start is not None:
+            self._go_on(start)
         # a busy machine shortens no stage: on CPU the time is this process's own
         self._clock = time.process_time if device == "cpu" else time.monotonic
         self._tick, self._saved = self._clock(), time.monotonic()
@@ -116,9 +128,8 @@ class Run:
         return self.elapsed / max(self.seconds, 1e-9)
 
     def _state(self) -> dict:
-        modules = ("vae", "transformer", "text_encoder", "text_encoder_2")
         return {
-            "modules": {name: getattr(self.pipeline, name).state_dict() for name in modules},
+            "modules": {name: getattr(self.pipeline, name).state_dict() for name in MODULES},
             "optimizers": [o.state_dict() for o in (self.vae_optimizer, *self.optimizers)],
             "scaling": dict(self.pipeline.vae.config),
             "step": self.step,
@@ -141,6 +152,15 @@ class Run:
         self._scale(state["scaling"]["shift_factor"], state["scaling"]["scaling_factor"])
         for name in ("step", "chunks", "elapsed", "editor_from", "curve"):
             setattr(self, name, state[name])
+
+    def _go_on(self, folder: str | Path) -> None:
+        """Begin with the weights of a pipeline of this shape; its autoencoder is kept."""
+        earlier = FluxKontextPipeline.from_pretrained(folder)
+        for name in MODULES:
+            getattr(self.pipeline, name).load_state_dict(getattr(earlier, name).state_dict())
+        config = earlier.vae.config
+        self._scale(config.shift_factor, config.scaling_factor)
+        self.editor_from = 0
 
     def _scale(self, shift: float, scale: float) -> None:
         self.pipeline.vae.register_to_config(shift_factor=shift, scaling_factor=scale)
@@ -283,6 +303,7 @@ def train(
     out: str | Path = "tiny",
     resume: bool = False,
     seed: int = 0,
+    start: str | Path | None = None,
 ) -> Path:
     """Train the embedded editor and save it as a `FluxKontextPipeline` folder.
 
@@ -293,6 +314,8 @@ def train(
         out: Folder of the pipeline, the checkpoint and the curve.
         resume: Continue the run in `out`; at most a minute is lost by a kill.
         seed: Seed of weights, scenes and noise.
+        start: Pipeline folder to go on from with a new clock and new optimizers; its autoencoder is
+            kept. None to begin from nothing.
 
     Returns:
         The folder.
@@ -302,7 +325,7 @@ def train(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device was found: train on the CPU (--device cpu), for hours")
-    run = Run(minutes, device, Path(out), resume, seed)
+    run = Run(minutes, device, Path(out), resume, seed, start)
     try:
         run.train_autoencoder()
         run.train_editor()
