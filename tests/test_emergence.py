@@ -15,8 +15,8 @@ import ground_probe as gp
 from ground_probe.editors import fill, random_weights
 from ground_probe.errors import IncompleteError, InputError, UnknownNameError
 from ground_probe.geometry import Geometry
+from ground_probe.permutation import holm
 from ground_probe.probes import hard_labels
-from ground_probe.stats import holm
 from ground_probe.study import (
     CONDITIONS,
     Spec,

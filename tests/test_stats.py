@@ -13,14 +13,13 @@ from scipy.stats import t as student
 
 from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.metrics import iou, oiou
+from ground_probe.permutation import holm, max_t
 from ground_probe.stats import (
     bootstrap,
     cluster_interval,
     compare,
     compare_ratios,
     estimate,
-    holm,
-    max_t,
 )
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
-from ground_probe.stats import compare, holm
+from ground_probe.permutation import holm
+from ground_probe.stats import compare
 from ground_probe.study.causal import INPUT, RANDOM, WAYS, causal_specs, has_pooled
 from ground_probe.study.collect import collect_each
 from ground_probe.study.paired import BOTH_KINDS, TEST_ONLY

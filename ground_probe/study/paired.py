@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ground_probe.stats import compare, max_t
+from ground_probe.permutation import max_t
+from ground_probe.stats import compare
 from ground_probe.study.refits import fit_variance
 from ground_probe.study.score import FITTED, LINEAR
 from ground_probe.study.table import best_blocks
