@@ -96,7 +96,8 @@ def _write(folder: Path, page: str, said: str) -> None:
 
 
 def _how_to() -> str:
-    pages = sorted((ROOT / "docs/howto").glob("*.md"))
+    """The list of the how-to pages, by their own titles."""
+    pages = [ROOT / source for source in PAGES if source.startswith("docs/howto/")]
     titles = {page.name: page.read_text().partition("\n")[0].removeprefix("# ") for page in pages}
     return "# How to\n\n" + "\n".join(
         f"- [{title}](howto/{name})" for name, title in titles.items()

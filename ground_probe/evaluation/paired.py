@@ -87,7 +87,7 @@ def compare_methods(run: str | Path, against: str = "full") -> pd.DataFrame:
 
 def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """`ok` rows of the same examples compared, together and in each group of `breakdown`."""
-    b = b.set_index("example").loc[a["example"]].reset_index()
+    b = _beside(a, b)
     names = metrics_of(pd.concat([a, b]))
     tables = [
         _compared(a[at], b[at], names).assign(by=by, level=level)
@@ -99,8 +99,12 @@ def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 def moved(a: pd.DataFrame, b: pd.DataFrame, metric: str = "miou") -> pd.Series:
     """B less A in one metric, over the examples that both have: a row of `compare_runs`."""
     both = a[a["example"].isin(b["example"])]
-    there = b.set_index("example").loc[both["example"]].reset_index()
-    return _compared(both, there, [metric]).iloc[0]
+    return _compared(both, _beside(both, b), [metric]).iloc[0]
+
+
+def _beside(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """B's rows of A's examples, in A's order."""
+    return b.set_index("example").loc[a["example"]].reset_index()
 
 
 def _parts(rows: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
@@ -73,7 +75,7 @@ class EditChunks(Dataset):
         return _stack(before), torch.stack(after), torch.tensor(ids).reshape(shape)
 
 
-def _sample_world(rng: np.random.Generator):
+def _sample_world(rng: np.random.Generator) -> ModuleType:
     return cartoons if rng.random() < CARTOONS else scenes
 
 
