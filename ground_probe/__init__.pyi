@@ -19,10 +19,10 @@ from .inside import (
     similarity_table,
 )
 from .probes import fisher_ratio, linear_probe_auc, probe_auc
+from .probes.table import probe_table
 from .run_record import open_run
 from .segmentation import Recipe, Segmentation, recipe_for, segment, to_mask
 from .stats import Difference, Estimate
-from .study import probe_table
 
 __version__: str
 __all__ = [

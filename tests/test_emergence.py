@@ -17,6 +17,7 @@ from ground_probe.errors import IncompleteError, InputError, UnknownNameError
 from ground_probe.geometry import Geometry
 from ground_probe.permutation import holm
 from ground_probe.probes import hard_labels
+from ground_probe.probes.table import probe_table
 from ground_probe.study import (
     CONDITIONS,
     Spec,
@@ -33,7 +34,6 @@ from ground_probe.study import collect as collect_function
 from ground_probe.study.causal import causal_specs, intervene
 from ground_probe.study.spec import NEUTRAL
 from ground_probe.study.tokens import sample_tokens
-from ground_probe.study.traces import probe_table
 from ground_probe.testing import kontext
 
 SPEC = Spec(steps=(0, 2), num_steps=4, tokens=5)

@@ -43,11 +43,12 @@ MAY_IMPORT = {  # directly; what these may import comes with them
     "editors": ("geometry", "images", "io", "words"),
     "capture": ("editors",),
     "probes": ("stats",),
+    "probes.table": ("capture", "datasets", "probes"),
     "segmentation": ("capture", "datasets", "metrics", "run_record", "words"),
     "evaluation": ("segmentation", "datasets", "stats", "run_record"),
     "testing": ("capture", "editors"),
     "inside": ("capture", "metrics"),
-    "study": ("evaluation", "inside", "probes"),
+    "study": ("evaluation", "inside", "probes.table"),
     "cli": (EVERYTHING,),
 }
 

@@ -25,7 +25,6 @@ from .spec import CONDITIONS, FOLDS, Spec, at_least, early_spec, load_splits, sp
 from .stack import LABELS
 from .table import COLUMNS, beside_controls, best_blocks, read_table, summarise, write_table
 from .templates import check_templates, compare_templates
-from .traces import probe_table
 from .visible import visible_change
 
 __all__ = [
@@ -73,7 +72,6 @@ __all__ = [
     "paper_table",
     "plan",
     "pointing_heads",
-    "probe_table",
     "read_table",
     "refit",
     "score",

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from ground_probe.permutation import max_t
+from ground_probe.probes.table import FITTED, LINEAR
 from ground_probe.stats import compare
 from ground_probe.study.refits import fit_variance
-from ground_probe.study.score import FITTED, LINEAR
 from ground_probe.study.table import best_blocks
 
 TEST_ONLY, BOTH_KINDS = "test images, given the fit", "images to fit and to test on"

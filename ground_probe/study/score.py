@@ -12,22 +12,11 @@ from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from ground_probe.errors import InputError
-from ground_probe.probes import control_labels, held_out_scores
+from ground_probe.probes import control_labels
+from ground_probe.probes.table import FITTED, LINEAR, fitted_values
 from ground_probe.study.samples import INPUTS, Cell, Samples
-from ground_probe.study.spec import FOLDS
 from ground_probe.study.stack import Scored, Stack
 from ground_probe.study.visible import VIEWS
-
-FITTED = {
-    "linear": ("linear", "auc"),
-    "linear_precision": ("linear", "average_precision"),
-    "fisher": ("discriminant", "fisher"),
-    "prototype": ("prototype", "auc"),
-}
-"""Probes that are fitted: each a score of tokens and a metric of scores. Average precision is no
-AUC: where nothing is told it is about the object's share of the tokens."""
-
-LINEAR = tuple(name for name, (kind, _) in FITTED.items() if kind == "linear")
 
 
 def score(
@@ -135,36 +124,20 @@ def _fitted(
     truth: Bool[np.ndarray, " n"] | None = None,
     **where: Any,
 ) -> Iterator[Scored]:
+    beyond = np.unique(stack.group[~stack.fitted]).tolist() or None
     for labels in stack.questions:
         target, asked = stack.labels(labels)
-        told = target if truth is None else truth
-        scores: dict[str, np.ndarray] = {}
-        for probe in probes:
-            kind, metric = FITTED[probe]
-            if kind not in scores:
-                scores[kind] = np.full(len(asked), np.nan)
-                scores[kind][asked] = _scores(kind, stack, features[asked], told[asked], asked)
-            yield stack.per_image(scores[kind], told, labels, metric, probe=probe, **where)
-
-
-def _scores(
-    kind: str,
-    stack: Stack,
-    features: Float[np.ndarray, "asked width"],
-    truth: Bool[np.ndarray, " asked"],
-    asked: Bool[np.ndarray, " n"],
-) -> Float[np.ndarray, " asked"]:
-    """Scores of the rows that are asked about: val in folds, all others from the whole of val."""
-    group, beyond = stack.group[asked], np.unique(stack.group[~stack.fitted]).tolist()
-    return held_out_scores(
-        features,
-        truth,
-        group,
-        kind,
-        folds=FOLDS,
-        test_groups=beyond or None,
-        inside=bool(beyond),
-    )
+        told, group = (target if truth is None else truth)[asked], stack.group[asked]
+        found = fitted_values(
+            features[asked],
+            told,
+            groups=group,
+            examples=stack.example[asked],
+            probes=probes,
+            test_groups=beyond,
+        )
+        for probe, values in found:
+            yield {"labels": labels, "probe": probe, **where}, np.unique(group), values
 
 
 def _unfitted(stack: Stack, scores: Float[np.ndarray, " n"], **where: Any) -> Iterator[Scored]:

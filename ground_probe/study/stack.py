@@ -11,10 +11,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from ground_probe.probes import per_image
+from ground_probe.probes.table import LABELS
 from ground_probe.study.samples import Samples
-
-LABELS = ("separability", "grounding")
-"""The referent against everything else, and against the other objects of the image only."""
 
 Scored = tuple[dict[str, Any], Int[np.ndarray, " _"], Float[np.ndarray, " _"]]
 """What was scored, the groups that it was asked of, and one value a group."""

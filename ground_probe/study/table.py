@@ -6,29 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
 
 from ground_probe.io import whole_file
-from ground_probe.stats import bootstrap
+from ground_probe.probes.table import COLUMNS, intervals
 from ground_probe.study.samples import INPUTS
-
-COLUMNS = (
-    "block",
-    "stream",
-    "step",
-    "sigma",
-    "probe",
-    "value",
-    "low",
-    "high",
-    "n_images",
-    "n_expressions",
-    "labels",
-    "control",
-    "split",
-    "seed",
-)
-"""Of `emergence.csv`. `step` and `sigma` are empty for what precedes the first step."""
 
 _SET = ["split", "labels", "control", "seed"]
 _CELL = ["probe", "stream", "block", "step", "sigma"]
@@ -50,24 +31,9 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
         expressions = np.zeros(len(images[1]), dtype=int)
         expressions[images[0]] = of["n_expressions"]
         rows = rows.assign(**dict(zip(_SET, names, strict=True)))
-        parts.append(rows.assign(**_intervals(values, expressions)))
+        parts.append(rows.assign(**intervals(values, expressions)))
     table = pd.concat(parts, ignore_index=True)[list(COLUMNS)]
     return table.astype({"step": "Int64"})
-
-
-def _intervals(
-    values: Float[np.ndarray, "cells images"], expressions: Int[np.ndarray, " images"]
-) -> dict[str, np.ndarray]:
-    """What `estimate` gives for each row."""
-    known = ~np.isnan(values)
-    value, low, high = bootstrap(values.T)
-    return {
-        "value": value,
-        "low": low,
-        "high": high,
-        "n_images": known.sum(axis=1),
-        "n_expressions": known @ expressions,
-    }
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ground_probe.capture import keep_half, keep_projection
 from ground_probe.datasets.example import RefExample
-from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
-from ground_probe.probes import hard_labels
+from ground_probe.probes.table import on_level, token_labels
 from ground_probe.study.spec import chance
 
 
@@ -37,25 +36,16 @@ class Tokens:
 
     def on(self, tokens: int) -> Int[np.ndarray, " kept"]:
         """Where the same places lie on a level of a UNet with so many tokens."""
-        (rows, cols), (row, col) = self.grid, np.divmod(self.place, self.grid[1])
-        while rows * cols > tokens:
-            rows, cols, row, col = -(-rows // 2), -(-cols // 2), row // 2, col // 2
-        if rows * cols != tokens:
-            raise InputError(f"{tokens} tokens are no halving of the grid {self.grid}")
-        return row * cols + col
+        return on_level(self.place, self.grid, tokens)
 
 
 def sample_tokens(geometry: Geometry, example: RefExample, count: int) -> Tokens:
     """Draw at most `count` tokens of the referent, of the other objects and of the rest.
 
-    A token belongs to an object that covers half of it, and to the rest where the referent covers
-    none of it; those in between are ignored. The draw depends on the example's key alone, so that
-    all steps, conditions and editors of one grid are asked about the same tokens.
+    `token_labels` says which they are. The draw depends on the example's key alone, so that all
+    steps, conditions and editors of one grid are asked about the same tokens.
     """
-    target, decided = (x.ravel() for x in hard_labels(geometry.soft_labels(example.mask)))
-    rest = decided & ~target
-    others = [hard_labels(geometry.soft_labels(mask))[0].ravel() for mask in example.distractors]
-    distractor = rest & np.any([np.zeros_like(rest), *others], axis=0)
+    target, distractor, rest = token_labels(geometry, example.mask, example.distractors)
     rng = np.random.default_rng(chance(example.key, "tokens"))
     drawn = []
     for pool in (target, distractor, rest):
