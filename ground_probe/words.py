@@ -16,18 +16,11 @@ FUNCTION_WORDS = _listed(
 )
 """English words that name nothing."""
 
-SIDES = {
-    "left": "left leftmost lefthand",
-    "right": "right rightmost righthand",
-    "top": "top topmost upper uppermost up",
-    "bottom": "bottom bottommost lower lowermost lowest down",
-    "middle": "middle center centre central",
-}
-"""Where in the image: each side and the words for it."""
-
-SIDE_OF = {word: side for side, words in SIDES.items() for word in words.split()}
-PLACE_WORDS = _listed("corner side edge end front back far farthest near nearest closest")
-PLACE_WORDS |= frozenset(SIDE_OF)
+PLACE_WORDS = _listed(
+    """left leftmost lefthand right rightmost righthand top topmost upper uppermost up bottom
+    bottommost lower lowermost lowest down middle center centre central corner side edge end front
+    back far farthest near nearest closest"""
+)
 """Words that say where in the image something lies."""
 
 RELATION_WORDS = _listed("above below under over behind beside between next inside outside around")
@@ -39,12 +32,7 @@ LOCATION_WORDS = PLACE_WORDS | RELATION_WORDS
 ACTION_WORDS = _listed("holding wearing riding sitting standing facing touching")
 """Words that relate something to another thing by what it does."""
 
-ORDINALS = {
-    word: number
-    for number, words in enumerate(("first 1st", "second 2nd", "third 3rd", "fourth 4th"), start=1)
-    for word in words.split()
-}
-NUMBERS = {"both": 2, "two": 2, "2": 2, "three": 3, "3": 3, "four": 4, "4": 4}
+ORDINALS = _listed("first 1st second 2nd third 3rd fourth 4th")
 
 # Han, kana, Thai and Lao, Burmese, Khmer: no spaces tell where a word ends.
 _UNSPACED = re.compile(

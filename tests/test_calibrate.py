@@ -274,6 +274,7 @@ def test_a_curve_is_drawn_in_the_order_of_its_numbers(bench):
 SMALL = {
     "template": ("make {expression} blue", "remove {expression}"),
     "step": (0, 1),
+    "prior": ("attention", "change"),
     "streams": (("reference",), ("noise", "reference")),
     "words": ("all", "content"),
     "seeds": ("hard", "soft"),

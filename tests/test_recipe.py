@@ -21,7 +21,7 @@ def test_the_digest_changes_with_every_choice_and_with_nothing_else():
     other = {
         "template": "remove {expression}", "step": 1, "words": "content",
         "prior_depth": (0.0, 0.5), "prior_streams": ("noise",), "heads": ((0.5, 1),),
-        "normalize": True, "level_weights": (0.3, 0.7), "propagation": 9, "spatial": 0.5,
+        "normalize": True, "level_weights": (0.3, 0.7), "propagation": 9, "prior": "change",
         "classifier": "lda", "seeds": "soft", "states": "block", "standardize": True,
         "feature_depth": (0.9, 1.0), "feature_streams": ("noise",), "cut": "half", "edges": 0.25,
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_file_of_some_choices_takes_the_others_defaults(tmp_path):
         ({"step": 10**9}, r"step is 1000000000, expected in \[0, 999\]"),
         ({"propagation": 10**9}, r"propagation is 1000000000, expected in \[0, 16\]"),
         ({"edges": float("inf")}, r"edges is inf, expected in \[0, 8\]"),
-        ({"spatial": float("nan")}, r"spatial is nan, expected in \[0, 1\]"),
+        ({"prior": "color"}, "unknown prior 'color'"),
         ({"level_weights": [1e308, 1e308]}, "level_weights is .* expected weights"),
         ({"prior_depth": [0.0, float("nan")]}, "prior_depth is"),
     ],
@@ -97,7 +97,6 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
         {"feature_depth": (0.0, 1.5)},
         {"prior_streams": ()},
         {"step": -1},
-        {"spatial": 2.0},
         {"heads": ((1.5, 0),)},
         {"heads": ((0.5, -1),)},
         {"level_weights": (0.0, 0.0)},

@@ -24,7 +24,7 @@ from ground_probe.segmentation import methods, recipe_for
 from ground_probe.segmentation.depth import in_depth
 from ground_probe.segmentation.features import classify
 from ground_probe.segmentation.forward import forward
-from ground_probe.segmentation.prior import attention_prior, unit
+from ground_probe.segmentation.prior import spatial_prior, token_weights, unit
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import segment, segment_trace
 from ground_probe.testing import kontext
@@ -178,18 +178,6 @@ def test_where_no_token_differs_the_mask_is_empty(variant):
     assert not decide(trace, replace(PLAIN, **variant)).mask.any()
 
 
-def test_spatial_words_choose_among_equals_only_when_they_are_switched_on():
-    inside = np.zeros((12, 16), bool)
-    inside[4:7, 2:5] = inside[4:7, 11:14] = True
-    trace = planted(inside, Geometry((96, 128), inside.shape))
-    off, on = (
-        decide(trace, replace(PLAIN, product=True, spatial=weight), "the left circle").mask
-        for weight in (0.0, 1.0)
-    )
-    assert off[44, 28] and off[44, 100]
-    assert on[44, 28] and not on[44, 100]
-
-
 def test_the_prior_by_hand():
     """Two words over three tokens: each map over its mean, then to [0, 1]."""
     trace = planted(np.zeros((1, 3), bool), Geometry((8, 24), (1, 3)))
@@ -197,13 +185,23 @@ def test_the_prior_by_hand():
     reference = [[0.9, 0.2, 0.0], [0.9, 0.2, 0.4], [0.9, 0.2, 0.0]]
     trace.attention["block", 0] = torch.tensor([noise + reference])
     # noise 1, 2, 3 over 2; reference 1, 3, 1 over 5/3; their mean 0.55, 1.4, 1.05
-    prior = attention_prior(trace, ("block",), EXPRESSION, PLAIN)
+    prior = spatial_prior(trace, ("block",), PLAIN)
     torch.testing.assert_close(prior, torch.tensor([[0.0, 1.0, 0.5 / 0.85]]))
     # Raw probabilities of all words: noise 1.1, 1.3, 1.5 over 3, reference 1.1, 1.5, 1.1 over 3.
-    raw = attention_prior(
-        trace, ("block",), EXPRESSION, replace(PLAIN, words="all", normalize=False)
-    )
+    raw = spatial_prior(trace, ("block",), replace(PLAIN, words="all", normalize=False))
     torch.testing.assert_close(raw, torch.tensor([[0.0, 1.0, 2 / 3]]))
+
+
+@pytest.mark.parametrize("mark", ["▁{}", "Ġ{}", "{}</w>", "{}"])
+def test_stop_words_and_punctuation_lose_their_weight_in_every_spelling(mark):
+    tokens = [mark.format(word) for word in ("The", "red", "circle", ",", "that", "is", "big")]
+    weights = token_weights(tokens, stop_words=False)
+    np.testing.assert_allclose(weights, np.array([0, 1, 1, 0, 0, 0, 1]) / 3)
+    np.testing.assert_allclose(token_weights(tokens, stop_words=True), np.full(7, 1 / 7))
+
+
+def test_an_expression_of_stop_words_keeps_them():
+    np.testing.assert_allclose(token_weights(["▁that", "▁one"], stop_words=False), [0.5, 0.5])
 
 
 def test_hard_seeds_and_the_larger_product_by_hand():
@@ -361,6 +359,24 @@ def test_without_a_classifier_the_mask_is_the_prior_s_and_only_its_block_runs(ed
     assert not np.array_equal(masks["discriminant"], masks["full"])
 
 
+def test_a_prior_of_the_predicted_change_reads_no_attention(editor):
+    image = Image.effect_noise((64, 96), 80).convert("RGB")
+    recipe = replace(PLAIN, prior="change", classifier="none", propagation=1)
+    trace = forward(editor, image, EXPRESSION, [recipe])
+    assert not trace.attention and not trace.propagated and not trace.hidden
+    result = segment(editor, image, EXPRESSION, recipe)
+    np.testing.assert_array_equal(result.prior, unit(trace.change(0)).numpy())
+    masks = methods.compare(editor, image, EXPRESSION, recipe)
+    np.testing.assert_array_equal(masks["full"], masks["one_step_difference"])
+    compared = replace(recipe, classifier="lda")
+    both = forward(editor, image, EXPRESSION, [compared, PLAIN])
+    assert both.attention and both.hidden
+    alone = segment(editor, image, EXPRESSION, compared)
+    shared = segment_trace(both, tuple(blocks_of(editor.denoiser)), image, EXPRESSION, compared)
+    np.testing.assert_array_equal(alone.score, shared.score)
+    assert not np.array_equal(alone.score, segment(editor, image, EXPRESSION, PLAIN).score)
+
+
 def test_the_forward_pass_ends_with_the_last_block_needed(editor):
     ran = []
     transformer = editor.denoiser
@@ -397,6 +413,9 @@ def test_what_the_editor_does_not_have_is_an_error_that_says_what_exists(editor)
         InputError, match=r"'reference', which InstructPix2Pix does not have: .*noise"
     ):
         recipe_for(unet, PLAIN)
+    noise = replace(PLAIN, prior="change", prior_streams=("noise",), feature_streams=("noise",))
+    with pytest.raises(InputError, match="prediction needs a flow-matching scheduler, not Euler"):
+        segment(unet, image, EXPRESSION, noise)
 
 
 def test_attention_between_image_tokens_carries_the_prior(editor):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ground_probe.capture import Trace, trace
 from ground_probe.capture.sites import blocks_of
+from ground_probe.capture.surroundings import predicts
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError, UnsupportedEditorError
 from ground_probe.geometry import Geometry
@@ -48,6 +49,7 @@ def forward(
     every = tuple(blocks_of(editor.denoiser))
     read = {name for recipe in recipes for name in blocks_read(every, recipe)}
     compared = {b for r in recipes if r.compares for b in in_depth(every, r.feature_depth)}
+    attended = [recipe for recipe in recipes if recipe.prior == "attention"]
     streams = dict.fromkeys(stream for recipe in recipes for stream in recipe.streams)
     return trace(
         editor,
@@ -57,14 +59,20 @@ def forward(
         steps=tuple(sorted({recipe.step for recipe in recipes})),
         blocks=tuple(name for name in every if name in read),
         streams=tuple(streams),
-        attention=True if any(recipe.heads for recipe in recipes) else "mean",
-        propagate=max(recipe.propagation for recipe in recipes),
+        attention=any(r.heads for r in attended) or ("mean" if attended else False),
+        propagate=max((recipe.propagation for recipe in attended), default=0),
         states=compared,
         attention_output=any(r.compares and r.states == "attention" for r in recipes),
+        prediction=any(recipe.prior == "change" for recipe in recipes),
         seed=seed,
         reduce=reduce,
         pipeline_kwargs=pipeline_kwargs,
     )
+
+
+def gives_change(editor: Editor) -> bool:
+    """Whether a step tells what it would change: one prediction, beside the reference's tokens."""
+    return predicts(editor.pipeline) and "reference" in editor.family.streams
 
 
 def geometry_of(trace: Trace) -> Geometry:
@@ -83,6 +91,8 @@ def geometry_of(trace: Trace) -> Geometry:
 
 def blocks_read(blocks: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
     """The blocks that a recipe reads, in order; the forward pass stops after the last."""
+    if recipe.prior == "change":  # a step's prediction comes after all of them
+        return tuple(blocks)
     wanted = set(prior_heads(blocks, recipe))
     if recipe.compares:
         wanted |= set(in_depth(blocks, recipe.feature_depth))

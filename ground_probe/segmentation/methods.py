@@ -20,11 +20,10 @@ from ground_probe.images import to_rgb
 from ground_probe.segmentation.features import Features, token_features
 from ground_probe.segmentation.forward import blocks_read, geometry_of
 from ground_probe.segmentation.mask import to_mask, to_masks
-from ground_probe.segmentation.prior import unit
+from ground_probe.segmentation.prior import token_weights, unit
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.recipes import recipe_for
 from ground_probe.segmentation.segment import segment_trace
-from ground_probe.segmentation.words import token_weights
 
 Mask = Bool[np.ndarray, "height width"]
 METHODS = (
@@ -43,7 +42,7 @@ def compare(
     """The masks of every method in `METHODS`, all from one forward pass.
 
     - full: `segment`.
-    - attention: the prior alone; the recipe itself where that compares no features.
+    - attention: the prior from attention alone.
     - discriminant: the features' score alone, of the linear discriminant where the recipe compares
       nothing.
     - features: the smaller of the two sides of the features' first principal component.
@@ -53,7 +52,7 @@ def compare(
     - largest_region: see `largest_region`; looks at neither words nor editor.
     """
     recipe = recipe_for(editor, recipe)
-    attends = replace(recipe, classifier="none", product=False, cut="half")
+    attends = replace(recipe, prior="attention", classifier="none", product=False, cut="half")
     compares = replace(recipe if recipe.compares else _comparing(recipe), product=False)
     blocks = tuple(blocks_of(editor.denoiser))
     last = max(blocks.index(r) for one in (attends, compares) for r in blocks_read(blocks, one))

@@ -1,49 +1,53 @@
-"""Where: a spatial prior from the attention that image tokens pay to an expression's words."""
+"""Where: a spatial prior from attention to an expression's words, or from the predicted change."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from ground_probe.capture import Trace
+from ground_probe.editors.phrases import plain
 from ground_probe.errors import InputError
 from ground_probe.segmentation.depth import depth_of
 from ground_probe.segmentation.forward import geometry_of, prior_heads
 from ground_probe.segmentation.recipe import Head, Recipe
-from ground_probe.segmentation.words import place_of, place_prior, token_weights
+from ground_probe.words import FUNCTION_WORDS
+
+STOP_WORDS = FUNCTION_WORDS | {"one", "ones"}
 
 Grid = Float[Tensor, "rows cols"]
 
 
-def attention_prior(trace: Trace, blocks: Sequence[str], expression: str, recipe: Recipe) -> Grid:
-    """Attention of image tokens to words, averaged over words, heads, streams and blocks.
+def spatial_prior(trace: Trace, blocks: Sequence[str], recipe: Recipe) -> Grid:
+    """Where to look, shifted and scaled to [0, 1].
+
+    Attention is averaged over words, heads, streams and blocks. A change is what the step would
+    do to the reference: the idea of DiffEdit (Couairon et al. 2022), from one prediction.
 
     Args:
         trace: of the instruction, from `forward`.
         blocks: all of the denoiser's, in order.
-        expression: what refers; its places weigh the grid where the recipe reads them.
-        recipe: names blocks, heads, words and streams.
-
-    Returns the average shifted and scaled to [0, 1].
+        recipe: names the kind, and blocks, heads, words and streams.
 
     Raises:
         InputError: a head that the editor does not have.
+        UnsupportedEditorError: the editor's change is not known; see `Trace.change`.
     """
+    if recipe.prior == "change":
+        return unit(trace.change(recipe.step))
     total, weights = torch.zeros(geometry_of(trace).grid), 0.0
     for block, heads in prior_heads(blocks, recipe).items():
         for maps in stream_maps(trace, block, heads, recipe):
             weight = _level_weight(trace, block, recipe)
             total = total + weight * maps.mean(0)
             weights += weight
-    prior = unit(total / max(weights, 1e-12))
-    return (
-        prior * _place_factor(expression, prior.shape, recipe.spatial) if recipe.spatial else prior
-    )
+    return unit(total / max(weights, 1e-12))
 
 
 def head_maps(
@@ -80,6 +84,23 @@ def stream_maps(
         yield on_grid(maps.T, trace, stream).permute(2, 0, 1)
 
 
+def token_weights(tokens: Sequence[str], stop_words: bool) -> Float[np.ndarray, " tokens"]:
+    """One weight a token, summing to 1; with nothing but stop words, all count.
+
+    Args:
+        tokens: as the tokenizer spells them.
+        stop_words: whether stop words and punctuation count.
+
+    >>> token_weights(["▁the", "▁red", "▁circle"], stop_words=False)
+    array([0. , 0.5, 0.5])
+    """
+    words = [plain(token) for token in tokens]
+    carries = [word not in STOP_WORDS and any(map(str.isalnum, word)) for word in words]
+    weights = np.array([stop_words or each for each in carries], float)
+    weights = weights if weights.any() else np.ones(len(tokens))
+    return weights / weights.sum()
+
+
 def unit(values: Float[Tensor, " ..."]) -> Float[Tensor, " ..."]:
     """Shifted and scaled to [0, 1]; all 0 where nothing differs.
 
@@ -110,9 +131,3 @@ def _level_weight(trace: Trace, block: str, recipe: Recipe) -> float:
     rows = trace.grid(recipe.prior_streams[0], block).grid[0]
     level = round(math.log2(geometry_of(trace).grid[0] / rows))
     return recipe.level_weights[min(level, len(recipe.level_weights) - 1)]
-
-
-def _place_factor(expression: str, grid: tuple[int, int], weight: float) -> Grid:
-    """What words such as "left" add: 1 where they fit, 1 - weight where they do not."""
-    fit = torch.as_tensor(place_prior(place_of(expression), grid), dtype=torch.float32)
-    return 1 - weight + weight * fit

@@ -17,13 +17,14 @@ Depth = tuple[float, float]
 Head = tuple[float, int]
 Streams = tuple[str, ...]
 Words = Literal["all", "content"]
+Prior = Literal["attention", "change"]
 States = Literal["block", "attention"]
 Classifier = Literal["none", "cosine", "lda"]
 Seeds = Literal["hard", "soft"]
 Cut = Literal["half", "zero"]
 
 _RANGES: Mapping[str, tuple[float, float]] = {
-    "step": (0, 999), "propagation": (0, 16), "spatial": (0, 1), "edges": (0, 8),
+    "step": (0, 999), "propagation": (0, 16), "edges": (0, 8),
 }  # fmt: skip
 
 
@@ -37,6 +38,8 @@ class Recipe:
     Args:
         template: the instruction, with one `{expression}`.
         step: denoising step, from 0.
+        prior: where to look: attention to the expression, or how far the step's prediction of the
+            clean latents is from the reference. The latter needs the whole step.
         words: the tokens of the expression that count: all, or those that are no stop words.
         prior_depth: blocks whose attention is averaged.
         prior_streams: image tokens whose attention is averaged.
@@ -46,7 +49,6 @@ class Recipe:
             than another; otherwise probabilities are averaged.
         level_weights: weights of a UNet's levels, from the finest; none named: equal ones.
         propagation: how often a block's attention among image tokens carries its map on.
-        spatial: weight of left, right, top, bottom and middle, in [0, 1].
         classifier: cosine to prototypes, or a shrunk linear discriminant; "none" compares nothing,
             and the mask is the prior's alone.
         seeds: the prior divides tokens at one half into object and background (hard), or weighs
@@ -70,6 +72,7 @@ class Recipe:
 
     template: str = "Change the color of {expression} to red"
     step: int = 0
+    prior: Prior = "attention"
     words: Words = "all"
     prior_depth: Depth = (0.0, 1.0)
     prior_streams: Streams = ("reference",)
@@ -77,7 +80,6 @@ class Recipe:
     normalize: bool = False
     level_weights: tuple[float, ...] = ()
     propagation: int = 1
-    spatial: float = 0.0
     classifier: Classifier = "cosine"
     seeds: Seeds = "hard"
     states: States = "attention"

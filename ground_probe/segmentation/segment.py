@@ -25,7 +25,7 @@ from ground_probe.images import overlay, png, shown_as_html
 from ground_probe.segmentation.features import classify, token_features
 from ground_probe.segmentation.forward import forward, geometry_of
 from ground_probe.segmentation.mask import to_masks
-from ground_probe.segmentation.prior import Grid, attention_prior
+from ground_probe.segmentation.prior import Grid, spatial_prior
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.recipes import recipe_for
 
@@ -147,7 +147,7 @@ def segment_traces(
     )
     for geometry, group in groupby(pairs, itemgetter(1)):
         given = [each for each, _ in group]
-        priors = [attention_prior(trace, blocks, words, recipe) for trace, _, words in given]
+        priors = [spatial_prior(trace, blocks, recipe) for trace, *_ in given]
         scores = [
             _score(trace, blocks, prior, recipe)
             for (trace, *_), prior in zip(given, priors, strict=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ground_probe import stats
-from ground_probe.errors import PhraseError
+from ground_probe.errors import PhraseError, UnsupportedEditorError
 from ground_probe.segmentation.depth import in_depth
 from ground_probe.segmentation.recipe import Depth, Recipe
 from ground_probe.study.bench import Bench
@@ -22,19 +22,23 @@ STEPS = (0, 1, 3, 6, 13, 20, 27)
 """Of the 28 that the schedule has."""
 
 _REMOVED: Mapping[str, Mapping[str, Any]] = {
-    "propagation": {"propagation": 0},
-    "spatial words": {"spatial": 0.0},
-    "chosen heads": {"heads": ()},
     "features": {"classifier": "none", "product": False, "cut": "half"},
     "edges of the image": {"edges": 0.0},
 }
+_REMOVED_OF_ATTENTION: Mapping[str, Mapping[str, Any]] = {
+    "propagation": {"propagation": 0},
+    "chosen heads": {"heads": ()},
+}
 _CHANGED: Mapping[str, Sequence[Any]] = {
+    "prior": ("attention", "change"),
+    "classifier": ("cosine", "lda"),
+    "template": TEMPLATES,
+}
+_OF_ATTENTION: Mapping[str, Sequence[Any]] = {
     "prior_streams": STREAMS,
     "words": ("all", "content"),
     "normalize": (True, False),
     "propagation": (0, 1),
-    "classifier": ("cosine", "lda"),
-    "template": TEMPLATES,
 }
 _OF_FEATURES: Mapping[str, Sequence[Any]] = {
     "feature_streams": STREAMS,
@@ -53,11 +57,16 @@ def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str,
         recipe: the full one.
         streams: that the editor has; no variant names another.
     """
-    for part, change in _REMOVED.items():
+    attends = recipe.prior == "attention"
+    for part, change in {**(_REMOVED_OF_ATTENTION if attends else {}), **_REMOVED}.items():
         variant = replace(recipe, **change)
         if variant != recipe:
             yield "without", part, variant
-    changed = {**_CHANGED, **(_OF_FEATURES if recipe.compares else {})}
+    of_prior, of_features = (
+        _OF_ATTENTION if attends else {},
+        _OF_FEATURES if recipe.compares else {},
+    )
+    changed = {**_CHANGED, **of_prior, **of_features}
     for name, values in changed.items():
         for value in values:
             if name.endswith("streams") and not set(value) <= set(streams):
@@ -84,6 +93,8 @@ def fractions(recipe: Recipe, blocks: Sequence[str]) -> Iterator[tuple[str, str,
         heads = tuple(head for head in recipe.heads if head[0] < high)
         prior = recipe.prior_depth if heads else _until(recipe.prior_depth, high)
         variant = replace(recipe, feature_depth=features, heads=heads, prior_depth=prior)
+        if high < 1:  # a change needs the whole step
+            variant = replace(variant, prior="attention")
         last = in_depth(blocks, (0.0, high))[-1]
         yield "fraction", f"{(blocks.index(last) + 1) / len(blocks):.3f}", variant
 
@@ -100,13 +111,13 @@ def ablate(bench: Bench, recipe: Recipe, named: Iterator[tuple[str, str, Recipe]
     `difference` to the full recipe, paired over examples, with `difference_low` and
     `difference_high`, and `fraction` of a step's blocks that is computed. A variant that is the
     recipe itself is left out, but for those of a step or fraction; so is one that makes the
-    instruction of some example too long for the editor.
+    instruction of some example too long for the editor, or reads a change that it does not give.
     """
     own = bench.ious(recipe)
     rows = [_row(bench, "full", recipe.digest, recipe, own)]
     for part, value, variant in tqdm(list(named), desc="ablation", leave=False):
         if variant != recipe or part in ("step", "fraction"):
-            with suppress(PhraseError):
+            with suppress(PhraseError, UnsupportedEditorError):
                 rows.append(_row(bench, part, value, variant, own))
     return pd.DataFrame(rows)
 

@@ -19,6 +19,7 @@ from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError, PhraseError
 from ground_probe.io import seed_of
+from ground_probe.segmentation.forward import gives_change
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import segment_traces
 
@@ -103,6 +104,7 @@ class Bench:
             steps=steps,
             propagate=recipe.propagation,
             attention_output=True,
+            prediction=gives_change(self.editor),
             reduce=keep_half,
             seed=seed_of(example.key, self.seed),
         )

@@ -17,9 +17,9 @@ from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
 from ground_probe.io import digest, whole_file
-from ground_probe.segmentation.forward import blocks_read
+from ground_probe.segmentation.forward import blocks_read, gives_change
 from ground_probe.segmentation.recipe import Depth, Recipe
-from ground_probe.study.bench import Bench, Grid, best_of, search
+from ground_probe.study.bench import Bench, Grid, best_of, search, variants_of
 from ground_probe.study.head_search import HeadSearch
 
 COST_MARGIN = 0.01
@@ -64,9 +64,14 @@ GRID: Grid = (
     {"product": (False, True)},
     {"cut": ("half", "zero")},
     {"edges": (0.0, 1.0, 1.5, 2.0)},
-    {"spatial": (0.0, 0.5, 1.0)},
 )
 """A group's settings are tried together, the plain ones first."""
+_CHANGE: Mapping[str, Sequence[Any]] = {
+    "prior": ("attention", "change"),
+    "classifier": ("none", "cosine", "lda"),
+    "product": (False, True),
+}
+"""Tried last: a change needs the whole step, so it must be worth more than stopping early."""
 _BEFORE_FEATURES = 3  # groups of the grid
 
 
@@ -151,7 +156,7 @@ def calibrate(
         "n": len(examples),
         "folds": folds,
         "keys": digest([example.key for example in examples]),
-        "grid": digest([templates, *map(_listed, grid)]),
+        "grid": digest([templates, *map(_listed, (*grid, _CHANGE))]),
         "seed": seed,
         "miou_held_out": round(float(held_out.mean()), 4),
         "miou_held_out_interval": [round(low, 4), round(high, 4)],
@@ -209,7 +214,10 @@ class _Chooser:
         scores = np.array([self.bench.ious(recipe, rows).mean() for recipe in by_end])
         # The first that is good enough: the ends ascend.
         best = by_end[int(np.argmax(scores >= scores.max() - COST_MARGIN))]
-        return search(self.bench, best, self.grid[_BEFORE_FEATURES:], rows), by_end
+        if gives_change(self.bench.editor):
+            best = best_of(self.bench, (best, *variants_of(best, _CHANGE)), rows)
+        best = search(self.bench, best, self.grid[_BEFORE_FEATURES:], rows)
+        return best, [*by_end[:-1], best] if best.prior == "change" else by_end
 
     def _until(self, best: Recipe, end: int, rows: np.ndarray) -> Recipe:
         """The best recipe that reads no block after one."""

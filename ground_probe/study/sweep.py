@@ -23,9 +23,9 @@ from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.editors.families import small_side_px
-from ground_probe.errors import InputError
+from ground_probe.errors import InputError, UnsupportedEditorError
 from ground_probe.io import digest, seed_of, whole_file, writable_folder
-from ground_probe.segmentation.forward import forward
+from ground_probe.segmentation.forward import forward, gives_change
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.recipes import recipe_for
 from ground_probe.segmentation.segment import segment_trace
@@ -33,6 +33,7 @@ from ground_probe.segmentation.segment import segment_trace
 CHOICES: Mapping[str, Sequence[Any]] = {
     "template": ("Change the color of {expression} to red", "Remove {expression}"),
     "step": (0, 4),
+    "prior": ("attention", "change"),
     "streams": (("reference",), ("noise",), ("noise", "reference")),
     "prior_depth": ((0.0, 1.0), (0.3, 0.6), (0.6, 1.0)),
     "words": ("all", "content"),
@@ -44,12 +45,20 @@ CHOICES: Mapping[str, Sequence[Any]] = {
 
 
 def candidates(editor: Editor, choices: Mapping[str, Sequence[Any]] = CHOICES) -> list[Recipe]:
-    """Every combination of the choices, the others as the paper's; streams are the editor's."""
+    """Every combination of the choices, the others as the paper's; streams are the editor's.
+
+    A change is one map, whatever blocks and words attention would be read of.
+    """
     base, there = recipe_for(editor, "paper"), set(editor.family.streams)
+    attended = {name: choices[name][0] for name in ("prior_depth", "words") if name in choices}
     recipes: list[Recipe] = []
     for values in product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
         streams = chosen.pop("streams", base.prior_streams)
+        if chosen.get("prior") == "change":
+            chosen |= attended
+            if not gives_change(editor):
+                continue
         if set(streams) <= there:
             recipes.append(replace(base, prior_streams=streams, feature_streams=streams, **chosen))
     return list(dict.fromkeys(recipes))
@@ -143,6 +152,10 @@ def _ious(
             editor, example.image, example.expression, of_template, seed, reduce=keep_half
         )
         for at in rows:
-            made = segment_trace(trace, blocks, example.image, example.expression, recipes[at])
+            try:
+                made = segment_trace(trace, blocks, example.image, example.expression, recipes[at])
+            except UnsupportedEditorError:  # the change is not known where the grids differ
+                ious[at] = 0.0
+                continue
             ious[at] = metrics.iou(*metrics.counts(made.mask, example.mask))
     return ious
