@@ -39,10 +39,10 @@ class Reader:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        labels = scene.labels[SUPER // 2 :: SUPER, SUPER // 2 :: SUPER]
+        middles = np.s_[SUPER // 2 :: SUPER, SUPER // 2 :: SUPER]
+        labels, owners = scene.labels[middles], scene.owners[middles]
         self.area = np.bincount(labels.ravel(), minlength=PARTS * len(scene.objects) + 1)
-        owner = (labels.astype(np.int8) - 1) // PARTS
-        places = [np.argwhere(owner == i) for i in range(len(scene.objects))]
+        places = [np.argwhere(owners == i) for i in range(len(scene.objects))]
         self.center = np.array([place.mean(0)[::-1] for place in places])
         self.low = np.array([place.min(0)[::-1] for place in places])
         self.high = np.array([place.max(0)[::-1] + 1 for place in places])
@@ -67,23 +67,18 @@ class Reader:
             }
         possible = {i for i, fit in fits.items() if fit is not False}
         certain = {i for i, fit in fits.items() if fit}
-        chosen = reference.size or reference.order or reference.place
         if possible != certain or not certain:
             return possible if certain else set()
-        if not chosen:
-            return possible
         if reference.size:
-            possible = self._by_size(possible, reference.size)
+            return self._by_size(certain, reference.size)
         if reference.order:
-            return self._by_order(possible, *reference.order)
-        return self._by_place(possible, reference.place) if reference.place else possible
+            return self._by_order(certain, *reference.order)
+        return self._by_place(certain, reference.place) if reference.place else certain
 
     def mentions(self, reference: Reference) -> set[int]:
         """The objects that the words name: the referents and, in a relation, the landmark."""
-        named = self.referents(reference)
-        return (
-            named | self.referents(Reference(reference.landmark)) if reference.landmark else named
-        )
+        phrases = [reference] + ([Reference(reference.landmark)] if reference.landmark else [])
+        return set().union(*map(self.referents, phrases))
 
     def relations(self, i: int, names: Iterable[str]) -> list[tuple[int, str]]:
         """Every (other object, relation) in which object i certainly stands."""

@@ -6,18 +6,18 @@ A pixel is an object's where most of its labels are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int8, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
 from ground_probe.datasets.cartoons import folk, living, things, vehicles  # noqa: F401
 from ground_probe.datasets.cartoons.background import Background
 from ground_probe.datasets.cartoons.noun import COLORS, NOUNS, TINTS, Noun
-from ground_probe.datasets.cartoons.shapes import Outline
+from ground_probe.datasets.cartoons.shapes import Outline, Piece
 from ground_probe.datasets.scenes.draw import light
 
 SIZE_PX = 128
@@ -32,7 +32,7 @@ _INK, _SHADE, _SHADOW = 0.5, 0.3, 0.42
 _BLUR, _NOISE = 0.1, 2.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SceneObject:
     """One object.
 
@@ -71,32 +71,26 @@ class SceneObject:
         """The main part's color."""
         return self.parts[self.kind.main]
 
-    def outlines(self) -> tuple[tuple[str, Outline], ...]:
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
         """Its parts' polygons in pixels, from back to front."""
-        has = dict(self.colors)
-        return tuple((part, outline) for part, outline in _placed(*self._where) if part in has)
+        has, place = dict(self.colors), (self.x_px, self.base_px)
+        size = (-self.height_px if self.flipped else self.height_px, self.height_px)
+        drawing = _drawing(self.noun, self.build)
+        return tuple((part, outline * size + place) for part, outline in drawing if part in has)
 
-    @property
+    @cached_property
     def extents(self) -> dict[str, tuple[float, float, float, float]]:
         """Left, top, right and bottom in pixels of each part that it has."""
-        has = dict(self.colors)
-        return {part: extent for part, extent in _extents(*self._where).items() if part in has}
+        outlines: dict[str, list[Outline]] = {}
+        for part, outline in self.pieces:
+            outlines.setdefault(part, []).append(outline)
+        points = {part: np.vstack(drawn) for part, drawn in outlines.items()}
+        return {part: (*p.min(0).tolist(), *p.max(0).tolist()) for part, p in points.items()}
 
-    @property
-    def _where(self) -> tuple[str, tuple[float, ...], float, float, float, bool]:
-        return self.noun, self.build, self.x_px, self.base_px, self.height_px, self.flipped
-
-    def draw(self, draw: ImageDraw.ImageDraw, index: int | None, scale: int) -> None:
-        """Draw its labels as object `index`; or all of it as 1, where none is given."""
-        for part, outline in self.outlines():
-            fill = 1 if index is None else label(self, index, part)
-            draw.polygon((scale * outline).ravel().tolist(), fill=fill)
-
-    def silhouette(self, size_px: int, scale: int = SUPER) -> Bool[np.ndarray, "height width"]:
+    def silhouette(self, size_px: int, scale: int = SUPER) -> Bool[np.ndarray, "rows columns"]:
         """All of it, hidden or not, at `scale` labels a pixel."""
-        image = Image.new("L", (scale * size_px, scale * size_px))
-        self.draw(ImageDraw.Draw(image), None, scale)
-        return np.asarray(image) > 0
+        return label_map([self], size_px, scale) > 0
 
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom in pixels of all of it, hidden or not."""
@@ -106,45 +100,25 @@ class SceneObject:
 
 def label(thing: SceneObject, index: int, part: str) -> int:
     """The number of a part in the map of labels where the object is number `index`."""
-    return PARTS * index + thing.kind.order[part] + 1
+    return PARTS * index + list(thing.kind.parts).index(part) + 1
 
 
 @lru_cache(4096)
-def _drawing(
-    noun: str, build: tuple[float, ...]
-) -> tuple[list[tuple[str, slice]], Float[np.ndarray, "points 2"]]:
-    """The polygons of a drawing, around the point on which it stands, in one array."""
-    pieces = [
-        (part, outline)
-        for part, drawn in NOUNS[noun].draw(build)
-        for outline in ([drawn] if isinstance(drawn, np.ndarray) else drawn)
-    ]
-    ends = np.cumsum([len(outline) for _, outline in pieces]).tolist()
-    spans = [slice(end - len(outline), end) for end, (_, outline) in zip(ends, pieces, strict=True)]
-    points = np.concatenate([outline for _, outline in pieces]) - (0, 1)
-    return [(part, span) for (part, _), span in zip(pieces, spans, strict=True)], points
+def _drawing(noun: str, build: tuple[float, ...]) -> tuple[Piece, ...]:
+    """The pieces of a drawing, around the point on which it stands."""
+    return tuple((part, outline - (0, 1)) for part, outline in NOUNS[noun].draw(build))
 
 
-@lru_cache(512)
-def _placed(
-    noun: str, build: tuple[float, ...], x_px: float, base_px: float, height_px: float, flip: bool
-) -> tuple[tuple[str, Outline], ...]:
-    spans, points = _drawing(noun, build)
-    points = points * (-height_px if flip else height_px, height_px) + (x_px, base_px)
-    return tuple((part, points[span]) for part, span in spans)
-
-
-@lru_cache(512)
-def _extents(
-    noun: str, build: tuple[float, ...], x_px: float, base_px: float, height_px: float, flip: bool
-) -> dict[str, tuple[float, float, float, float]]:
-    """Left, top, right and bottom of each part in pixels."""
-    extents: dict[str, tuple[float, float, float, float]] = {}
-    for part, outline in _placed(noun, build, x_px, base_px, height_px, flip):
-        (left, top), (right, bottom) = outline.min(0).tolist(), outline.max(0).tolist()
-        a, b, c, d = extents.get(part, (left, top, right, bottom))
-        extents[part] = (min(a, left), min(b, top), max(c, right), max(d, bottom))
-    return extents
+def label_map(
+    objects: Sequence[SceneObject], size_px: int, scale: int
+) -> UInt8[np.ndarray, "rows columns"]:
+    """The labels of objects from the farthest to the nearest, `scale` a pixel along each side."""
+    image = Image.new("L", (scale * size_px, scale * size_px))
+    draw = ImageDraw.Draw(image)
+    for index, thing in enumerate(objects):
+        for part, outline in thing.pieces:
+            draw.polygon((scale * outline).ravel().tolist(), fill=label(thing, index, part))
+    return np.array(image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,34 +134,26 @@ class Scene:
         """The same scene with one object gone."""
         return replace(self, objects=self.objects[:index] + self.objects[index + 1 :])
 
-    def changed(self, index: int, part: str | None = None, **attributes: Any) -> Scene:
-        """The same scene with one object changed.
-
-        Args:
-            index: Of the object.
-            part: The part that a `color` is meant for; the main part where none is named.
-            **attributes: New values; `color` stands for the color of one part.
-        """
+    def changed(self, index: int, color: str, part: str | None = None) -> Scene:
+        """The same scene with another color of one object's part, the main one if none is named."""
         old = self.objects[index]
-        if (color := attributes.pop("color", None)) is not None:
-            part = part or old.kind.main
-            attributes["colors"] = tuple((p, color if p == part else c) for p, c in old.colors)
-        new = replace(old, **attributes)
+        part = part or old.kind.main
+        new = replace(old, colors=tuple((p, color if p == part else c) for p, c in old.colors))
         return replace(self, objects=(*self.objects[:index], new, *self.objects[index + 1 :]))
 
     @cached_property
     def labels(self) -> UInt8[np.ndarray, "rows columns"]:
         """The map of labels, `SUPER` times as large as the image."""
-        image = Image.new("L", (SUPER * self.size_px, SUPER * self.size_px))
-        draw = ImageDraw.Draw(image)
-        for index, thing in enumerate(self.objects):
-            thing.draw(draw, index, SUPER)
-        return np.array(image)
+        return label_map(self.objects, self.size_px, SUPER)
+
+    @cached_property
+    def owners(self) -> Int8[np.ndarray, "rows columns"]:
+        """The number of the object at each label, -1 for the background."""
+        return (self.labels.astype(np.int8) - 1) // PARTS
 
     def mask(self, index: int) -> Bool[np.ndarray, "height width"]:
         """The pixels most of whose labels are the object's: its visible part."""
-        owner = (self.labels.astype(np.int8) - 1) // PARTS
-        return _most(owner == index)
+        return _most(self.owners == index)
 
     def part_mask(self, index: int, part: str) -> Bool[np.ndarray, "height width"]:
         """The pixels most of whose labels are those of one part of an object."""
@@ -196,7 +162,7 @@ class Scene:
     def visible(self, index: int) -> float:
         """The share (0-1) of an object that nothing hides."""
         whole = self.objects[index].silhouette(self.size_px)
-        return float(((self.labels.astype(np.int8) - 1) // PARTS == index).sum() / whole.sum())
+        return float((self.owners == index).sum() / whole.sum())
 
     def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """Draw the scene, in sRGB."""
@@ -225,12 +191,10 @@ class Scene:
             second = _pattern(thing.pattern, columns, rows[:, None], thing.build[0] > 0.5)
             part[(part == PARTS * index + 1) & second] |= _PATTERN_BIT
         edge = np.zeros(surface.shape, bool)
-        across, down = (
-            self.labels[:, 1:] != self.labels[:, :-1],
-            self.labels[1:] != self.labels[:-1],
-        )
-        edge[:, 1:], edge[1:] = across, edge[1:] | down
-        edge[:, :-1] |= across
+        across = self.labels[:, 1:] != self.labels[:, :-1]
+        down = self.labels[1:] != self.labels[:-1]
+        edge[:, :-1] |= across  # an object's left side has no outline
+        edge[1:] |= down
         edge[:-1] |= down
         surface[edge & (self.labels > 0)] |= _EDGE_BIT
         return surface
@@ -255,10 +219,8 @@ class Scene:
         for index, thing in enumerate(self.objects):
             for part, (left, top, right, bottom) in thing.extents.items():
                 number, fall = label(thing, index, part), -_SHADE / 2
-                across[number], down[number] = (
-                    fall / max(right - left, 6),
-                    fall / max(bottom - top, 6),
-                )
+                across[number] = fall / max(right - left, 6)
+                down[number] = fall / max(bottom - top, 6)
                 start[number] = 1 - fall - across[number] * left - down[number] * top
         at = self.labels[SUPER // 2 :: SUPER, SUPER // 2 :: SUPER]
         position = np.arange(self.size_px, dtype=np.float32) + 0.5

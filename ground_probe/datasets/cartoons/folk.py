@@ -17,81 +17,69 @@ def _person(
     chin, hip = 0.06 + 2 * head, mix(0.6, 0.68, u[2]) if child else mix(0.52, 0.6, u[2])
     arm = mix(0.02, 0.1, u[3])
     if hair == "long":
-        yield "hair", box(-1.25 * head, 0.07 + 0.4 * head, 1.25 * head, chin + 0.11, 0.04)
+        yield box("hair", -1.25 * head, 0.07 + 0.4 * head, 1.25 * head, chin + 0.11, 0.04)
     if hair == "tails":
-        yield "hair", both(oval(1.35 * head, 0.06 + 1.2 * head, 0.5 * head, 0.8 * head))
-    yield "bag", box(wide + arm - 0.07, hip - 0.02, wide + arm + 0.13, hip + 0.2, 0.03)
+        yield from both(oval("hair", 1.35 * head, 0.06 + 1.2 * head, 0.5 * head, 0.8 * head))
+    yield box("bag", wide + arm - 0.07, hip - 0.02, wide + arm + 0.13, hip + 0.2, 0.03)
     hem = mix(hip, 1, 0.55)
     if dress:
-        yield "skin", both(box(0.03, hip, 0.1, 0.96))
+        yield from both(box("skin", 0.03, hip, 0.1, 0.96))
     elif child:
-        yield "skin", both(box(0.03, hip, wide - 0.04, 0.96))
+        yield from both(box("skin", 0.03, hip, wide - 0.04, 0.96))
         hem = mix(hip, 1, 0.5)
     legs = "skirt" if dress else "shorts" if child else "pants"
     if dress:
-        yield legs, poly((-0.1, hip), (0.1, hip), (wide + 0.07, hem), (-wide - 0.07, hem))
+        yield poly(legs, (-0.1, hip), (0.1, hip), (wide + 0.07, hem), (-wide - 0.07, hem))
     else:
         low = hem if child else 0.95
-        yield (
-            legs,
-            both(poly((0, hip - 0.02), (wide, hip - 0.02), (wide - 0.02, low), (0.015, low))),
+        yield from both(
+            poly(legs, (0, hip - 0.02), (wide, hip - 0.02), (wide - 0.02, low), (0.015, low))
         )
-    yield "shoes", both(box(0.015, 0.94, wide + 0.02, 1, 0.02))
+    yield from both(box("shoes", 0.015, 0.94, wide + 0.02, 1, 0.02))
     hand = (wide + arm, hip + 0.02)
-    yield "skin", both(line(0.06, (wide - 0.02, chin + 0.06), hand))
-    yield "skin", both(oval(*hand, 0.04))
+    yield from both(line("skin", 0.06, (wide - 0.02, chin + 0.06), hand))
+    yield from both(oval("skin", *hand, 0.04))
     sleeve = (mix(wide, wide + arm, 0.45), mix(chin, hip, 0.5))
-    yield "shirt", both(line(0.09, (wide - 0.03, chin + 0.04), sleeve))
-    yield "shirt", box(-wide, chin - 0.01, wide, hip + 0.02, 0.045)
-    yield "skin", box(-0.04, chin - 0.06, 0.04, chin + 0.02)
+    yield from both(line("shirt", 0.09, (wide - 0.03, chin + 0.04), sleeve))
+    yield box("shirt", -wide, chin - 0.01, wide, hip + 0.02, 0.045)
+    yield box("skin", -0.04, chin - 0.06, 0.04, chin + 0.02)
     middle = 0.05 + head
-    yield "skin", oval(0, middle, 0.92 * head, head)
-    yield "hair", wedge(0, middle - 0.05 * head, 1.02 * head, 180, 360, 1.05 * head)
+    yield oval("skin", 0, middle, 0.92 * head, head)
+    yield wedge("hair", 0, middle - 0.05 * head, 1.02 * head, 180, 360, 1.05 * head)
     if hair != "short":
-        yield "hair", both(box(0.72 * head, middle - 0.2 * head, 1.05 * head, middle + 0.5 * head))
-    yield "dark", [oval(x * head, middle + 0.2 * head, 0.022) for x in (-0.1, 0.55)]
-    yield "hat", box(-1.3 * head, middle - 0.42 * head, 1.45 * head, middle - 0.2 * head)
-    yield "hat", box(-0.8 * head, middle - 1.35 * head, 0.8 * head, middle - 0.3 * head, 0.03)
+        yield from both(
+            box("hair", 0.72 * head, middle - 0.2 * head, 1.05 * head, middle + 0.5 * head)
+        )
+    yield from (oval("dark", x * head, middle + 0.2 * head, 0.022) for x in (-0.1, 0.55))
+    yield box("hat", -1.3 * head, middle - 0.42 * head, 1.45 * head, middle - 0.2 * head)
+    yield box("hat", -0.8 * head, middle - 1.35 * head, 0.8 * head, middle - 0.3 * head, 0.03)
 
 
 _WORN: dict[str, Any] = {
     "hair": HAIR,
-    "hat": ANY,
-    "bag": ANY,
+    "hat": 0.4,
+    "bag": 0.35,
     "skin": "skin",
     "shoes": "dark",
     "dark": "dark",
 }
-_OFTEN = {"hat": 0.4, "bag": 0.35}
 
 
-@noun(
-    "man guy gentleman dude",
-    (56, 80),
-    groups="person one",
-    sometimes=_OFTEN,
-    shirt=ANY,
-    pants=ANY,
-    **_WORN,
-)
+@noun("man guy gentleman dude", (56, 80), groups="person", shirt=ANY, pants=ANY, **_WORN)
 def _man(u: Sequence[float]) -> Drawing:
     return _person(u)
 
 
-@noun("woman lady", (54, 76), groups="person one", sometimes=_OFTEN, shirt=ANY, skirt=ANY, **_WORN)
+@noun("woman lady", (54, 76), groups="person", shirt=ANY, skirt=ANY, **_WORN)
 def _woman(u: Sequence[float]) -> Drawing:
     return _person(u, dress=True, hair="long")
 
 
-@noun(
-    "boy", (38, 52), groups="person kid child one", sometimes=_OFTEN, shirt=ANY, shorts=ANY, **_WORN
-)
+@noun("boy", (38, 52), groups="person kid child", shirt=ANY, shorts=ANY, **_WORN)
 def _boy(u: Sequence[float]) -> Drawing:
     return _person(u, child=True)
 
 
-@noun(
-    "girl", (38, 52), groups="person kid child one", sometimes=_OFTEN, shirt=ANY, skirt=ANY, **_WORN
-)
+@noun("girl", (38, 52), groups="person kid child", shirt=ANY, skirt=ANY, **_WORN)
 def _girl(u: Sequence[float]) -> Drawing:
     return _person(u, child=True, dress=True, hair="tails")

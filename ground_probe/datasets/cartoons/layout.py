@@ -18,49 +18,39 @@ SHORTEST_PX, LONGEST_PX = 20.0, 80.0
 FAR, NEAR = 0.7, 1.25
 """How large an object is drawn at the horizon and at the lower edge, by its own height."""
 
+TWINS = 0.7
+"""How often an object has the noun of an earlier one."""
+ALIKE = 0.4
+"""How often a part of such an object has the color of the other one's part."""
+
 _ATTEMPTS = 30
+_Mask = Bool[np.ndarray, "height width"]
 
 
-def sample_scene(
-    rng: np.random.Generator,
-    size_px: int = SIZE_PX,
-    twins: float = 0.7,
-    alike: float = 0.4,
-    fewest: int = 2,
-    most: int = 6,
-) -> Scene:
-    """Draw `fewest` to `most` objects that overlap, but leave most of each other to be seen.
+def sample_scene(rng: np.random.Generator, size_px: int = SIZE_PX) -> Scene:
+    """Draw 2 to 6 objects that overlap, but leave most of each other to be seen.
 
     Args:
         rng: Source of all randomness.
         size_px: Side of the image; smaller images hold fewer objects, none longer than 0.62 of it.
-        twins: Probability that an object has the noun of an earlier one.
-        alike: Probability that a part of such an object has the color of the other one's part.
-        fewest: Smallest number of objects to draw; those that find no place are left out, to two.
-        most: Largest number of objects.
     """
-    most = min(most, 2 + size_px**2 // 4096)
+    most = min(6, 2 + size_px**2 // 4096)
     while True:
         background = sample_background(rng)
-        wanted = int(rng.integers(min(fewest, most), most + 1))
-        objects: list[SceneObject] = []
-        shown: list[Bool[np.ndarray, "h w"]] = []
-        for _ in range(wanted):
-            described = _describe(rng, background, objects, twins, alike)
-            objects, shown = _place(rng, described, objects, shown, background, size_px)
-        scene = Scene(tuple(objects), background, int(rng.integers(2**31)), size_px)
+        placed: list[tuple[SceneObject, _Mask]] = []
+        for _ in range(int(rng.integers(2, most + 1))):
+            described = _describe(rng, background, [thing for thing, _ in placed])
+            placed = _place(rng, described, placed, background, size_px)
+        objects = tuple(thing for thing, _ in placed)
+        scene = Scene(objects, background, int(rng.integers(2**31)), size_px)
         if len(objects) > 1 and all(scene.visible(i) >= VISIBLE for i in range(len(objects))):
             return scene
 
 
 def _describe(
-    rng: np.random.Generator,
-    background: Background,
-    objects: list[SceneObject],
-    twins: float,
-    alike: float,
+    rng: np.random.Generator, background: Background, objects: list[SceneObject]
 ) -> SceneObject:
-    model = objects[rng.integers(len(objects))] if objects and rng.random() < twins else None
+    model = objects[rng.integers(len(objects))] if objects and rng.random() < TWINS else None
     fitting = [
         n
         for n in NOUNS.values()
@@ -70,8 +60,8 @@ def _describe(
     copied = dict(model.colors) if model else {}
     return SceneObject(
         noun.name,
-        sample_colors(rng, noun, copied, alike),
-        _sample_pattern(rng, noun, model.pattern if model and rng.random() < alike else None),
+        _sample_colors(rng, noun, copied),
+        _sample_pattern(rng, noun, model.pattern if model and rng.random() < ALIKE else None),
         tuple(rng.random(4).round(3).tolist()),
         0.0,
         0.0,
@@ -80,8 +70,8 @@ def _describe(
     )
 
 
-def sample_colors(
-    rng: np.random.Generator, noun: Noun, copied: dict[str, str | int], alike: float
+def _sample_colors(
+    rng: np.random.Generator, noun: Noun, copied: dict[str, str | int]
 ) -> tuple[tuple[str, str | int], ...]:
     """A color for each part that the object has, no two named ones the same."""
     used: dict[str, str | int] = {}
@@ -94,7 +84,7 @@ def sample_colors(
             continue
         free = [color for color in colors if color not in used.values()]
         again = copied.get(part)
-        used[part] = again if again in free and rng.random() < alike else str(rng.choice(free))
+        used[part] = again if again in free and rng.random() < ALIKE else str(rng.choice(free))
     return tuple((part, used[part]) for part in noun.parts if part in used)
 
 
@@ -107,12 +97,11 @@ def _sample_pattern(rng: np.random.Generator, noun: Noun, copied: str | None) ->
 def _place(
     rng: np.random.Generator,
     described: SceneObject,
-    objects: list[SceneObject],
-    shown: list[Bool[np.ndarray, "h w"]],
+    placed: list[tuple[SceneObject, _Mask]],
     background: Background,
     size_px: int,
-) -> tuple[list[SceneObject], list[Bool[np.ndarray, "h w"]]]:
-    """The objects with one more among them, where it finds a place."""
+) -> list[tuple[SceneObject, _Mask]]:
+    """The objects and their silhouettes, with one more among them where it finds a place."""
     left, top, right, bottom = replace(described, height_px=1.0).box()
     longest = max(right - left, bottom - top)
     limit_px = min(LONGEST_PX, 0.62 * size_px)
@@ -127,14 +116,14 @@ def _place(
             continue
         x_px = rng.uniform(reach_px + 1, size_px - reach_px - 1)
         thing = replace(described, x_px=x_px, base_px=base_px, height_px=height_px)
-        at = sum(other.base_px < base_px for other in objects)
-        masks = [*shown[:at], thing.silhouette(size_px, 1), *shown[at:]]
-        if _all_visible(masks):
-            return [*objects[:at], thing, *objects[at:]], masks
-    return objects, shown
+        at = sum(other.base_px < base_px for other, _ in placed)
+        tried = [*placed[:at], (thing, thing.silhouette(size_px, 1)), *placed[at:]]
+        if _all_visible([mask for _, mask in tried]):
+            return tried
+    return placed
 
 
-def _all_visible(masks: list[Bool[np.ndarray, "h w"]]) -> bool:
+def _all_visible(masks: list[_Mask]) -> bool:
     nearer = np.zeros_like(masks[0])
     for mask in reversed(masks):
         if (mask & nearer).sum() > (1 - VISIBLE - 0.03) * mask.sum():

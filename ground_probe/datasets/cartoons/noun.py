@@ -1,17 +1,16 @@
 """Nouns: what each is called, which parts it has, which colors these take, how they are drawn.
 
 To add a noun, add one function to `folk`, `living`, `vehicles` or `things`, under `@noun`.
-It gets four free proportions from 0 to 1 and yields (part, outline or outlines) from back to
-front, looking to the right. The first part listed is the main one: its color is the object's color.
+It gets four free proportions from 0 to 1 and yields pieces from back to front, looking to the
+right. The first part listed is the main one: its color is the object's color.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
-from ground_probe.datasets.cartoons.shapes import Outline
+from ground_probe.datasets.cartoons.shapes import Piece
 
 COLORS = {
     "red": (214, 45, 45),
@@ -43,7 +42,9 @@ ANY = tuple(COLORS)
 HAIR = ("black", "brown", "yellow", "gray", "red")
 NEUTRAL = ("black", "gray", "white", "brown")
 
-Drawing = Iterator[tuple[str, Outline | list[Outline]]]
+Drawing = Iterator[Piece]
+Colors = tuple[str, ...] | str
+"""The colors that a part can take: names of `COLORS`, or one of `TINTS`."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Noun:
         words: What people call it.
         height_px: Smallest and largest height in the foreground of an image of 128 px.
         place: "in", "out" or "both": the backgrounds that it appears on.
-        parts: The colors that each part can take: names of `COLORS`, or one of `TINTS`.
-        draw: The drawing for four proportions.
+        parts: The colors of each part.
         sometimes: How often an optional part is there.
+        draw: The drawing for four proportions.
         patterned: Whether the main part may be striped, dotted or checked.
         groups: Words for it and others: "person", "animal", ...
     """
@@ -66,16 +67,11 @@ class Noun:
     words: tuple[str, ...]
     height_px: tuple[float, float]
     place: str
-    parts: dict[str, tuple[str, ...] | str]
+    parts: dict[str, Colors]
+    sometimes: dict[str, float]
     draw: Callable[[Sequence[float]], Drawing]
-    sometimes: dict[str, float] = field(default_factory=dict)
-    patterned: bool = True
-    groups: tuple[str, ...] = ("thing", "one")
-
-    @cached_property
-    def order(self) -> dict[str, int]:
-        """The number of each part."""
-        return {part: number for number, part in enumerate(self.parts)}
+    patterned: bool
+    groups: tuple[str, ...]
 
     @property
     def main(self) -> str:
@@ -95,18 +91,22 @@ def noun(
     words: str,
     height_px: tuple[float, float],
     place: str = "both",
+    groups: str = "thing",
     patterned: bool = True,
-    sometimes: dict[str, float] | None = None,
-    groups: str = "thing one",
-    **parts: tuple[str, ...] | str,
+    **parts: Colors | float,
 ) -> Callable[[Callable[[Sequence[float]], Drawing]], Callable[[Sequence[float]], Drawing]]:
-    """Register a drawing under its first word; the other words are its synonyms."""
+    """Register a drawing under its first word; the other words are its synonyms.
+
+    A part is given by its colors, or by how often (0-1) it is there, and then in any color.
+    """
+    sometimes = {part: value for part, value in parts.items() if isinstance(value, float)}
+    colors = {part: ANY if isinstance(value, float) else value for part, value in parts.items()}
 
     def register(draw: Callable[[Sequence[float]], Drawing]) -> Callable:
         name, *_ = called = tuple(words.split())
-        among = tuple(groups.split())
+        among = (*groups.split(), "one")
         NOUNS[name] = Noun(
-            name, called, height_px, place, parts, draw, sometimes or {}, patterned, among
+            name, called, height_px, place, colors, sometimes, draw, patterned, among
         )
         return draw
 

@@ -3,118 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ground_probe.datasets.cartoons.noun import ANY, NEUTRAL, Drawing, noun
-from ground_probe.datasets.cartoons.shapes import Outline, arc, both, box, line, mix, oval, poly
+from ground_probe.datasets.cartoons.shapes import arc, both, box, line, mix, oval, poly
+
+_ON_WHEELS: dict[str, Any] = {"wheels": NEUTRAL, "glass": "glass", "metal": "metal"}
 
 
-def _wheels(radius: float, *places: float) -> list[tuple[str, list[Outline]]]:
-    return [
-        ("wheels", [oval(x, 1 - radius, radius) for x in places]),
-        ("metal", [oval(x, 1 - radius, 0.4 * radius) for x in places]),
-    ]
+def _wheels(radius: float, *places: float) -> Drawing:
+    for part, reach in (("wheels", radius), ("metal", 0.4 * radius)):
+        yield from (oval(part, x, 1 - radius, reach) for x in places)
 
 
-@noun(
-    "car auto",
-    (30, 46),
-    "out",
-    groups="vehicle thing one",
-    body=ANY,
-    roof=ANY,
-    wheels=NEUTRAL,
-    glass="glass",
-    metal="metal",
-)
+@noun("car auto", (30, 46), "out", groups="vehicle thing", body=ANY, roof=ANY, **_ON_WHEELS)
 def _car(u: Sequence[float]) -> Drawing:
     long, roof, wheel = mix(0.85, 1.2, u[0]), mix(0.4, 0.62, u[1]), mix(0.19, 0.25, u[2])
     back = mix(-0.62, -0.4, u[3]) * long
     front, belt = back + 2 * roof, 0.42
-    yield (
-        "roof",
-        poly((back - 0.12, belt), (back + 0.08, 0.04), (front - 0.2, 0.04), (front + 0.08, belt)),
+    yield poly(
+        "roof", (back - 0.12, belt), (back + 0.08, 0.04), (front - 0.2, 0.04), (front + 0.08, belt)
     )
     middle = (back + front) / 2 - 0.06
-    yield (
+    yield poly(
         "glass",
-        poly(
-            (back, belt - 0.03),
-            (back + 0.12, 0.13),
-            (middle - 0.04, 0.13),
-            (middle - 0.04, belt - 0.03),
-        ),
+        (back, belt - 0.03),
+        (back + 0.12, 0.13),
+        (middle - 0.04, 0.13),
+        (middle - 0.04, belt - 0.03),
     )
-    yield (
+    yield poly(
         "glass",
-        poly(
-            (middle + 0.04, belt - 0.03),
-            (middle + 0.04, 0.13),
-            (front - 0.22, 0.13),
-            (front - 0.06, belt - 0.03),
-        ),
+        (middle + 0.04, belt - 0.03),
+        (middle + 0.04, 0.13),
+        (front - 0.22, 0.13),
+        (front - 0.06, belt - 0.03),
     )
-    yield "body", box(-long, belt - 0.02, long, 0.86, 0.1)
-    yield "metal", [box(long - 0.1, 0.52, long - 0.01, 0.62), box(-long, 0.74, long, 0.8)]
+    yield box("body", -long, belt - 0.02, long, 0.86, 0.1)
+    yield box("metal", long - 0.1, 0.52, long - 0.01, 0.62)
+    yield box("metal", -long, 0.74, long, 0.8)
     yield from _wheels(wheel, -0.58 * long, 0.58 * long)
 
 
-@noun(
-    "bus",
-    (44, 64),
-    "out",
-    groups="vehicle thing one",
-    body=ANY,
-    stripe=ANY,
-    wheels=NEUTRAL,
-    glass="glass",
-    metal="metal",
-)
+@noun("bus", (44, 64), "out", groups="vehicle thing", body=ANY, stripe=ANY, **_ON_WHEELS)
 def _bus(u: Sequence[float]) -> Drawing:
     long, wheel, low = mix(0.75, 1.0, u[0]), mix(0.11, 0.15, u[1]), mix(0.52, 0.62, u[2])
-    yield "body", box(-long, 0.02, long, 0.9, 0.07)
-    yield "stripe", box(-long, low, long, low + mix(0.1, 0.16, u[3]))
+    yield box("body", -long, 0.02, long, 0.9, 0.07)
+    yield box("stripe", -long, low, long, low + mix(0.1, 0.16, u[3]))
     panes = 4
     step = (1.72 * long - 0.2) / panes
     left = -0.93 * long
-    yield "glass", [box(left + i * step, 0.14, left + (i + 0.8) * step, 0.44) for i in range(panes)]
-    yield "glass", box(0.93 * long - 0.2, 0.14, 0.93 * long, 0.84)
+    yield from (
+        box("glass", left + i * step, 0.14, left + (i + 0.8) * step, 0.44) for i in range(panes)
+    )
+    yield box("glass", 0.93 * long - 0.2, 0.14, 0.93 * long, 0.84)
     yield from _wheels(wheel, -0.6 * long, 0.5 * long)
 
 
-@noun(
-    "truck lorry",
-    (40, 60),
-    "out",
-    groups="vehicle thing one",
-    box=ANY,
-    cab=ANY,
-    wheels=NEUTRAL,
-    glass="glass",
-    metal="metal",
-)
+@noun("truck lorry", (40, 60), "out", groups="vehicle thing", box=ANY, cab=ANY, **_ON_WHEELS)
 def _truck(u: Sequence[float]) -> Drawing:
     long, cab, wheel = mix(0.6, 0.85, u[0]), mix(0.34, 0.44, u[1]), mix(0.13, 0.17, u[2])
     roof = mix(0.2, 0.36, u[3])
-    yield "metal", box(-long, 0.78, long + cab, 0.86)
-    yield "box", box(-long, 0.02, long - 0.04, 0.8)
-    yield (
+    yield box("metal", -long, 0.78, long + cab, 0.86)
+    yield box("box", -long, 0.02, long - 0.04, 0.8)
+    yield poly(
         "cab",
-        poly(
-            (long, roof),
-            (long + 0.6 * cab, roof),
-            (long + cab, 0.56),
-            (long + cab, 0.84),
-            (long, 0.84),
-        ),
+        (long, roof),
+        (long + 0.6 * cab, roof),
+        (long + cab, 0.56),
+        (long + cab, 0.84),
+        (long, 0.84),
     )
-    yield (
+    yield poly(
         "glass",
-        poly(
-            (long + 0.1, roof + 0.07),
-            (long + 0.55 * cab, roof + 0.07),
-            (long + 0.84 * cab, 0.54),
-            (long + 0.1, 0.54),
-        ),
+        (long + 0.1, roof + 0.07),
+        (long + 0.55 * cab, roof + 0.07),
+        (long + 0.84 * cab, 0.54),
+        (long + 0.1, 0.54),
     )
     yield from _wheels(wheel, -0.72 * long, -0.72 * long + 2.2 * wheel, long + 0.5 * cab)
 
@@ -123,19 +88,18 @@ def _truck(u: Sequence[float]) -> Drawing:
 def _boat(u: Sequence[float]) -> Drawing:
     long, deck, sail = mix(0.45, 0.62, u[0]), mix(0.68, 0.76, u[1]), mix(0.32, 0.46, u[2])
     mast = mix(-0.12, 0.06, u[3])
-    yield "wood", box(mast - 0.025, 0.02, mast + 0.025, deck + 0.02)
-    yield "flag", poly((mast - 0.02, 0.01), (mast - 0.2, 0.06), (mast - 0.02, 0.12))
-    yield (
-        "sail",
-        poly((mast + 0.04, 0.06), (mast + 0.04 + sail, deck - 0.08), (mast + 0.04, deck - 0.08)),
+    yield box("wood", mast - 0.025, 0.02, mast + 0.025, deck + 0.02)
+    yield poly("flag", (mast - 0.02, 0.01), (mast - 0.2, 0.06), (mast - 0.02, 0.12))
+    yield poly(
+        "sail", (mast + 0.04, 0.06), (mast + 0.04 + sail, deck - 0.08), (mast + 0.04, deck - 0.08)
     )
-    yield (
+    yield poly(
         "sail",
-        poly(
-            (mast - 0.05, 0.18), (mast - 0.05, deck - 0.08), (mast - 0.05 - 0.7 * sail, deck - 0.08)
-        ),
+        (mast - 0.05, 0.18),
+        (mast - 0.05, deck - 0.08),
+        (mast - 0.05 - 0.7 * sail, deck - 0.08),
     )
-    yield "hull", poly((-long, deck), (long + 0.1, deck), (0.7 * long, 1), (-0.75 * long, 1))
+    yield poly("hull", (-long, deck), (long + 0.1, deck), (0.7 * long, 1), (-0.75 * long, 1))
 
 
 @noun(
@@ -151,42 +115,30 @@ def _boat(u: Sequence[float]) -> Drawing:
 def _bicycle(u: Sequence[float]) -> Drawing:
     wheel, apart, top = mix(0.27, 0.32, u[0]), mix(0.44, 0.56, u[1]), mix(0.24, 0.32, u[2])
     hub, thick = 1 - wheel, mix(0.075, 0.1, u[3])
-    yield "wheels", both(arc(apart, hub, wheel - 0.03, 0, 360, 0.07))
-    yield "dark", both(oval(apart, hub, 0.04))
+    yield from both(arc("wheels", apart, hub, wheel - 0.03, 0, 360, 0.07))
+    yield from both(oval("dark", apart, hub, 0.04))
     pedals, seat, bar = (-0.05, hub), (-0.2, top), (apart - 0.12, top - 0.04)
-    yield "frame", [line(thick, (-apart, hub), pedals, bar), line(thick, (-apart, hub), seat, bar)]
-    yield (
-        "frame",
-        [line(thick, (apart, hub), (apart - 0.16, 0.1)), line(thick, pedals, (-0.24, 0.14))],
-    )
-    yield "saddle", box(-0.4, 0.06, -0.08, 0.17, 0.04)
-    yield "dark", line(0.07, (apart - 0.18, 0.1), (apart + 0.02, 0.05))
+    yield line("frame", thick, (-apart, hub), pedals, bar)
+    yield line("frame", thick, (-apart, hub), seat, bar)
+    yield line("frame", thick, (apart, hub), (apart - 0.16, 0.1))
+    yield line("frame", thick, pedals, (-0.24, 0.14))
+    yield box("saddle", -0.4, 0.06, -0.08, 0.17, 0.04)
+    yield line("dark", 0.07, (apart - 0.18, 0.1), (apart + 0.02, 0.05))
 
 
-@noun(
-    "house home",
-    (54, 80),
-    "out",
-    sometimes={"chimney": 0.6},
-    walls=ANY,
-    roof=ANY,
-    door=ANY,
-    chimney=ANY,
-    glass="glass",
-)
+@noun("house home", (54, 80), "out", walls=ANY, roof=ANY, door=ANY, chimney=0.6, glass="glass")
 def _house(u: Sequence[float]) -> Drawing:
     wide, eaves, peak = mix(0.36, 0.52, u[0]), mix(0.4, 0.5, u[1]), mix(0.0, 0.3, u[2])
     side = mix(-0.18, 0.18, u[3])
-    yield "chimney", box(0.5 * wide, 0.02, 0.5 * wide + 0.13, eaves)
-    yield "walls", box(-wide, eaves - 0.02, wide, 1)
-    yield (
-        "roof",
-        poly((-wide - 0.1, eaves), (-peak * wide, 0.06), (peak * wide, 0.06), (wide + 0.1, eaves)),
+    yield box("chimney", 0.5 * wide, 0.02, 0.5 * wide + 0.13, eaves)
+    yield box("walls", -wide, eaves - 0.02, wide, 1)
+    yield poly(
+        "roof", (-wide - 0.1, eaves), (-peak * wide, 0.06), (peak * wide, 0.06), (wide + 0.1, eaves)
     )
-    yield "door", box(side - 0.09, 0.68, side + 0.09, 1)
+    yield box("door", side - 0.09, 0.68, side + 0.09, 1)
     panes = (
         [side - 0.26, side + 0.26]
         if abs(side) < 0.08
         else [side - 0.26 if side > 0 else side + 0.26]
     )
-    yield "glass", [box(x - 0.08, 0.58, x + 0.08, 0.75) for x in panes]
+    yield from (box("glass", x - 0.08, 0.58, x + 0.08, 0.75) for x in panes)

@@ -118,15 +118,8 @@ def vocabulary() -> set[str]:
         *COLORS,
         *SENSES,
         *SLIPS.values(),
-        "the",
-        "a",
-        "an",
-        "in",
-        "with",
-        "wearing",
-        "without",
+        "the a an in with wearing without no from that is",
     }
-    phrases |= {"no", "from", "that", "is"}
     phrases |= {word for noun in NOUNS.values() for part in noun.named for word in called(part)}
     for choices in (SIZES, ORDERS, RELATIONS, VERBS):
         phrases |= {phrase for words in choices.values() for phrase in words}
