@@ -107,7 +107,7 @@ def test_masks_are_disjoint_and_training_never_names_held_out_pairs(seed, side):
     assert 2 <= len(masks) <= 6
     assert masks.sum(0).max() <= 1
     assert (masks.sum((1, 2)) > 100).all()
-    for edit in sample_edits(rng, scene, scenes.STYLES, 4):
+    for edit in sample_edits(rng, scene, 4):
         assert not scenes.is_held_out(scene.objects[edit.target])
 
 

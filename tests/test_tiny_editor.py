@@ -44,7 +44,7 @@ def test_every_instruction_fits_and_every_word_is_known():
     tokenizer, rng, longest = build_tokenizer(), np.random.default_rng(0), 0
     for _ in range(300):
         scene = scenes.sample_scene(rng)
-        for each in sample_edits(rng, scene, scenes.STYLES, 4):
+        for each in sample_edits(rng, scene, 4):
             ids = tokenizer(each.instruction).input_ids
             assert tokenizer.unk_token_id not in ids, each.instruction
             longest = max(longest, len(ids))
@@ -55,7 +55,7 @@ def test_every_instruction_of_cartoons_fits_and_every_word_is_known():
     tokenizer, rng, longest, kinds = build_tokenizer(), np.random.default_rng(0), 0, set()
     for _ in range(60):
         scene = cartoons.sample_scene(rng)
-        for asked in sample_edits(rng, scene, cartoons.STYLES, 4):
+        for asked in sample_edits(rng, scene, 4):
             ids = tokenizer(asked.instruction).input_ids
             assert tokenizer.unk_token_id not in ids, asked.instruction
             longest = max(longest, len(ids))

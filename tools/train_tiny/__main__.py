@@ -17,7 +17,7 @@ from tools.train_tiny.train import train
 def main() -> int:
     """Train; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=_minutes, default=12.0, help="of training, default: 12")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of training, default: 12")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--out", default="runs/tiny", metavar="DIR", help="default: runs/tiny")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
@@ -34,16 +34,6 @@ def main() -> int:
         print("train_tiny: interrupted; repeat the command with --resume to go on", file=sys.stderr)
         return 130
     return 0
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return minutes
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 
 from ground_probe.datasets import cartoons
 from ground_probe.datasets.scenes import COLORS, SHAPES
-from tools.train_tiny.worlds import Scene, free_colors, one_of, world_of
+from tools.train_tiny.worlds import Scene, colors_of, free_colors, one_of, parts_of, world_of
 
 TEMPLATES = {
     "recolor": (
@@ -35,9 +35,7 @@ class Edit:
     """One instruction for a scene, and the scene after it."""
 
     kind: str
-    template: str
     instruction: str
-    expression: str
     target: int
     edited: Scene
     part: str | None = None
@@ -49,7 +47,6 @@ def edit(
     target: int,
     expression: str,
     kind: str | None = None,
-    template: str | None = None,
 ) -> Edit:
     """Draw an edit of one object.
 
@@ -60,16 +57,15 @@ def edit(
         expression: Words that refer to it.
         kind: "recolor", "remove" or "part"; the first instead of the last for an object that has no
             part that can be seen and has a word.
-        template: One of the templates of that kind.
     """
     parts: dict[str, str] = {}
     if kind is None:
         kind = str(rng.choice(list(KIND_WEIGHTS), p=list(KIND_WEIGHTS.values())))
         kind = "part" if kind == "recolor" and rng.random() < PARTS else kind
     if kind == "part":
-        parts = world_of(scene).parts(scene, target)
+        parts = parts_of(scene, target)
         kind = "part" if parts else "recolor"
-    template = template if template in TEMPLATES[kind] else one_of(rng, TEMPLATES[kind])
+    template = one_of(rng, TEMPLATES[kind])
     color = one_of(rng, free_colors(scene, target))
     part = one_of(rng, tuple(parts)) if parts else None
     if kind == "remove":
@@ -80,43 +76,26 @@ def edit(
         edited = scene.changed(target, color=color)
     word = parts[part] if part else ""
     instruction = template.format(expression=expression, color=color, part=word)
-    return Edit(kind, template, instruction, expression, target, edited, part)
+    return Edit(kind, instruction, target, edited, part)
 
 
-def sample_edits(
-    rng: np.random.Generator,
-    scene: Scene,
-    styles: tuple[str, ...],
-    count: int,
-    removals: float = KIND_WEIGHTS["remove"],
-) -> list[Edit]:
-    """Draw edits for training: several of one scene, so that only the text tells them apart.
+def sample_edits(rng: np.random.Generator, scene: Scene, count: int) -> list[Edit]:
+    """Draw edits for training: up to `count` of one scene, so that only the text tells them apart.
 
     Held-out objects are never named.
-
-    Args:
-        rng: Source of all randomness.
-        scene: The scene before.
-        styles: Expression styles to choose from.
-        count: Largest number of edits; fewer where the scene does not offer them.
-        removals: Probability that an edit removes its object instead of recoloring it.
     """
     world = world_of(scene)
     allowed = [i for i, thing in enumerate(scene.objects) if not world.is_held_out(thing)]
     edits: list[Edit] = []
     for attempt in range(3 * count if allowed else 0):
         target = allowed[attempt % len(allowed)]
-        found = world.refer(rng, scene, target, one_of(rng, styles))
+        found = world.refer(rng, scene, target, one_of(rng, world.styles))
         if found is None:
             continue
         expression, reference = found
         named = world.mentions(reference, scene)
-        if any(world.is_held_out(scene.objects[i]) for i in named):
-            continue
-        kind = "remove" if rng.random() < removals else None
-        if kind is None:
-            kind = "part" if rng.random() < PARTS else "recolor"
-        edits.append(edit(rng, scene, target, expression, kind))
+        if not any(world.is_held_out(scene.objects[i]) for i in named):
+            edits.append(edit(rng, scene, target, expression))
         if len(edits) == count:
             break
     return edits
@@ -129,7 +108,7 @@ def by_legend(scene: Scene) -> tuple[str, Scene]:
     only ever asked for "the star" is slow to begin learning what a star looks like.
     """
     is_cartoon = isinstance(scene, cartoons.Scene)
-    colors = world_of(scene).colors
+    colors = colors_of(scene)
     legend = {
         kind: colors[number % len(colors)]
         for number, kind in enumerate(cartoons.NOUNS if is_cartoon else SHAPES)

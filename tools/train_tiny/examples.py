@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ground_probe.datasets import cartoons, scenes
 from tools.train_tiny.build import TEXT_TOKENS, build_tokenizer
 from tools.train_tiny.edits import by_legend, sample_edits
-from tools.train_tiny.worlds import Scene, world_of
+from tools.train_tiny.worlds import Scene
 
 SCENES_A_CHUNK = 4
 EDITS_A_SCENE = 4
@@ -61,7 +61,7 @@ class EditChunks(Dataset):
             scene = _sample_scene(rng)
             edits = [
                 (asked.instruction, asked.edited)
-                for asked in sample_edits(rng, scene, world_of(scene).styles, EDITS_A_SCENE)
+                for asked in sample_edits(rng, scene, EDITS_A_SCENE)
             ]
             if edits and rng.random() < LEGEND:
                 edits[-1] = by_legend(scene)

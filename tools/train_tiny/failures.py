@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from tools.train_tiny.worlds import CARTOONS
+from ground_probe.datasets import cartoons
 
 QUESTIONS = {
     "noun": "what the object is",
@@ -33,7 +33,7 @@ def pooled(breakdown: pd.DataFrame) -> pd.DataFrame:
     Args:
         breakdown: Rows of `score.breakdown`.
     """
-    rows = breakdown[breakdown["style"].isin(CARTOONS.styles)].copy()
+    rows = breakdown[breakdown["style"].isin(cartoons.STYLES)].copy()
     rows["hits"] = rows.hit * rows.n
     groups = rows.groupby(["by", "group"], sort=False)[["hits", "n"]].sum().reset_index()
     groups["hit"] = groups.hits / groups.n

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from ground_probe.datasets.generated import ReferringScene
 from tools.train_tiny.build import TEXT_TOKENS
-from tools.train_tiny.worlds import Drawn
 
 STEPS = 28
 _BATCH = 25
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def run_edits(
-    pipeline: FluxKontextPipeline, edits: list[tuple[Drawn, str]], finish: bool, seed: int
+    pipeline: FluxKontextPipeline, edits: list[tuple[ReferringScene, str]], finish: bool, seed: int
 ) -> list[Outcome]:
     """Follow instructions on scenes of one size.
 
@@ -56,7 +56,7 @@ def run_edits(
 
 @torch.no_grad()
 def _run_batch(
-    pipeline: FluxKontextPipeline, batch: list[tuple[Drawn, str]], finish: bool, seed: int
+    pipeline: FluxKontextPipeline, batch: list[tuple[ReferringScene, str]], finish: bool, seed: int
 ) -> list[Outcome]:
     side_px = batch[0][0].scene.size_px
     side = side_px // (2 * pipeline.vae_scale_factor)

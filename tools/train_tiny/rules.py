@@ -8,10 +8,11 @@ from scipy.ndimage import distance_transform_edt, uniform_filter
 from skimage.morphology import dilation, disk
 
 from ground_probe.datasets import cartoons
+from ground_probe.datasets.generated import ReferringScene
 from ground_probe.datasets.scenes import SHAPES
 from tools.train_tiny.build import TOKEN_PX
 from tools.train_tiny.edits import Edit
-from tools.train_tiny.worlds import Drawn, Scene, world_of
+from tools.train_tiny.worlds import Scene, colors_of
 
 
 def hits(scene: Scene, asked: Edit, change: Float[np.ndarray, "rows cols"]) -> bool:
@@ -37,7 +38,7 @@ def hits_in_pixels(scene: Scene, asked: Edit, change_px: Float[np.ndarray, "heig
 
 def _looks(scene: Scene, asked: Edit) -> list[Scene]:
     """What could become of the object: as it was, absent, of any other color or shape."""
-    target, colors = asked.target, world_of(scene).colors
+    target, colors = asked.target, colors_of(scene)
     others: list[Scene] = [scene, scene.without(target)]
     if isinstance(scene, cartoons.Scene):
         parts = {scene.objects[target].kind.main, asked.part or scene.objects[target].kind.main}
@@ -48,7 +49,7 @@ def _looks(scene: Scene, asked: Edit) -> list[Scene]:
     return others + [scene.changed(target, shape=shape) for shape in SHAPES]
 
 
-def does_as_asked(drawn: Drawn, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> bool:
+def does_as_asked(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> bool:
     """Whether the image is nearer to what was asked than to any other look of the object.
 
     Other looks: as it was, absent, any other color (of the part that is meant, and of the main
@@ -62,7 +63,7 @@ def does_as_asked(drawn: Drawn, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) 
     return bool(is_wanted[distance.argmin()])
 
 
-def change_outside(drawn: Drawn, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> float:
+def change_outside(drawn: ReferringScene, asked: Edit, image: UInt8[np.ndarray, "h w 3"]) -> float:
     """Mean absolute change (0-1) of the pixels more than 2 px away from the edited object."""
     before, wanted = drawn.scene.render().astype(float), asked.edited.render().astype(float)
     touched = dilation((before != wanted).any(-1), disk(2))

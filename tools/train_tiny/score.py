@@ -4,7 +4,7 @@
 
 prints one row a style: where the first step's prediction changes the image, what the finished edit
 did, and whether it left the rest alone; then where it fails: by noun, by what the words say, by how
-much is hidden, by the number of objects. With --templates also the hit rates by template.
+much is hidden, by the number of objects.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from diffusers import FluxKontextPipeline
 
 import ground_probe
 from ground_probe.datasets import cartoons
-from tools.train_tiny.edits import TEMPLATES, Edit, edit
+from ground_probe.datasets.generated import ReferringScene
+from tools.train_tiny.edits import Edit, edit
 from tools.train_tiny.follow import Outcome, run_edits
 from tools.train_tiny.rules import change_outside, does_as_asked, hits, hits_in_pixels
-from tools.train_tiny.worlds import STYLES, Drawn, world_of
+from tools.train_tiny.worlds import STYLES, world_of
 
 WEIGHTS = Path(ground_probe.__file__).parent / "editors" / "tiny" / "weights"
-TEMPLATE_EXAMPLES = 100
-"""Every template is tried on so many of the examples at most."""
 BREAKDOWNS = ("noun", "says", "edit", "hidden", "objects", "held_out")
 
 
@@ -69,7 +68,7 @@ def score_style(
     return pd.Series(row), examples.assign(style=style)
 
 
-def _example(drawn: Drawn, asked: Edit, outcome: Outcome) -> dict[str, object]:
+def _example(drawn: ReferringScene, asked: Edit, outcome: Outcome) -> dict[str, object]:
     """Everything that is known of one example."""
     row = {
         **_hit(drawn, asked, outcome),
@@ -83,14 +82,14 @@ def _example(drawn: Drawn, asked: Edit, outcome: Outcome) -> dict[str, object]:
     return row
 
 
-def _hit(drawn: Drawn, asked: Edit, outcome: Outcome) -> dict[str, bool]:
+def _hit(drawn: ReferringScene, asked: Edit, outcome: Outcome) -> dict[str, bool]:
     return {
         "hit": hits(drawn.scene, asked, outcome.change),
         "hit_px": hits_in_pixels(drawn.scene, asked, outcome.change_px),
     }
 
 
-def _description(drawn: Drawn) -> dict[str, str]:
+def _description(drawn: ReferringScene) -> dict[str, str]:
     """The object's noun, what the words say of it, how much is hidden, whether it is held out."""
     thing = drawn.scene.objects[drawn.target]
     if isinstance(drawn.scene, cartoons.Scene):
@@ -127,23 +126,6 @@ def _others(pipeline, split, drawn, rng, seed) -> list[dict[str, bool]]:
     return [_hit(d, a, o) for (d, a), o in zip(moved, outcomes, strict=True)]
 
 
-def score_templates(pipeline: FluxKontextPipeline, style: str, limit: int) -> pd.DataFrame:
-    """The hit rate of every template on the first test examples of a style."""
-    split = world_of(style).load(style, "test", limit=limit)
-    drawn, rng, rows = [split.scene(i) for i in range(len(split))], np.random.default_rng(0), []
-    for kind, templates in TEMPLATES.items():
-        for template in templates:
-            pairs = [(d, edit(rng, d.scene, d.target, d.expression, kind, template)) for d in drawn]
-            pairs = [(d, asked) for d, asked in pairs if asked.kind == kind]
-            outcomes = run_edits(pipeline, [(d, asked.instruction) for d, asked in pairs], False, 0)
-            scored = [_hit(*pair, o)["hit"] for pair, o in zip(pairs, outcomes, strict=True)]
-            if scored:
-                rows.append(
-                    {"style": style, "kind": kind, "template": template, "hit": np.mean(scored)}
-                )
-    return pd.DataFrame(rows)
-
-
 def breakdown(examples: pd.DataFrame) -> pd.DataFrame:
     """Hit rates of each group of examples, one row a group and style.
 
@@ -168,10 +150,7 @@ def main() -> None:
     parser.add_argument("--styles", default=",".join(STYLES), help="default: of both worlds")
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--first-step", action="store_true", help="leave out the finished edits")
-    parser.add_argument("--templates", action="store_true", help="also score every template")
-    parser.add_argument(
-        "--out", type=Path, help="folder for scores, breakdown and templates as CSV"
-    )
+    parser.add_argument("--out", type=Path, help="folder for scores and breakdown as CSV")
     arguments = parser.parse_args()
     pipeline = FluxKontextPipeline.from_pretrained(arguments.model).to(arguments.device)
     pipeline.set_progress_bar_config(disable=True)
@@ -183,17 +162,10 @@ def main() -> None:
     print(
         scores.round(3).to_string(index=False), groups.round(3).to_string(index=False), sep="\n\n"
     )
-    tables = {"scores": scores, "breakdown": groups}
-    if arguments.templates:
-        limit = min(TEMPLATE_EXAMPLES, arguments.limit)
-        rows = pd.concat([score_templates(pipeline, style, limit) for style in styles])
-        templates = rows.pivot_table(index=["kind", "template"], columns="style", values="hit")
-        print("", templates.round(3), sep="\n")
-        tables["templates"] = templates.reset_index()
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        for name, table in tables.items():
-            table.to_csv(arguments.out / f"{name}.csv", index=False)
+        scores.to_csv(arguments.out / "scores.csv", index=False)
+        groups.to_csv(arguments.out / "breakdown.csv", index=False)
 
 
 if __name__ == "__main__":

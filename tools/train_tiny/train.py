@@ -6,7 +6,6 @@ checkpoint that is replaced once a minute, so that a killed run continues where 
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from diffusers import FluxKontextPipeline
 from torch import Tensor
@@ -290,11 +290,8 @@ class Run:
         """Write the pipeline's folder and the loss curve."""
         self.bar.close()
         self.pipeline.save_pretrained(self.out, safe_serialization=True)
-        with (self.out / CURVE).open("w", newline="") as file:
-            fields = ["step", "seconds", "stage", "loss", "changed", "kept"]
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(self.curve)
+        columns = ["step", "seconds", "stage", "loss", "changed", "kept"]
+        pd.DataFrame(self.curve, columns=columns).to_csv(self.out / CURVE, index=False)
 
 
 def train(

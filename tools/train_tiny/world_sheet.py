@@ -17,21 +17,16 @@ from skimage.morphology import dilation, disk
 
 from ground_probe.datasets import cartoons
 
+A_STYLE = 20
 COLUMNS = 10
 
 
-def world_sheet(a_style: int = 20, seed: int = 0, outlined: bool = True) -> Figure:
-    """The first test examples of every style, the expression above and the mask outlined.
-
-    Args:
-        a_style: Examples of each style.
-        seed: Seed of the data set.
-        outlined: Whether to show which object is meant, or to leave that to the reader.
-    """
+def world_sheet() -> Figure:
+    """The first test examples of every style, the expression above and the mask outlined."""
     examples = [
-        cartoons.load(style, "test", limit=a_style, seed=seed)[i]
+        cartoons.load(style, "test", limit=A_STYLE)[i]
         for style in cartoons.STYLES
-        for i in range(a_style)
+        for i in range(A_STYLE)
     ]
     rows = -(-len(examples) // COLUMNS)
     figure = Figure(figsize=(1.5 * COLUMNS, 1.78 * rows), dpi=100)
@@ -39,9 +34,8 @@ def world_sheet(a_style: int = 20, seed: int = 0, outlined: bool = True) -> Figu
     figure.subplots_adjust(0.004, 0.004, 0.996, 0.972, 0.03, 0.19)
     for number, (axis, example) in enumerate(zip(axes.flat, examples, strict=False), 1):
         picture = np.asarray(example.image.resize((256, 256), Image.Resampling.BICUBIC)).copy()
-        if outlined:
-            mask = np.kron(example.mask, np.ones((2, 2), bool))
-            picture[dilation(mask, disk(3)) & ~dilation(mask, disk(1))] = (255, 0, 200)
+        mask = np.kron(example.mask, np.ones((2, 2), bool))
+        picture[dilation(mask, disk(3)) & ~dilation(mask, disk(1))] = (255, 0, 200)
         axis.imshow(picture)
         title = textwrap.fill(f"{number} {example.expression}", 30)
         axis.set_title(title, fontsize=6.5, pad=2, loc="left", linespacing=0.95)
@@ -54,11 +48,8 @@ def main() -> None:
     """Draw the sheet into a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="PNG")
-    parser.add_argument("--plain", action="store_true", help="leave out the outlines")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the data set")
     arguments = parser.parse_args()
-    figure = world_sheet(seed=arguments.seed, outlined=not arguments.plain)
-    canvas = FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(world_sheet())
     canvas.draw()
     sheet = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(arguments.out, optimize=True)
