@@ -17,7 +17,6 @@ import ground_probe as gp
 from ground_probe.datasets import cartoons
 from ground_probe.datasets.cartoons.draw import PARTS, SUPER
 from ground_probe.datasets.cartoons.words import PART_WORDS, SLIPS
-from ground_probe.errors import UnknownNameError
 
 KINDS_OF = {
     "person": "man woman boy girl",
@@ -279,8 +278,3 @@ def test_every_noun_draws_all_its_parts():
             assert drawn - set(noun.parts) <= {"hat", "bag"}
             assert set(noun.parts) <= drawn and len(noun.parts) <= PARTS
             assert noun.main in noun.named and set(noun.sometimes) <= set(noun.parts)
-
-
-def test_unknown_names_list_what_exists():
-    with pytest.raises(UnknownNameError, match=re.escape("cartoons, cartoons+, cartoonsg")):
-        cartoons.load("cartoon", "test")

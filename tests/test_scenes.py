@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from ground_probe.datasets import scenes
 from ground_probe.datasets.scenes.draw import COLORS, RADII_PX, SHAPES
-from ground_probe.errors import UnknownNameError
 from tools.train_tiny.edits import sample_edits
 
 PREFIX = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
@@ -141,12 +140,3 @@ def test_examples_are_pure_functions_of_seed_and_position():
 def test_limit_is_drawn_from_the_whole_split():
     positions = [int(key.rsplit("/", 1)[1]) for key in scenes.load("scenes", "val", limit=50).keys]
     assert len(positions) == 50 and max(positions) > 1_500
-
-
-@pytest.mark.parametrize(
-    ("dataset", "split", "names"),
-    [("scene", "test", "scenes, scenes+, scenesg"), ("scenes", "tset", "train, val, test")],
-)
-def test_unknown_names_list_what_exists(dataset, split, names):
-    with pytest.raises(UnknownNameError, match=re.escape(names)):
-        scenes.load(dataset, split)

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from ground_probe.datasets.example import RefExample, Split
-from ground_probe.errors import unknown
 
 LENGTHS = {"train": 100_000, "val": 2_000, "test": 2_000}
 
@@ -78,14 +77,7 @@ class GeneratedSplit(Split):
             split: "train", "val" or "test"; only "test" refers to what is held out.
             limit: Number of examples, drawn from the whole split; None for all.
             seed: Seed of the whole data set; no two splits or seeds share a scene.
-
-        Raises:
-            UnknownNameError: no such data set or split.
         """
-        if dataset not in cls.styles:
-            raise unknown("dataset", dataset, cls.styles)
-        if split not in LENGTHS:
-            raise unknown("split", split, LENGTHS)
         indices = np.arange(LENGTHS[split])
         if limit is not None and limit < len(indices):
             indices = np.sort(np.random.default_rng(seed).permutation(indices)[:limit])

@@ -18,23 +18,24 @@ from ground_probe.testing.builders import (
     smaller_images,
 )
 from ground_probe.testing.check import check_family
-from ground_probe.testing.flux import flux2, kontext
-from ground_probe.testing.others import dreamlite, fibo_edit, kandinsky5
-from ground_probe.testing.parts import autoencoder, clip_text, word_tokenizer
-from ground_probe.testing.qwen import joy_edit, longcat, qwen_edit
-from ground_probe.testing.unets import instruct_pix2pix, sdxl_instruct_pix2pix
+from ground_probe.testing.flux import fibo_edit, flux2, flux2_dev, kontext
+from ground_probe.testing.parts import QWEN_TOKENS, autoencoder, clip_text, word_tokenizer
+from ground_probe.testing.qwen import joy_edit, kandinsky5, longcat, qwen_edit
+from ground_probe.testing.unets import dreamlite, instruct_pix2pix, sdxl_instruct_pix2pix
 
 __all__ = [
     "ARGUMENTS",
     "BUILDERS",
     "INSTRUCTION",
     "INSTRUCTIONS",
+    "QWEN_TOKENS",
     "autoencoder",
     "check_family",
     "clip_text",
     "dreamlite",
     "fibo_edit",
     "flux2",
+    "flux2_dev",
     "instruct_pix2pix",
     "joy_edit",
     "kandinsky5",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from ground_probe.testing.flux import flux2, kontext
-from ground_probe.testing.others import dreamlite, fibo_edit, kandinsky5
-from ground_probe.testing.qwen import joy_edit, longcat, qwen_edit
-from ground_probe.testing.unets import instruct_pix2pix, sdxl_instruct_pix2pix
+import diffusers
+
+from ground_probe.testing.flux import fibo_edit, flux2, flux2_dev, kontext
+from ground_probe.testing.qwen import joy_edit, kandinsky5, longcat, qwen_edit
+from ground_probe.testing.unets import dreamlite, instruct_pix2pix, sdxl_instruct_pix2pix
 
 BUILDERS = {
     "FluxKontext": kontext,
     "QwenImageEdit": qwen_edit,
-    "QwenImageEditPlus": lambda seed=0: qwen_edit(plus=True, seed=seed),
+    "QwenImageEditPlus": partial(qwen_edit, diffusers.QwenImageEditPlusPipeline),
     "InstructPix2Pix": instruct_pix2pix,
     "InstructPix2PixXL": sdxl_instruct_pix2pix,
     "Flux2Klein": flux2,
-    "Flux2": lambda seed=0: flux2(klein=False, seed=seed),
+    "Flux2": flux2_dev,
     "LongCatImageEdit": longcat,
     "JoyImageEdit": joy_edit,
     "Kandinsky5I2I": kandinsky5,

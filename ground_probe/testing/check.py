@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,35 +65,19 @@ class Witness(TorchFunctionMode):
         return lambda module, args, output: kept.setdefault(key, output)
 
 
-class Checked:
-    """Plain runs and traces of one pipeline on one image and instruction."""
+@dataclass(frozen=True)
+class _Checked:
+    """What is run, plainly and under a witness."""
 
-    def __init__(
-        self,
-        pipeline: Any,
-        instruction: str = INSTRUCTION,
-        phrase: str = "circle",
-        image: Image.Image | None = None,
-        pipeline_kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.editor: Editor = load_editor(pipeline)
-        self.instruction, self.phrase = instruction, phrase
-        noise = np.random.default_rng(0).integers(0, 255, (96, 160, 3), dtype=np.uint8)
-        self.image = image or Image.fromarray(noise)
-        self.more = dict(pipeline_kwargs or {})
-
-    def trace(self, **options: Any) -> Trace:
-        """A trace of two steps."""
-        torch.manual_seed(0)  # some pipelines draw from the global generator
-        return trace(
-            self.editor, self.image, self.instruction, self.phrase, num_steps=2,
-            pipeline_kwargs=self.more, **options,
-        )  # fmt: skip
+    editor: Editor
+    image: Image.Image
+    instruction: str
+    pipeline_kwargs: Mapping[str, Any]
 
     def run(self) -> Tensor:
         """The latents that a plain run of two steps ends with."""
-        given = self.editor.arguments(self.image, self.instruction) | self.more
-        torch.manual_seed(0)
+        given = self.editor.arguments(self.image, self.instruction) | {**self.pipeline_kwargs}
+        torch.manual_seed(0)  # some pipelines draw from the global generator
         with torch.no_grad():
             return self.editor.pipeline(
                 **given, num_inference_steps=2, output_type="latent", return_dict=False
@@ -130,19 +115,23 @@ def check_family(
     Raises:
         AssertionError: says which part of the entry is not true.
     """
-    checked = Checked(pipeline, instruction, phrase, image, pipeline_kwargs)
+    editor, given = load_editor(pipeline), dict(pipeline_kwargs or {})
+    noise = np.random.default_rng(0).integers(0, 255, (96, 160, 3), dtype=np.uint8)
+    image = image or Image.fromarray(noise)
+    checked = _Checked(editor, image, instruction, given)
     bare = checked.run()
-    family = checked.editor.family
-    traced = checked.trace(
-        streams=family.streams, affinity=[0, 7], attention_output=True, propagate=2
-    )
+    torch.manual_seed(0)
+    traced = trace(
+        editor, image, instruction, phrase, num_steps=2, streams=editor.family.streams,
+        affinity=[0, 7], attention_output=True, propagate=2, pipeline_kwargs=given,
+    )  # fmt: skip
     witness, row = checked.witness()
     _check_states(traced, witness, row)
     _check_attention(traced, witness, row, limit)
     for stream in ("text", "image") if traced.layout.joint else ("text",):
         _check_order(checked, traced, stream, row)
     with capture(
-        checked.editor.pipeline, steps=(1,), streams=(), attention_to=(instruction, phrase),
+        editor.pipeline, steps=(1,), streams=(), attention_to=(instruction, phrase),
         propagate=1, stop=False,
     ) as captured:  # fmt: skip
         output = checked.run()
@@ -169,9 +158,7 @@ def softmax(call: Attention, row: int, rows: slice = slice(None)) -> Tensor:
 
 
 def _check_states(traced: Trace, witness: Witness, row: int) -> None:
-    first: dict[str, Any] = {}
-    for (block, _), output in witness.outputs.items():
-        first.setdefault(block, output)
+    first = {block: output for (block, _), output in reversed(witness.outputs.items())}
     for kind, returned in (("hidden", witness.states), ("attention_output", first)):
         captured = getattr(traced, kind)
         assert {site[0] for site in captured} == returned.keys(), f"{kind} lacks blocks"
@@ -218,7 +205,7 @@ def _check_attention(traced: Trace, witness: Witness, row: int, limit: float) ->
             pairs.append((block, "affinity", traced.affinity[block, 0], maps))
     pairs += [
         (site[0], f"propagated in {site[2]}", traced.propagated[site], maps)
-        for site, maps in propagated(traced, witness, row, rounds=2).items()
+        for site, maps in _propagated(traced, witness, row).items()
     ]
     assert len(traced.attention) == len(traced.blocks), "a block's attention is missing"
     for block, kind, got, expected in pairs:
@@ -227,8 +214,8 @@ def _check_attention(traced: Trace, witness: Witness, row: int, limit: float) ->
         assert error <= limit, f"{kind} of {block} is off by {error:.1e} from a softmax in float64"
 
 
-def propagated(traced: Trace, witness: Witness, row: int, rounds: int) -> dict[tuple, Tensor]:
-    """Maps carried on by explicit S x S products in float64."""
+def _propagated(traced: Trace, witness: Witness, row: int) -> dict[tuple, Tensor]:
+    """Maps carried on twice, by explicit S x S products in float64."""
     layout = traced.layout
     own = {
         block: softmax(call, row) for (block, inside), call in witness.calls.items()
@@ -245,7 +232,7 @@ def propagated(traced: Trace, witness: Witness, row: int, rounds: int) -> dict[t
                 maps = F.interpolate(maps, layout.grid_of(finest), mode="bilinear")
             maps = maps[0].flatten(1).T
             fine = [among for among in own.values() if len(among[0]) == finest]
-            for _ in range(rounds):
+            for _ in range(2):
                 maps = torch.stack([(among @ maps).mean(0) for among in fine]).mean(0)
             expected[block, 0, "noise"] = maps[None]
             continue
@@ -255,35 +242,31 @@ def propagated(traced: Trace, witness: Witness, row: int, rounds: int) -> dict[t
                 at, start = layout.within_image(stream), layout.within_sequence()[1].start
                 call = next(call for (name, _), call in witness.calls.items() if name == block)
                 among = softmax(call, row, slice(start + at.start, start + at.stop))
-            carried = maps[:, at]
-            for _ in range(rounds):
-                carried = among @ carried
-            expected[block, 0, stream] = carried
+            expected[block, 0, stream] = among @ (among @ maps[:, at])
     return expected
 
 
-def _check_order(checked: Checked, traced: Trace, stream: str, row: int) -> None:
+def _check_order(checked: _Checked, traced: Trace, stream: str, row: int) -> None:
     """Move one token of a stream and see which key of the first attention to text moves."""
     name = {"text": "encoder_hidden_states", "image": "hidden_states"}[stream]
     token = traced.phrase_keys[0] if stream == "text" else traced.layout.image - 1
 
-    def keys(moved: bool) -> Tensor:
+    def keys(by: int) -> Tensor:
         def move(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             given = kwargs[name].clone()
             if given.ndim == 6:  # items, channels, frames, rows, columns: the first item's corner
-                given[0, 0, ..., -1, -1] += 1
+                given[0, 0, ..., -1, -1] += by
             else:
-                given[row, token] += 1
+                given[row, token] += by
             return args, kwargs | {name: given}
 
         denoiser = checked.editor.denoiser
-        handle = denoiser.register_forward_pre_hook(move, with_kwargs=True) if moved else None
+        handle = denoiser.register_forward_pre_hook(move, with_kwargs=True)
         witness, _ = checked.witness()
-        if handle is not None:
-            handle.remove()
+        handle.remove()
         return next(c.key[row] for (_, inside), c in witness.calls.items() if inside not in SELF)
 
-    change = (keys(True) - keys(False)).abs().sum((0, -1))
+    change = (keys(1) - keys(0)).abs().sum((0, -1))
     text, image = slice(0, None), slice(0, None)
     if traced.layout.joint:
         text, image = traced.layout.within_sequence()

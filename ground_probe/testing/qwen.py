@@ -4,110 +4,83 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
 import torch
 
 from ground_probe.testing.parts import (
+    HEADS,
     QWEN_TOKENS,
     autoencoder,
+    clip_text,
     ready,
     template_tokens,
-    wan_autoencoder,
+    video_autoencoder,
     word_tokenizer,
 )
-from ground_probe.testing.vision import VISION, qwen3_vl, qwen_vl
+from ground_probe.testing.vision import qwen3_vl, qwen_vl
 
 
-def qwen_edit(plus: bool = False, seed: int = 0) -> Any:
+def qwen_edit(kind: Any = diffusers.QwenImageEditPipeline) -> Any:
     """QwenImageEditPipeline or QwenImageEditPlusPipeline: 3 blocks, 16 px a token."""
-    from diffusers import (
-        AutoencoderKLQwenImage,
-        FlowMatchEulerDiscreteScheduler,
-        QwenImageEditPipeline,
-        QwenImageEditPlusPipeline,
-        QwenImageTransformer2DModel,
-    )
-
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     tokenizer = word_tokenizer(1024, QWEN_TOKENS)
     encoder, processor = qwen_vl(tokenizer)
     return ready(
-        (QwenImageEditPlusPipeline if plus else QwenImageEditPipeline)(
-            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-            vae=AutoencoderKLQwenImage(
-                base_dim=4,
-                z_dim=4,
-                dim_mult=[1] * 4,
-                num_res_blocks=1,
-                temperal_downsample=[False] * 3,
-                latents_mean=[0.0] * 4,
-                latents_std=[1.0] * 4,
-            ),
+        kind(
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            vae=video_autoencoder(4, diffusers.AutoencoderKLQwenImage),
             text_encoder=encoder,
             tokenizer=tokenizer,
             processor=processor,
-            transformer=QwenImageTransformer2DModel(
+            transformer=diffusers.QwenImageTransformer2DModel(
                 in_channels=16,
                 out_channels=4,
                 num_layers=3,
-                attention_head_dim=16,
-                num_attention_heads=2,
                 joint_attention_dim=32,
                 axes_dims_rope=(4, 6, 6),
+                **HEADS,
             ),
         )
     )
 
 
-def longcat(seed: int = 0) -> Any:
+def longcat() -> Any:
     """LongCatImageEditPipeline: 2 double + 2 single blocks, 16 px a token."""
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        LongCatImageEditPipeline,
-        LongCatImageTransformer2DModel,
-    )
-
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     tokenizer = word_tokenizer(512, QWEN_TOKENS)
     encoder, processor = qwen_vl(tokenizer)
     return ready(
-        LongCatImageEditPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-            vae=autoencoder(4, channels=16, sample_size=1024, shift_factor=0.1),
+        diffusers.LongCatImageEditPipeline(
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            vae=autoencoder(4, latent_channels=16, sample_size=1024, shift_factor=0.1),
             text_encoder=encoder,
             tokenizer=tokenizer,
             text_processor=processor,
-            transformer=LongCatImageTransformer2DModel(
+            transformer=diffusers.LongCatImageTransformer2DModel(
                 in_channels=64,
                 num_layers=2,
                 num_single_layers=2,
-                attention_head_dim=16,
-                num_attention_heads=2,
                 joint_attention_dim=32,
                 pooled_projection_dim=32,
                 axes_dims_rope=(4, 6, 6),
+                **HEADS,
             ),
         )
     )
 
 
-def joy_edit(seed: int = 0) -> Any:
+def joy_edit() -> Any:
     """JoyImageEditPipeline: 3 blocks, 16 px a token, image tokens before text."""
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        JoyImageEditPipeline,
-        JoyImageEditTransformer3DModel,
-    )
-
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     tokenizer = word_tokenizer(1024, QWEN_TOKENS)
-    encoder, processor = qwen3_vl(tokenizer, VISION)
-    pipeline = JoyImageEditPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=wan_autoencoder(),
+    encoder, processor = qwen3_vl(tokenizer)
+    pipeline = diffusers.JoyImageEditPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=video_autoencoder(4, diffusers.AutoencoderKLWan, scale_factor_spatial=8),
         text_encoder=encoder,
         tokenizer=tokenizer,
         processor=processor,
-        transformer=JoyImageEditTransformer3DModel(
+        transformer=diffusers.JoyImageEditTransformer3DModel(
             in_channels=4,
             hidden_size=32,
             num_attention_heads=2,
@@ -119,4 +92,39 @@ def joy_edit(seed: int = 0) -> Any:
     template = pipeline.prompt_template_encode["multiple_images"]
     drop = template_tokens(tokenizer, template)
     pipeline.prompt_template_encode_start_idx["multiple_images"] = drop
+    return ready(pipeline)
+
+
+def kandinsky5() -> Any:
+    """Kandinsky5I2IPipeline: 3 blocks with self- and cross-attention; small sizes."""
+    torch.manual_seed(0)
+    tokenizer, tokenizer_2 = word_tokenizer(1024, QWEN_TOKENS), word_tokenizer(77)
+    encoder, processor = qwen_vl(tokenizer)
+    pipeline = diffusers.Kandinsky5I2IPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder(4, sample_size=1024),
+        text_encoder=encoder,
+        tokenizer=processor,
+        text_encoder_2=clip_text(len(tokenizer_2), max_length=77),
+        tokenizer_2=tokenizer_2,
+        transformer=diffusers.Kandinsky5Transformer3DModel(
+            in_visual_dim=4,
+            in_text_dim=32,
+            in_text_dim2=32,
+            time_dim=16,
+            out_visual_dim=4,
+            model_dim=32,
+            ff_dim=32,
+            num_text_blocks=1,
+            num_visual_blocks=3,
+            axes_dims=(4, 6, 6),
+            visual_cond=True,
+        ),
+    )
+    for parameter in pipeline.transformer.parameters():
+        if not parameter.any():  # new modulations are zero: no block would do anything
+            torch.nn.init.normal_(parameter, std=0.1)
+    drop = template_tokens(tokenizer, pipeline.prompt_template)
+    pipeline.prompt_template_encode_start_idx = drop
+    pipeline.resolutions = [(width // 4, height // 4) for width, height in pipeline.resolutions]
     return ready(pipeline)

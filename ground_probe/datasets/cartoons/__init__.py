@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ground_probe.datasets.cartoons.checker import reader
-from ground_probe.datasets.cartoons.draw import PATTERNS, Scene, SceneObject
+from ground_probe.datasets.cartoons.draw import Scene, SceneObject
 from ground_probe.datasets.cartoons.grammar import Reference
 from ground_probe.datasets.cartoons.layout import VISIBLE, sample_scene
 from ground_probe.datasets.cartoons.noun import COLORS, NOUNS
@@ -18,17 +18,14 @@ from ground_probe.datasets.generated import GeneratedSplit
 __all__ = [
     "COLORS",
     "NOUNS",
-    "PATTERNS",
     "STYLES",
     "VISIBLE",
     "CartoonsSplit",
-    "Reference",
     "Scene",
     "SceneObject",
     "held_out",
     "is_held_out",
     "load",
-    "refer",
     "sample_scene",
     "vocabulary",
 ]

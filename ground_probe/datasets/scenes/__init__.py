@@ -14,13 +14,11 @@ __all__ = [
     "COLORS",
     "SHAPES",
     "STYLES",
-    "Reference",
     "Scene",
     "SceneObject",
     "ScenesSplit",
     "is_held_out",
     "load",
-    "refer",
     "sample_scene",
 ]
 

@@ -151,9 +151,8 @@ def sample_scene(
     size_px: int = SIZE_PX,
     twins: float = 0.35,
     fewest: int = 2,
-    most: int = 6,
 ) -> Scene:
-    """Draw `fewest` to `most` objects, most of which share something with one drawn before.
+    """Draw `fewest` to 6 objects, most of which share something with one drawn before.
 
     Args:
         rng: Source of all randomness.
@@ -161,9 +160,8 @@ def sample_scene(
         twins: Probability that an object shares shape, color and size with an earlier one, so that
             only its place tells it apart; otherwise it shares one or two of the three, or none.
         fewest: Smallest number of objects to draw; those that find no place are left out, to two.
-        most: Largest number of objects.
     """
-    most = min(most, 2 + size_px**2 // 4096)
+    most = min(6, 2 + size_px**2 // 4096)
     wanted = int(rng.integers(min(fewest, most), most + 1))
     objects: list[SceneObject] = []
     while len(objects) < 2:
