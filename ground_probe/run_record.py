@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from ground_probe.errors import InputError
 from ground_probe.io import digest, whole_file, writable_folder
 
 DISTRIBUTION = "ground-probe"
+TERMINATED = 128 + signal.SIGTERM
+_PATIENCE_SECONDS = 30
 
 
 @dataclass
@@ -42,8 +45,13 @@ class RunRecord:
         Raises:
             InputError: the file holds a run of another spec; the message says what differs.
         """
-        if path.exists():
-            _refuse_another_spec(path, spec)
+        before = read_record(path) if path.exists() else {"digest": digest(spec)}
+        if before.get("digest") != digest(spec):
+            raise InputError(
+                f"{path.parent} holds a run with other settings "
+                f"({_difference(before.get('spec') or {}, spec)}): choose another output folder, "
+                "or remove this one"
+            )
         record = cls(path)
         record.write(
             "started",
@@ -73,13 +81,36 @@ class RunRecord:
 
 
 @contextmanager
+def sigterm_as_exit() -> Iterator[None]:
+    """A scheduler's notice ends what runs as Ctrl-C does: with clean-up, and within 30 s."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        if not late.is_alive():
+            late.start()
+        raise SystemExit(TERMINATED)
+
+    # Somebody else's code may swallow the exit, as an import does that is interrupted half-way.
+    late = threading.Timer(_PATIENCE_SECONDS, os._exit, (TERMINATED,))
+    late.daemon = True
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        late.cancel()
+
+
+@contextmanager
 def recording(path: Path, spec: dict[str, Any], **fields: Any) -> Iterator[RunRecord]:
     """Keep a run's record: `started`, then `success`, `interrupted` or `error`.
 
     SIGTERM ends the run as Ctrl-C does, so that a scheduler's notice is recorded too.
     """
     record = RunRecord.begin(path, spec, **fields)
-    with _sigterm_as_exit():
+    with sigterm_as_exit():
         try:
             yield record
         except (KeyboardInterrupt, SystemExit):
@@ -196,16 +227,6 @@ def _commit() -> dict[str, Any]:
     }
 
 
-def _refuse_another_spec(path: Path, spec: dict[str, Any]) -> None:
-    before = read_record(path)
-    if before.get("digest") != digest(spec):
-        raise InputError(
-            f"{path.parent} holds a run with other settings "
-            f"({_difference(before.get('spec') or {}, spec)}): choose another output folder, "
-            f"or remove this one"
-        )
-
-
 def _difference(before: Any, after: Any, name: str = "") -> str:
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted({*before, *after})
@@ -217,19 +238,3 @@ def _difference(before: Any, after: Any, name: str = "") -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

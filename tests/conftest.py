@@ -24,3 +24,13 @@ def own_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """The table of an evaluation in one process, in one go."""
+    from evaluation_runs import run, table
+
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run(out)
+    return table(out)

@@ -80,7 +80,7 @@ def test_help_imports_nothing_heavy(tmp_path):
         (("study", "--limit", "4"), "limit is 4: give at least 5, the folds of images"),
         (("study", "--model", "tny"), "no model 'tny' (did you mean 'tiny'?)"),
         (("evaluate",), "required: --out"),
-        (("evaluate", "--out", "x", "--shard", "4/4"), "'4/4' is not I/N with 0 <= I < N"),
+        (("evaluate", "--out", "x", "--shard", "4/4"), "shard 4/4 does not exist: give i/n"),
         (("evaluate", "--out", "x", "--workers", "few"), "give a number, ray or ray:N"),
         (("evaluate", "--out", "x", "--dataset", "coco"), "unknown dataset 'coco'"),
         (("evaluate", "--out", "x", "--split", "tset"), "did you mean 'test'?"),
@@ -146,8 +146,8 @@ def test_a_reader_that_goes_away_is_no_error(command):
 def test_a_full_standard_output_is_said():
     with open("/dev/full", "w") as full:
         result = subprocess.run([*PROGRAM, "models"], stdout=full, stderr=-1, text=True)
-    said = "ground-probe: the answer cannot be printed: No space left on device\n"
-    assert (result.returncode, result.stderr) == (2, said)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2 and line.startswith("ground-probe: No space left on device")
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3, 6])
@@ -370,7 +370,7 @@ def test_a_failed_sentence_fails_the_command(editor_folder, tmp_path, monkeypatc
             raise ValueError("no such thing")
         return np.ones((image.height, image.width), bool)
 
-    monkeypatch.setattr("ground_probe.segmentation.segment", failing)
+    monkeypatch.setattr("ground_probe.evaluation.job.segment", failing)
     out = str(tmp_path / "out")
     command = ["evaluate", "--model", editor_folder, "--limit", "3", "--out", out]
     assert cli.main(command) == 2

@@ -18,7 +18,7 @@ from scipy.stats import norm, t
 import ground_probe as gp
 from ground_probe import cli
 from ground_probe.errors import IncompleteError, InputError
-from ground_probe.evaluation import Store, compare_methods, moved_most, moved_page, side_by_side
+from ground_probe.evaluation import Store, mask_of, moved_most, moved_page, side_by_side
 from ground_probe.evaluation.rows import error_row, row
 from ground_probe.evaluation.store import MANIFEST_COLUMNS
 from ground_probe.images import overlay
@@ -122,7 +122,7 @@ def test_what_is_not_the_same_is_refused_in_a_sentence(tmp_path):
         gp.compare_runs(a, changed)
     other = write(tmp_path / "other", pairs, method="attention")
     with pytest.raises(
-        InputError, match=r"no method is in both runs: \['full'\] and \['attention'\]"
+        InputError, match=r"no method is in all runs: \['full'\] and \['attention'\]"
     ):
         gp.compare_runs(a, other)
     failed = write(tmp_path / "failed", pairs, failed=[1])
@@ -135,22 +135,6 @@ def test_what_is_not_the_same_is_refused_in_a_sentence(tmp_path):
     (half / "rows-main.jsonl").write_bytes(lines[0])
     with pytest.raises(IncompleteError, match="missing 2"):
         gp.compare_runs(a, half)
-
-
-def test_methods_of_one_run_are_compared(tmp_path):
-    folder = write(tmp_path / "run", [(1, 2), (3, 4)])
-    manifest = Store(folder).manifest()
-    others = manifest.assign(method="other", key="other" + manifest["key"])
-    Store(folder).freeze(pd.concat([manifest, others], ignore_index=True), SPEC)
-    counts = {"inter_px": 2, "union_px": 2, "pred_px": 2, "gold_px": 2}
-    with Store(folder).writer("main") as writer:
-        writer.append([row(key, counts, 1) for key in others["key"]])
-    table = compare_methods(folder).query("metric == 'miou' and by == 'all'")
-    assert dict(zip(table["method"], table["difference"], strict=True)) == {
-        "full": 0, "other": 0.375
-    }  # fmt: skip
-    with pytest.raises(InputError, match="unknown method 'attention': choose one of full, other"):
-        compare_methods(folder, "attention")
 
 
 def test_several_runs_become_one_table_in_three_forms(tmp_path, capsys):
@@ -220,12 +204,11 @@ def test_what_moved_most_is_a_page_of_pictures(tmp_path, capsys):
     other = gp.load_split("cartoons", "test", limit=6)
     with pytest.raises(InputError, match=r"has revision scenes-2 of scenes, these are cartoons-1"):
         moved_page(*names, other)
-    with pytest.raises(InputError, match="the split scenes test has no example scenes/test/0/"):
-        moved_page(*names, gp.load_split("scenes", "test", limit=6, seed=1))
-    for name in ("left", "top"):
-        gp.evaluate(None, split, tmp_path / f"{name}-", name, segment=halves, keep_masks=False)
-    with pytest.raises(InputError, match="no mask, for it failed or masks were not kept"):
-        moved_page(*(tmp_path / f"{name}-" for name in ("left", "top")), split)
+    (row, *_) = gp.evaluate(
+        None, split, tmp_path / "baseline", methods=["whole_image"]
+    ).rows.to_dict("records")  # fmt: skip
+    with pytest.raises(InputError, match="no mask, for it failed or is a baseline's"):
+        mask_of(row)
 
 
 def test_the_photos_of_own_data_are_asked_for(tmp_path, capsys):

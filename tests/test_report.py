@@ -69,13 +69,12 @@ def test_every_evaluation_is_found_with_what_it_lacks(folder):
         assert row["recipe"] == digest({"step": 0})
 
 
-@pytest.mark.parametrize("damage", ["manifest", "rows", "record", "waived"])
+@pytest.mark.parametrize("damage", ["manifest", "rows", "record"])
 def test_one_bad_folder_is_named_and_the_others_are_reported(folder, damage):
     bad = {
         "manifest": ("manifest.parquet", "PAR1 cut"),
         "rows": ("rows-main.jsonl", '{"key": 1, "status": "ok"}\n' * 2),
         "record": ("run.json", ""),
-        "waived": ("run.json", '{"status": "success", "waived": 3}'),
     }[damage]
     (folder / "testA" / bad[0]).write_text(bad[1])
     state = collect_report(folder).state.set_index("folder")

@@ -111,11 +111,6 @@ def test_a_frozen_manifest_only_accepts_itself(store):
     assert store.spec() == SPEC
 
 
-def test_keys_that_collide_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"not unique: \['a'\]"):
-        Store(tmp_path).freeze(manifest("a", "a"), SPEC)
-
-
 def test_folders_that_cannot_hold_a_run(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot make the output folder"):

@@ -10,11 +10,8 @@ import argparse
 import errno
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -33,11 +30,9 @@ from ground_probe.cli import (
     study,
 )
 from ground_probe.errors import GroundProbeError, InputError, unknown
-from ground_probe.run_record import check_packages
+from ground_probe.run_record import TERMINATED, check_packages, sigterm_as_exit
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-_SIGTERM = 128 + signal.SIGTERM
-_PATIENCE_SECONDS = 30
 _SIGPIPE = 128 + 13  # what a shell reports of a program whose reader went away
 COMMANDS = (study, segment, explore, evaluate, compare, calibrate, plan, models, doctor)
 
@@ -52,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     arguments = argparse.Namespace()
     try:
-        with _sigterm_as_exit():
+        with sigterm_as_exit():
             parser().parse_args(argv, arguments)
             if arguments.quiet:
                 os.environ["TQDM_DISABLE"] = "1"
@@ -70,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _ended(130, "interrupted; repeat the command to go on")
     except SystemExit as error:
-        if error.code != _SIGTERM:
+        if error.code != TERMINATED:
             raise
-        return _ended(_SIGTERM, "terminated; repeat the command to go on")
+        return _ended(TERMINATED, "terminated; repeat the command to go on")
     except OSError as error:
         if error.errno not in _NO_PLACE:
             raise
@@ -95,46 +90,15 @@ def readable(text: str) -> str:
 def _printed(text: str) -> int:
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        _no_more_output()
+    except BrokenPipeError:  # what is left in the buffer would fail once more when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SIGPIPE
-    except OSError as error:
-        _no_more_output()
-        raise InputError(f"the answer cannot be printed: {error.strerror}") from error
     return 0
-
-
-def _no_more_output() -> None:
-    """What is left in the buffer would fail once more when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ended(code: int, message: str) -> int:
     print(f"ground-probe: {readable(message)}", file=sys.stderr)
     return code
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """A scheduler's notice ends a command as Ctrl-C does: with one line, and with clean-up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(*_: object) -> None:
-        if not late.is_alive():
-            late.start()
-        raise SystemExit(_SIGTERM)
-
-    # Somebody else's code may swallow the exit, as an import does that is interrupted half-way.
-    late = threading.Timer(_PATIENCE_SECONDS, os._exit, (_SIGTERM,))
-    late.daemon = True
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        late.cancel()
 
 
 class _Parser(argparse.ArgumentParser):

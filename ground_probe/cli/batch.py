@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ground_probe.cli.answer import Answer
+from ground_probe.cli import options
+from ground_probe.cli.options import Answer
 
 
 class Pair(NamedTuple):
@@ -63,7 +64,6 @@ def segment_all(arguments: argparse.Namespace) -> Answer:
 
     import ground_probe as gp
     from ground_probe import images
-    from ground_probe.cli import options
     from ground_probe.io import whole_file
 
     expressions = expressions_of(arguments.expressions)

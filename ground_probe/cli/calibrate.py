@@ -7,13 +7,11 @@ A small one's is searched head by head and setting by setting.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ground_probe.cli import loading, options
-from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import Answer, records
 
 if TYPE_CHECKING:
     from ground_probe.datasets import Split
@@ -46,7 +44,8 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     out = Path(arguments.out).expanduser()
     writable_folder(out.parent)
-    names = named(arguments.dataset)
+    one = Path(arguments.dataset).expanduser().exists()  # whose path may hold commas
+    names = [arguments.dataset] if one else arguments.dataset.split(",")
     for name in names:
         check_names(name, arguments.split)
     loading.check_weights(arguments, dataset=names[0], split=arguments.split)
@@ -55,21 +54,6 @@ def run(arguments: argparse.Namespace) -> Answer:
     editor = gp.load_editor(arguments.model, **loading.loading(arguments))
     choose = _sweep if is_swept(editor) else _search
     return choose(editor, splits, out, arguments.seed)
-
-
-def named(datasets: str) -> list[str]:
-    """The data sets between commas; a path that exists may hold commas of its own."""
-    parts, names = datasets.split(","), []
-    while parts:
-        most = (n for n in range(len(parts), 1, -1) if _exists(",".join(parts[:n])))
-        taken = next(most, 1)
-        names.append(",".join(parts[:taken]))
-        parts = parts[taken:]
-    return names
-
-
-def _exists(path: str) -> bool:
-    return os.path.exists(os.path.expanduser(path))
 
 
 def _sweep(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer:
@@ -102,6 +86,6 @@ def _search(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer
             "curve_file": str(curve_path(out)),
             "digest": calibration.recipe.digest,
             **made,
-            "curve": json.loads(calibration.curve.to_json(orient="records")),
+            "curve": records(calibration.curve),
         },
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import Answer, add_root, records
 from ground_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dataset", metavar="NAME|PATH", help="default: what was evaluated; a path of one's own"
     )
-    group.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
+    add_root(group)
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -69,8 +68,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         *(f"\n{file}" for file in files),
     ]
     data = {
-        "differences": json.loads(table.to_json(orient="records")),
-        "moved": json.loads(moved.to_json(orient="records")),
+        "differences": records(table),
+        "moved": records(moved),
         "files": files,
     }
     return Answer("\n".join(text), data)

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import Answer, add_root
 from ground_probe.errors import InputError
 
 EXAMPLE = "--model black-forest-labs/FLUX.1-Kontext-dev --dataset refcoco_unc"
@@ -24,14 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="NAME", help="only this one; default: all but train")
     parser.add_argument("--deep", action="store_true", help="decode every photo and mask")
     parser.add_argument("--model", metavar="DIR_OR_ID", help="its weights must be here")
-    parser.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
+    add_root(parser)
 
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Look at everything, then say what is missing."""
+    from ground_probe.study.run import NOTEBOOKS, notebook_path
+
     machine = _machine()
     packages, outdated = _packages()
-    notebooks, lost = _notebooks()
+    notebooks = [str(notebook_path(name)) for name in NOTEBOOKS]
     data, absent = _data(arguments)
     weights, unloaded = _weights(arguments.model)
     lines = [
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         *weights,
         *(_in_detail(data) if arguments.dataset else _in_short(data)),
     ]
-    problems = [*outdated, *lost, *unloaded, *absent]
+    problems = [*outdated, *unloaded, *absent]
     return Answer(
         "\n".join([*lines, *([] if problems else ["ready"])]),
         {
@@ -74,18 +76,6 @@ def _packages() -> tuple[dict[str, str | None], list[str]]:
     from ground_probe.run_record import outdated, requirements
 
     return {requirement.name: version for requirement, version in requirements()}, outdated()
-
-
-def _notebooks() -> tuple[list[str], list[str]]:
-    from ground_probe.study.run import NOTEBOOKS, notebook_path
-
-    here, lost = [], []
-    for name in NOTEBOOKS:
-        try:
-            here.append(str(notebook_path(name)))
-        except InputError as error:
-            lost.append(str(error))
-    return here, lost
 
 
 def _weights(model: str | None) -> tuple[list[str], list[str]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
+import re
 from typing import Any
 
 from ground_probe.cli import loading, options
-from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import Answer, records
 from ground_probe.errors import InputError
 
 EXAMPLE = "--dataset scenes --split test --limit 64 --out runs/scenes"
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     )
     from ground_probe.evaluation.large import Load
 
-    split = options.split(arguments, overlap=arguments.overlap)
+    split = options.split(arguments, arguments.dataset, overlap=arguments.overlap)
     load = Load(
         arguments.model,
         loading.loading(arguments),
@@ -86,38 +86,35 @@ def run(arguments: argparse.Namespace) -> Answer:
         shard=arguments.shard,
         retry_errors=arguments.retry_errors,
         waive=arguments.waive,
-        methods=tuple(dict.fromkeys(arguments.method or ["full"])),
-        **engine,
+        methods=arguments.method or ("full",),
+        engine=engine,
     )
     return Answer(
         f"{result.summary.to_string(index=False)}\n\nResults: {result.folder}",
         {
             "folder": str(result.folder),
-            "summary": json.loads(result.summary.to_json(orient="records")),
+            "summary": records(result.summary),
         },
         f"{result.failed} results failed and are not waived" if result.failed else "",
     )
 
 
 def _shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 0 <= I < N, such as 0/4")
-    return int(index), int(count)
+    if not re.fullmatch(r"\d+/\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 0/4")
+    index, count = map(int, text.split("/"))
+    return index, count
 
 
-def _engine(arguments: argparse.Namespace) -> dict[str, Any]:
-    kind, _, number = arguments.workers.rpartition(":")
-    on_ray = "ray" in (kind, number)
-    count = None if number == "ray" else number
-    if kind not in ("", "ray") or not (count is None or count.isdecimal()):
+def _engine(arguments: argparse.Namespace) -> Any:
+    match = re.fullmatch(r"(ray$|ray:)?(\d*)", arguments.workers)
+    if not match or not any(match.groups()):
         raise InputError(f"--workers {arguments.workers!r}: give a number, ray or ray:N")
-    if on_ray or arguments.address is not None:
+    on_ray, count = match[1] or arguments.address, int(match[2] or 0)
+    if on_ray:
         from ground_probe.evaluation.ray import Ray
 
-        return {"engine": Ray(None if count is None else int(count), arguments.address)}
-    if count == "1":
-        return {}
-    from ground_probe.evaluation.processes import Processes
+        return Ray(count or None, arguments.address)
+    from ground_probe.evaluation import InProcess, Processes
 
-    return {"engine": Processes(int(count or 1))}
+    return InProcess if count == 1 else Processes(count)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ground_probe.cli import options
-from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import Answer
 
 EXAMPLE = (
     'photo.jpg "left man" --beside "right man" --model path/to/FLUX.1-Kontext-dev --steps 0 9 '
@@ -16,7 +16,11 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    options.add_subject(parser)
+    parser.add_argument("image", metavar="IMAGE", help="any image; EXIF orientation is applied")
+    parser.add_argument("expression", metavar="EXPRESSION", help='what refers, as "left man"')
+    options.add_model(parser)
+    options.add_recipe(parser)
+    options.add_seed(parser)
     parser.add_argument(
         "--beside", metavar="EXPRESSION", help="another expression, to see beside the first"
     )

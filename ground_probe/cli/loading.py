@@ -1,4 +1,4 @@
-"""Options of every command that loads an editor, and what is said before a download."""
+"""How an editor's weights are held, and what is said before they are downloaded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 DTYPES = ("bfloat16", "float16", "float32")
 OFFLOADS = ("model", "sequential")
-_SMALL_BYTES = 400_000_000
 QUANTIZERS = ("bnb4", "bnb8", "torchao8")
+_SMALL_BYTES = 400_000_000
 
 
 def add_weights(parser: argparse._ActionsContainer) -> None:
@@ -36,13 +36,6 @@ def add_smaller(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_loading(parser: argparse._ActionsContainer) -> None:
-    """All that reaches `load_editor`."""
-    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: the best")
-    add_weights(parser)
-    parser.add_argument("--download", action="store_true", help="fetch what is not here")
-
-
 def loading(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options as `load_editor` takes them."""
     names = ("device", "dtype", "offload", "quantize", "download")
@@ -55,7 +48,7 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
     Before a download the plan is printed, and checked against the device.
 
     Args:
-        arguments: with `model` and the options of `add_loading`.
+        arguments: with the options of `add_model`.
         more: of `plan`: the data set and what makes the model smaller.
 
     Raises:
@@ -63,10 +56,8 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
         InputError: the device is not there, or too small.
     """
     from ground_probe.editors.hub import absent, fetch
-    from ground_probe.editors.weights import usable_device
 
-    device = usable_device(arguments.device)
-    if device.type == "cpu" and _is_small(arguments.model):
+    if is_small(arguments):
         _one_thread()
     name = absent(arguments.model, arguments.download)
     if name is None:
@@ -81,19 +72,18 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
     fetch(name)
 
 
-def default_workers(arguments: argparse.Namespace) -> int:
-    """The cores, where a model is small and runs on them; else one."""
+def is_small(arguments: argparse.Namespace) -> bool:
+    """Whether one thread is faster than several, which wait for one another; by the files' size.
+
+    Raises:
+        InputError: the device is not there.
+    """
     from ground_probe.editors.weights import usable_device
-    from ground_probe.study.workers import cores
 
-    small = usable_device(arguments.device).type == "cpu" and _is_small(arguments.model)
-    return cores() if small else 1
-
-
-def _is_small(model: str) -> bool:
-    """Whether one thread is faster than several, which wait for one another; by the files' size."""
-    sizes = (path.stat().st_size for path in Path(model).expanduser().rglob("*.safetensors"))
-    return model == "tiny" or (Path(model).is_dir() and sum(sizes) < _SMALL_BYTES)
+    device, folder = usable_device(arguments.device), Path(arguments.model).expanduser()
+    sizes = (path.stat().st_size for path in folder.rglob("*.safetensors"))
+    small = arguments.model == "tiny" or (folder.is_dir() and sum(sizes) < _SMALL_BYTES)
+    return small and device.type == "cpu"
 
 
 def _one_thread() -> None:
@@ -106,11 +96,10 @@ def _one_thread() -> None:
 
 
 def _check_room(planned: Plan, device: str | None) -> None:
+    import psutil
     import torch
 
     if device == "cpu" or not torch.cuda.is_available():
-        import psutil
-
         room, where = psutil.virtual_memory().available, "of memory are free"
     else:
         room, where = torch.cuda.mem_get_info(device)[0], "of the device are free"

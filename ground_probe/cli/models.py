@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import Answer
 
 EXAMPLE = "--json"
 

@@ -1,15 +1,18 @@
-"""Options that several commands share: the model, the data, the recipe; and what they give."""
+"""What commands share: the options of model, data and recipe, what these give, and the answer."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ground_probe.cli import loading
 from ground_probe.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from PIL.Image import Image
 
     from ground_probe.datasets import Split
@@ -17,12 +20,34 @@ if TYPE_CHECKING:
     from ground_probe.segmentation import Recipe
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command says when it is done, for people and for scripts.
+
+    Args:
+        text: what is printed.
+        data: what `--json` prints instead.
+        failure: a last line for people, where the answer is bad news; the exit code is then 2.
+    """
+
+    text: str
+    data: dict | list
+    failure: str = ""
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows as JSON values."""
+    return json.loads(table.to_json(orient="records"))
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """`--model` and how it is loaded."""
     group = parser.add_argument_group("model")
     help_ = "tiny (embedded), a folder or a hub id; default: tiny"
     group.add_argument("--model", default="tiny", metavar="DIR_OR_ID", help=help_)
-    loading.add_loading(group)
+    group.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: the best")
+    loading.add_weights(group)
+    group.add_argument("--download", action="store_true", help="fetch what is not here")
 
 
 def add_data(
@@ -40,9 +65,14 @@ def add_data(
     group.add_argument("--dataset", default="cartoons", metavar="NAME", help=help_)
     if split is not None:
         group.add_argument("--split", default=split, metavar="NAME", help=f"default: {split}")
-    group.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
+    add_root(group)
     help_ = f"about N examples a split{f'; default: {limit}' if limit else ''}"
     group.add_argument("--limit", type=positive, default=limit, metavar="N", help=help_)
+
+
+def add_root(parser: argparse._ActionsContainer) -> None:
+    """`--root`."""
+    parser.add_argument("--root", metavar="DIR", help="of the data; default: the hub's local cache")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -57,15 +87,6 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise; default: 0")
 
 
-def add_subject(parser: argparse.ArgumentParser) -> None:
-    """An image, an expression, and the editor that looks: what `editor_and_image` reads."""
-    parser.add_argument("image", metavar="IMAGE", help="any image; EXIF orientation is applied")
-    parser.add_argument("expression", metavar="EXPRESSION", help='what refers, as "left man"')
-    add_model(parser)
-    add_recipe(parser)
-    add_seed(parser)
-
-
 def recipe(arguments: argparse.Namespace) -> Recipe | str:
     """The recipe of a file, or the name of a packaged one.
 
@@ -78,29 +99,18 @@ def recipe(arguments: argparse.Namespace) -> Recipe | str:
     return read_recipe(arguments.recipe or "default")
 
 
-def split(
-    arguments: argparse.Namespace,
-    dataset: str | None = None,
-    *,
-    overlap: Literal["union", "refer"] = "union",
-) -> Split:
-    """The split that the options of `add_data` and `add_model` name.
-
-    Args:
-        arguments: of a command with both.
-        dataset: one of several that were named; None for the only one.
-        overlap: as `load_split` takes it.
-    """
+def split(arguments: argparse.Namespace, dataset: str, **more: Any) -> Split:
+    """A split, by the options of `add_data` and `add_model`; `more` is for `load_split`."""
     import ground_probe as gp
 
     return gp.load_split(
-        dataset or arguments.dataset,
+        dataset,
         arguments.split,
         root=arguments.root,
         limit=arguments.limit,
         seed=arguments.seed,
-        overlap=overlap,
         download=arguments.download,
+        **more,
     )
 
 
@@ -108,7 +118,7 @@ def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
     """Read the image and load the editor, in the order in which mistakes cost least.
 
     Args:
-        arguments: with those of `add_subject`.
+        arguments: with `image`, `expression` and the options of `add_model`.
 
     Raises:
         InputError: no image, no expression, or a device that is too small.
@@ -122,7 +132,7 @@ def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
     return editor_for(arguments, image.size), image
 
 
-def editor_for(arguments: argparse.Namespace, size: tuple[int, int]) -> Editor:
+def editor_for(arguments: argparse.Namespace, size_px: tuple[int, int]) -> Editor:
     """The editor that the options of `add_model` name, for images of about a size.
 
     Raises:
@@ -130,8 +140,14 @@ def editor_for(arguments: argparse.Namespace, size: tuple[int, int]) -> Editor:
         MissingWeightsError: the editor's weights are not here.
     """
     import ground_probe as gp
+    from ground_probe.datasets.scenes.draw import SIZE_PX
 
-    _warn_of_photos(arguments, size)
+    if arguments.model == "tiny" and size_px != (SIZE_PX, SIZE_PX) and not arguments.quiet:
+        print(
+            "ground-probe: the embedded editor only knows generated scenes "
+            f"({SIZE_PX} x {SIZE_PX} px); for a photo give --model a FLUX.1-Kontext folder or id",
+            file=sys.stderr,
+        )
     loading.check_weights(arguments, dataset="refcoco_unc", split="val")
     return gp.load_editor(arguments.model, **loading.loading(arguments))
 
@@ -141,14 +157,3 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
-
-
-def _warn_of_photos(arguments: argparse.Namespace, size_px: tuple[int, int]) -> None:
-    from ground_probe.datasets.scenes.draw import SIZE_PX
-
-    if arguments.model == "tiny" and size_px != (SIZE_PX, SIZE_PX) and not arguments.quiet:
-        print(
-            "ground-probe: the embedded editor only knows generated scenes "
-            f"({SIZE_PX} x {SIZE_PX} px); for a photo give --model a FLUX.1-Kontext folder or id",
-            file=sys.stderr,
-        )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ground_probe.cli import loading
-from ground_probe.cli.answer import Answer
-from ground_probe.cli.options import positive
+from ground_probe.cli.options import Answer, positive
 
 EXAMPLE = "--model FLUX.1-Kontext-dev --dataset refcoco_unc --split val --gpu A100"
 
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", default="H200", help="H200, H100, A100, L40S or RTX4090")
     parser.add_argument(
         "--utilisation",
-        type=_share,
+        type=float,
         default=0.4,
         metavar="SHARE",
         help="of the GPU's peak that is assumed, default: 0.4",
@@ -63,13 +62,3 @@ def run(arguments: argparse.Namespace) -> Answer:
         "one",
         planned.data() | {"calibration": cost},
     )
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and at most 1")
-    return share

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ground_probe.cli import options
-from ground_probe.cli.answer import Answer
 from ground_probe.cli.batch import segment_all
+from ground_probe.cli.options import Answer
 
 EXAMPLE = 'photo.jpg "left man" --model path/to/FLUX.1-Kontext-dev -o mask.png --overlay seen.png'
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from ground_probe.cli import loading, options
-from ground_probe.cli.answer import Answer
+from ground_probe.cli.options import Answer, records
 
 EXAMPLE = "--limit 32 --out runs/short"
 
@@ -35,6 +34,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     loading.check_weights(arguments, dataset=arguments.dataset, split="val")
     from ground_probe.study.page import tables
     from ground_probe.study.run import run_study
+    from ground_probe.study.workers import cores
 
     page = run_study(
         arguments.out,
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         root=arguments.root,
         recipe=arguments.recipe,
         limit=arguments.limit,
-        workers=arguments.workers or loading.default_workers(arguments),
+        workers=arguments.workers or (cores() if loading.is_small(arguments) else 1),
         seed=arguments.seed,
     )
     scores = tables(page.parent)
@@ -56,9 +56,6 @@ def run(arguments: argparse.Namespace) -> Answer:
         "\n".join([*shown, f"\nResults: {page}"]),
         {
             "page": str(page),
-            "tables": {
-                title: json.loads(table.reset_index().to_json(orient="records"))
-                for title, table in scores.items()
-            },
+            "tables": {title: records(table.reset_index()) for title, table in scores.items()},
         },
     )

@@ -8,7 +8,7 @@ from ground_probe.evaluation.compared import (
     write_comparison,
 )
 from ground_probe.evaluation.loop import Evaluation, InProcess, evaluate, read
-from ground_probe.evaluation.paired import compare_methods, compare_runs
+from ground_probe.evaluation.paired import compare_runs
 from ground_probe.evaluation.processes import Processes
 from ground_probe.evaluation.rows import mask_of
 from ground_probe.evaluation.store import Counts, Store
@@ -31,7 +31,6 @@ __all__ = [
     "beside_published",
     "breakdown",
     "by_metric",
-    "compare_methods",
     "compare_runs",
     "evaluate",
     "mask_of",

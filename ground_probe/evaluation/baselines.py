@@ -15,8 +15,10 @@ from torch import Tensor
 from ground_probe import metrics
 from ground_probe.datasets import GENERATED
 from ground_probe.datasets.example import Mask, RefExample, Split
+from ground_probe.editors import random_weights
 from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
+from ground_probe.segmentation import edit_difference, segment
 from ground_probe.segmentation.mask import along_edges, enlarge, inside
 
 _EDGES = (1.0, 2.5)  # radii of the filter, in tokens
@@ -90,9 +92,6 @@ def _random_weights(
     editor: Any, image: Image, expression: str, recipe: Any = None, seed: int = 0
 ) -> Any:
     """The segmenter on weights in random order: the floor of everything learned."""
-    from ground_probe.editors import random_weights
-    from ground_probe.segmentation import segment
-
     if editor.denoiser not in _UNTRAINED:
         _UNTRAINED[editor.denoiser] = random_weights(editor)
     return segment(_UNTRAINED[editor.denoiser], image, expression, recipe=recipe, seed=seed)
@@ -102,8 +101,6 @@ def _edit_difference(
     editor: Any, image: Image, expression: str, recipe: Any = None, seed: int = 0
 ) -> Any:
     """Where the finished edit differs from the image; takes a whole edit."""
-    from ground_probe.segmentation import edit_difference
-
     return edit_difference(editor, image, expression, recipe, seed)
 
 

@@ -17,7 +17,7 @@ from ground_probe.errors import InputError, unknown
 from ground_probe.evaluation.paired import all_rows, same_data
 from ground_probe.evaluation.rows import mask_of
 from ground_probe.evaluation.store import Store
-from ground_probe.evaluation.tables import CHIEF
+from ground_probe.evaluation.tables import CHIEF, ratios
 from ground_probe.images import overlay
 from ground_probe.io import whole_file
 
@@ -83,7 +83,8 @@ def moved_most(run_a: str | Path, run_b: str | Path, method: str = "full") -> pd
         `example, expression, iou_a, iou_b, difference`.
     """
     a, b = _rows(run_a, run_b, method)
-    table = pd.DataFrame({"expression": a["expression"], "iou_a": _iou(a), "iou_b": _iou(b)})
+    ious = [pd.Series(ratios(rows, ["giou"])[0][:, 0], rows.index) for rows in (a, b)]
+    table = pd.DataFrame({"expression": a["expression"], "iou_a": ious[0], "iou_b": ious[1]})
     table["difference"] = table["iou_b"] - table["iou_a"]
     order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
     return table.loc[order].dropna().reset_index()
@@ -122,8 +123,6 @@ def moved_page(
     moved = moved[moved["difference"].ne(0)].head(n)
     a, b = _rows(run_a, run_b, method)
     position = {key: at for at, key in enumerate(split.keys)}
-    if absent := [key for key in moved["example"] if key not in position]:
-        raise InputError(f"the split {split.dataset} {split.split} has no example {absent[0]}")
     shown = []
     for row in moved.itertuples():
         example = split[position[row.example]]
@@ -152,11 +151,6 @@ def _rows(run_a: str | Path, run_b: str | Path, method: str) -> list[pd.DataFram
         rows[rows["method"].eq(method) & rows["status"].eq("ok")].set_index("example")
         for rows in tables
     ]
-
-
-def _iou(rows: pd.DataFrame) -> pd.Series:
-    ious = rows["inter_px"].astype(float) / rows["union_px"].astype(float).clip(lower=1)
-    return ious.mask(rows["union_px"].eq(0).to_numpy(bool), 1.0)
 
 
 def _encoded(image: Image.Image) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,12 +73,8 @@ def manifest_of(split: Split, methods: Sequence[str], spec: dict[str, Any]) -> p
         for image, example, text, content in columns
         for method in dict.fromkeys(methods)
     ]
-    for *_, example, text, _ in rows:
-        if text != text.encode(errors="replace").decode():
-            raise InputError(
-                f"{example}: its expression {text[:60]!r} cannot be written, for it holds half a "
-                "character: mend the data"
-            )
+    if repeated := [key for key, count in Counter(split.keys).items() if count > 1]:
+        raise InputError(f"{len(repeated)} keys name several examples, as {repeated[0]!r} does")
     if not rows:
         raise InputError(f"nothing to evaluate: {len(split)} examples, methods {list(methods)}")
     return pd.DataFrame(rows, columns=list(MANIFEST_COLUMNS), dtype="string")
@@ -91,13 +88,15 @@ def pending(
     if shard is not None:
         images = pd.factorize(rows["image_id"])[0]
         rows = rows[images % shard[1] == shard[0]]
-    deaths = store.deaths()
-    deadly = rows["status"].eq("missing") & rows["key"].map(lambda key: deaths[key] >= DEATHS)
+    deadly = rows["status"].eq("missing") & rows["attempts"].ge(DEATHS)
     again = rows["status"].eq("error") if retry_errors else False
-    position = {example: index for index, example in enumerate(split.keys)}
-    keys: dict[tuple[str, str], dict[str, str]] = {}
+    todo: dict[str, dict[str, dict[str, str]]] = {}
     for row in rows[(rows["status"].eq("missing") & ~deadly) | again].itertuples():
-        keys.setdefault((row.image_id, row.example), {})[row.method] = row.key
-    order = {image: at for at, image in enumerate(dict.fromkeys(image for image, _ in keys))}
-    items = [Item(position[example], image, methods) for (image, example), methods in keys.items()]
-    return sorted(items, key=lambda item: order[item.image_id]), rows[deadly]["key"].tolist()
+        todo.setdefault(row.image_id, {}).setdefault(row.example, {})[row.method] = row.key
+    position = {example: index for index, example in enumerate(split.keys)}
+    items = [
+        Item(position[example], image, methods)
+        for image, examples in todo.items()
+        for example, methods in examples.items()
+    ]
+    return items, rows[deadly]["key"].tolist()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ground_probe.errors import GroundProbeError
 from ground_probe.evaluation.job import Rows
+from ground_probe.evaluation.rows import Row
 
 ALIKE = 5
 """Sentences that may fail alike, with nothing before them that worked, before a run gives up."""
@@ -16,29 +14,25 @@ class Failures:
     """The failures of one run; `one_traceback` each sentence's rows, then `check` them."""
 
     def __init__(self) -> None:
-        self._opening: list[str] | None = []
         self._kinds: set[str] = set()
+        self._sentences, self._worked = 0, False
 
     def one_traceback(self, rows: Rows) -> Rows:
         """The rows with a traceback where none of its kind was kept yet."""
+        self._sentences += 1
         for row in rows:
-            if row["status"] == "error":
-                row["kind"] = _kind(row)
-                if row["kind"] in self._kinds:
-                    row.pop("traceback", None)
-                self._kinds.add(row["kind"])
+            if row["status"] == "ok":
+                self._worked = True
+                continue
+            kind = _kind(row)
+            if kind in self._kinds:
+                row.pop("traceback", None)
+            self._kinds.add(kind)
         return rows
 
     def check(self, rows: Rows) -> None:
         """Raise GroundProbeError once `ALIKE` sentences failed alike and none worked."""
-        if self._opening is None:
-            return
-        kinds = {row.get("kind") for row in rows}
-        if len(kinds) != 1 or None in kinds or {*self._opening, *kinds} != kinds:
-            self._opening = None
-            return
-        self._opening += kinds
-        if len(self._opening) == ALIKE:
+        if self._sentences == ALIKE and not self._worked and len(self._kinds) == 1:
             raise GroundProbeError(
                 f"the first {ALIKE} sentences all failed alike ({rows[0]['error']}), so nothing "
                 "more was tried: the traceback is in the rows file; once it is mended repeat the "
@@ -46,7 +40,7 @@ class Failures:
             )
 
 
-def _kind(row: Mapping[str, Any]) -> str:
+def _kind(row: Row) -> str:
     """The class of an error and the line that raised it."""
     lines = row.get("traceback", "").splitlines()
     place = [line.strip() for line in lines if line.startswith("  File ")][-1:]

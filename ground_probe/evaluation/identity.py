@@ -9,13 +9,12 @@ import sys
 import sysconfig
 import types
 from collections.abc import Mapping
-from enum import Enum
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
+from torch import Tensor
 
+from ground_probe.editors.identity import unidentified
 from ground_probe.io import digest
 
 UNIDENTIFIED = "unidentified-"
@@ -45,7 +44,7 @@ def identity_of(function: Any) -> str:
     try:
         return f"{_name(function)}-{digest(_described(function, {}), length=16)}"
     except (_UnidentifiedError, RecursionError) as error:
-        return f"{UNIDENTIFIED}{uuid4().hex[:16]} ({_name(function)}: {error})"
+        return f"{unidentified()} ({_name(function)}: {error})"
 
 
 def _described(value: Any, met: dict[int, tuple[Any, str]]) -> str:
@@ -66,7 +65,7 @@ def _parts(value: Any, met: dict[int, tuple[Any, str]]) -> Any:
         return [_kind(value), revision]
     if isinstance(value, _RANDOM) or type(value).__qualname__ == "Generator":
         raise _UnidentifiedError(f"it draws from a {_kind(value)}, in the order of the work")
-    if isinstance(value, np.ndarray | np.generic) or _is_tensor(value):
+    if isinstance(value, np.ndarray | Tensor):
         return _array(value)
     if isinstance(value, list | tuple):
         return [_kind(value), *(_described(part, met) for part in value)]
@@ -74,19 +73,14 @@ def _parts(value: Any, met: dict[int, tuple[Any, str]]) -> Any:
         return [_kind(value), sorted(_described(part, met) for part in value)]
     if isinstance(value, Mapping):
         return [_kind(value), [[repr(k), _described(part, met)] for k, part in value.items()]]
-    if isinstance(value, functools.partial):
-        return ["partial", *(_described(p, met) for p in (value.func, value.args, value.keywords))]
-    if isinstance(value, types.MethodType):
-        return ["method", _described(value.__func__, met), _described(value.__self__, met)]
     if isinstance(value, types.CodeType):
         parts = (value.co_code, value.co_names, value.co_consts)
         return [_described(part, met) for part in parts]
-    if isinstance(value, Enum | Path):
-        return [_kind(value), str(value)]
     if _installed(value):
         return f"{value.__module__}.{_name(value)}"
     if isinstance(value, types.FunctionType):
-        held = (value.__defaults__, value.__kwdefaults__, _closure(value), _globals(value))
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        held = (value.__defaults__, value.__kwdefaults__, cells, _globals(value))
         return ["function", *(_described(part, met) for part in (value.__code__, *held))]
     if isinstance(value, type):
         inside = {
@@ -117,29 +111,18 @@ def _reduced(value: Any) -> Any:
         raise _UnidentifiedError(f"it holds a {_kind(value)}; give it a `revision`") from error
     if isinstance(reduced, str):
         return reduced
-    _, arguments, *state = reduced
-    return [
-        arguments,
-        *(each if n == 0 else each and list(each) for n, each in enumerate(state[:3])),
-    ]
+    _, arguments, *state = reduced  # its state, and iterators over a list's and a mapping's items
+    return [arguments, *state[:1], *(list(items) for items in state[1:3] if items)]
 
 
-def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "detach") and hasattr(value, "dtype")
-
-
-def _array(value: Any) -> list[Any]:
+def _array(value: np.ndarray | Tensor) -> list[Any]:
     about = [_kind(value), str(value.dtype), list(value.shape)]
-    if _is_tensor(value):
+    if isinstance(value, Tensor):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
     if value.dtype == object:
         raise _UnidentifiedError("it holds an array of objects")
     return [*about, hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()]
-
-
-def _closure(function: types.FunctionType) -> list[Any]:
-    return [cell.cell_contents for cell in function.__closure__ or ()]
 
 
 def _globals(function: types.FunctionType) -> dict[str, Any]:

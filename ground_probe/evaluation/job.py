@@ -1,29 +1,31 @@
-"""The unit of work: sentences of whole images in, rows of counted pixels out."""
+"""The unit of work: a sentence in, rows of counted pixels out."""
 
 from __future__ import annotations
 
 import gc
-import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
+import torch
 
 from ground_probe import metrics
 from ground_probe.datasets.example import RefExample, Split
+from ground_probe.editors import Editor, encoded_once, unknown_words
+from ground_probe.editors.identity import unidentified
 from ground_probe.errors import GroundProbeError, UnknownWordsWarning, unknown
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
-from ground_probe.evaluation.identity import UNIDENTIFIED
 from ground_probe.evaluation.rows import BOXES, COUNTS, Row, error_row, row
 from ground_probe.io import seed_of
+from ground_probe.segmentation import compare, recipe_for, segment
+from ground_probe.segmentation.methods import METHODS
 
 Rows = list[Row]
 
@@ -37,9 +39,6 @@ class Item:
     keys: Mapping[str, str]
 
 
-Chunk = tuple[Item, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """Everything that turns an item into rows; travels to workers, which load the editor."""
@@ -49,32 +48,25 @@ class Job:
     segment: Callable[..., Any] | None
     recipe: Any
     seed: int
-    keep_masks: bool = True
 
-    def describe(self, editor: Any) -> dict[str, Any]:
-        """What of the editor and the recipe changes numbers, and belongs in the keys."""
-        recipe = self.recipe
-        if editor is not None and (recipe is None or isinstance(recipe, str | Path)):
-            from ground_probe.segmentation import recipe_for
+    def describe(self, editor: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What of editor and recipe changes numbers and belongs in the keys; what else to record.
 
+        An editor that cannot say its revision is like no other.
+        """
+        recipe, known = self.recipe, isinstance(editor, Editor)
+        if known and (recipe is None or isinstance(recipe, str | Path)):
             recipe = recipe_for(editor, recipe)
-        return {
-            "model": _revision(editor),
+        facts = {
+            "model": None if editor is None else getattr(editor, "revision", "") or unidentified(),
             "dtype": _text(getattr(editor, "dtype", None)),
             "recipe": getattr(recipe, "choices", recipe),
         }
+        where = {name: _text(getattr(editor, name, None)) for name in ("name", "commit", "device")}
+        return facts, where | {"unknown_words": self._unknown_words(editor) if known else None}
 
-    def where(self, editor: Any) -> dict[str, Any]:
-        """What of the editor is worth recording, though no number should depend on it."""
-        known = {name: _text(getattr(editor, name, None)) for name in ("name", "commit", "device")}
-        return known | {"unknown_words": self._unknown_words(editor)}
-
-    def _unknown_words(self, editor: Any) -> str | None:
+    def _unknown_words(self, editor: Editor) -> str | None:
         """What to say, once, of the split's words that the editor does not know."""
-        if not hasattr(editor, "pipeline"):
-            return None
-        from ground_probe.editors import unknown_words
-
         sentences = list(dict.fromkeys(self.split.expressions))
         strange = [words for words in unknown_words(editor.pipeline, sentences) if words]
         if not strange:
@@ -86,12 +78,8 @@ class Job:
         )
 
     def sharing(self, editor: Any) -> AbstractContextManager[None]:
-        """Sentences of one image share its encoding; what needs no editor needs no torch."""
-        if not hasattr(editor, "pipeline"):
-            return nullcontext()
-        from ground_probe.editors import encoded_once
-
-        return encoded_once(editor)
+        """Sentences of one image share its encoding."""
+        return encoded_once(editor) if isinstance(editor, Editor) else nullcontext()
 
     def run(self, editor: Any, item: Item) -> Rows:
         """The rows of an item, one a method; of one that raises, error rows.
@@ -100,21 +88,20 @@ class Job:
             RuntimeError: the device failed (any CUDA error but out of memory): nothing that this
                 process computes from here on can be trusted, so it must end.
         """
-        start = time.perf_counter()
         try:
             example = self.split[item.index]
         except Exception as error:
-            return _failed(item.keys.values(), error, start)
+            return [error_row(key, error) for key in item.keys.values()]
         rows: Rows = []
         for names in _together(item.keys):
             start = time.perf_counter()
+            masks: Mapping[str, Any]
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UnknownWordsWarning)  # said of the whole split
-                    masks = _with_memory(partial(self._masks, editor, example, names))
+                masks = _with_memory(partial(self._masks, editor, example, names))
             except Exception as error:
-                rows += _failed([item.keys[name] for name in names], error, start)
-                continue
+                if _device_failed(error):
+                    raise
+                masks = dict.fromkeys(names, error)
             seconds = time.perf_counter() - start
             rows += [
                 self._counted(item.keys[name], masks.get(name), example, name, seconds)
@@ -122,12 +109,26 @@ class Job:
             ]
         return rows
 
+    def _masks(self, editor: Any, example: RefExample, names: Sequence[str]) -> Mapping[str, Any]:
+        """The masks of methods that go together, from one call."""
+        name = names[0]
+        if name in BASELINES:
+            return {name: BASELINES[name](editor, example)}
+        function = self.segment or CONTROLS.get(name) or library_segmenter(names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnknownWordsWarning)  # said of the whole split
+            masks = function(
+                editor, example.image, example.expression,
+                recipe=self.recipe, seed=seed_of(example.key, self.seed),
+            )  # fmt: skip
+        return masks if isinstance(masks, Mapping) else {name: masks}
+
     def _counted(
         self, key: str, answer: Any, example: RefExample, method: str, seconds: float
     ) -> Row:
+        if isinstance(answer, Exception):
+            return error_row(key, answer, seconds)
         try:
-            if isinstance(answer, GroundProbeError):
-                raise answer
             if answer is None:
                 raise GroundProbeError(f"the segmenter returned no mask for the method {method!r}")
             pred, gold = np.asarray(getattr(answer, "mask", answer)), example.mask
@@ -136,23 +137,12 @@ class Job:
                 pred, gold = pred & ~example.ignored, gold & ~example.ignored
                 inter_px, union_px = metrics.counts(pred, gold)
             boxes = metrics.box_counts(pred, gold)
-        except GroundProbeError as error:
+        except Exception as error:
             return error_row(key, error, seconds)
         pixels = (inter_px, union_px, int(np.count_nonzero(pred)), int(np.count_nonzero(gold)))
-        kept = pred if self.keep_masks and method not in BASELINES else None
+        kept = None if method in BASELINES else pred
         counts = dict(zip((*COUNTS, *BOXES), (*pixels, *boxes), strict=True))
         return row(key, counts, seconds, kept)
-
-    def _masks(self, editor: Any, example: RefExample, names: Sequence[str]) -> Mapping[str, Any]:
-        """The masks of methods that go together, from one call."""
-        if names[0] in BASELINES:
-            return {names[0]: BASELINES[names[0]](editor, example)}
-        given = (editor, example.image, example.expression)
-        how = {"recipe": self.recipe, "seed": seed_of(example.key, self.seed)}
-        if names[0] in CONTROLS and self.segment is None:
-            return {names[0]: CONTROLS[names[0]](*given, **how)}
-        masks = (self.segment or library_segmenter(names))(*given, **how)
-        return masks if isinstance(masks, Mapping) else {names[0]: masks}
 
 
 def library_segmenter(names: Sequence[str]) -> Callable[..., Any]:
@@ -161,9 +151,6 @@ def library_segmenter(names: Sequence[str]) -> Callable[..., Any]:
     Raises:
         UnknownNameError: no such method.
     """
-    from ground_probe.segmentation import compare, segment
-    from ground_probe.segmentation.methods import METHODS
-
     for name in names:
         if name not in METHODS:
             raise unknown("method", name, (*METHODS, *CONTROLS, *BASELINES))
@@ -177,58 +164,21 @@ def _together(methods: Iterable[str]) -> list[list[str]]:
     return [rest, *alone] if rest else alone
 
 
-def _failed(keys: Iterable[str], error: Exception, start: float) -> Rows:
-    """Error rows; a failed device is raised on."""
-    if _device_failed(error):
-        raise error
-    return [error_row(key, error, time.perf_counter() - start) for key in keys]
-
-
-def chunks(items: Sequence[Item], sentences: int) -> Iterator[Chunk]:
-    """Group items into chunks of about `sentences`, never dividing an image.
-
-    >>> items = [Item(i, image, {}) for i, image in enumerate("aaabcc")]
-    >>> [[item.index for item in chunk] for chunk in chunks(items, 2)]
-    [[0, 1, 2], [3, 4, 5]]
-    """
-    images: dict[str, list[Item]] = {}
-    for item in items:
-        images.setdefault(item.image_id, []).append(item)
-    chunk: list[Item] = []
-    for image in images.values():
-        chunk += image
-        if len(chunk) >= sentences:
-            yield tuple(chunk)
-            chunk = []
-    if chunk:
-        yield tuple(chunk)
-
-
 def _with_memory(compute: Callable[[], Any]) -> Any:
     """Call once more, with the device's cache emptied, when memory ran out the first time."""
     try:
         return compute()
-    except Exception as error:
-        torch = sys.modules.get("torch")
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
-            raise
+    except torch.OutOfMemoryError:
+        pass  # out of this block, for the error holds what fills the memory
     gc.collect()
     torch.cuda.empty_cache()
     return compute()
 
 
 def _device_failed(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")
-    if torch is None or isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError):
         return False
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
-
-
-def _revision(editor: Any) -> str | None:
-    """What tells an editor from every other; one that cannot say it is like no other."""
-    if editor is None:
-        return None
-    return getattr(editor, "revision", "") or f"{UNIDENTIFIED}{uuid4().hex[:16]}"
 
 
 def _text(value: Any) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map_only
 from tqdm import tqdm
 
 from ground_probe.capture.sites import blocks_of
@@ -57,7 +58,7 @@ class Load:
             encode_ahead(editor, [fill(recipe.template, each)[0] for each in words], device)
 
 
-def drop_blocks(denoiser: nn.Module, last: str) -> int:
+def drop_blocks(denoiser: nn.Module, last: str) -> None:
     """Free the weights of every block after one; the blocks keep their names and places.
 
     A run that stops at `last` is not changed.
@@ -65,15 +66,11 @@ def drop_blocks(denoiser: nn.Module, last: str) -> int:
     Args:
         denoiser: whose blocks; changed in place.
         last: name of the last block that is kept.
-
-    Returns:
-        How many bytes were freed.
     """
-    blocks, freed = blocks_of(denoiser), 0
+    blocks = blocks_of(denoiser)
     names = list(blocks)
     for name in names[names.index(last) + 1 :]:
         for each in (*blocks[name].parameters(), *blocks[name].buffers()):
-            freed += each.nbytes
             each.data = each.data.new_empty(0)
 
         def refuse(module: nn.Module, args: tuple, name: str = name) -> None:
@@ -83,12 +80,11 @@ def drop_blocks(denoiser: nn.Module, last: str) -> int:
             )
 
         blocks[name].register_forward_pre_hook(refuse)
-    return freed
 
 
 def encode_ahead(
     editor: Editor, instructions: Sequence[str], device: torch.device | str = "cpu"
-) -> int:
+) -> None:
     """Encode instructions, keep what the text encoders said, and free the encoders.
 
     From then on the editor knows these instructions and no others; its masks are the same.
@@ -96,10 +92,7 @@ def encode_ahead(
     Args:
         editor: on the CPU; its text encoders are replaced.
         instructions: every one that will be asked for.
-        device: where to encode.
-
-    Returns:
-        How many bytes of answers are kept, on the CPU.
+        device: where to encode; the answers are kept on the CPU.
 
     Raises:
         InputError: the text encoder sees the image too, so nothing can be encoded ahead.
@@ -123,7 +116,8 @@ def encode_ahead(
         raise GroundProbeError(
             f"{editor.family.pipeline} does not encode its text before its image"
         )
-    return sum(each.forget() for each in encoders.values())
+    for encoder in encoders.values():
+        encoder.forget()
 
 
 class _Stop(BaseException):
@@ -179,36 +173,24 @@ class _Remembered(nn.Module):
                 )
             (encoder,) = self._encoder
             device = next(encoder.parameters()).device
-            args, kwargs = _map((args, kwargs), lambda each: each.to(device))
-            self._answers[key] = _map(encoder(*args, **kwargs), lambda each: each.cpu())
-        return _map(self._answers[key], lambda each: each.to(self.device))
+            args, kwargs = _moved((args, kwargs), device)
+            self._answers[key] = _moved(encoder(*args, **kwargs), torch.device("cpu"))
+        return _moved(self._answers[key], self.device)
 
-    def forget(self) -> int:
-        """Free the encoder; return the bytes of its answers."""
+    def forget(self) -> None:
+        """Free the encoder."""
         self._encoder.clear()
-        return sum(tensor.nbytes for tensor in _tensors(self._answers))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
 
 
 def _digest(asked: Any) -> str:
-    hashed = hashlib.sha256()
-    for tensor in _tensors(asked):
-        hashed.update(tensor.cpu().numpy().tobytes())
-    hashed.update(repr(_map(asked, lambda tensor: tensor.shape)).encode())
+    leaves, structure = tree_flatten(asked)
+    hashed = hashlib.sha256(repr(structure).encode())
+    for leaf in leaves:
+        tensor = isinstance(leaf, Tensor)
+        hashed.update(repr((leaf.dtype, leaf.shape) if tensor else leaf).encode())
+        hashed.update(leaf.cpu().numpy().tobytes() if tensor else b"")
     return hashed.hexdigest()
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    tensors: list[Tensor] = []
-    _map(value, tensors.append)
-    return tensors
-
-
-def _map(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The same structure with every tensor changed; a model's output keeps its class."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return type(value)(**{k: _map(v, change) for k, v in value.items()})
-    if isinstance(value, tuple | list):
-        return type(value)(_map(each, change) for each in value)
-    return value

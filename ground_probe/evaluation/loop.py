@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ground_probe.datasets.example import RefExample
@@ -57,8 +54,8 @@ class Workers(Protocol):
 
     def run(
         self, items: Iterable[Item], started: Callable[[Iterable[str]], None]
-    ) -> Iterator[tuple[Item, Rows]]:
-        """Yield each item and its rows in any order; `started` where this process may die of it."""
+    ) -> Iterator[Rows]:
+        """Yield the rows of each item, in any order; `started` if this process may die of it."""
 
 
 Engine = Callable[[Job], AbstractContextManager[Workers]]
@@ -72,8 +69,8 @@ class InProcess:
 
     def __enter__(self) -> InProcess:
         self._editor = self._job.load()
-        self.facts = self._job.describe(self._editor)
-        self.where = {"engine": "in process", **self._job.where(self._editor)}
+        self.facts, where = self._job.describe(self._editor)
+        self.where = {"engine": "in process", **where}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -81,12 +78,12 @@ class InProcess:
 
     def run(
         self, items: Iterable[Item], started: Callable[[Iterable[str]], None]
-    ) -> Iterator[tuple[Item, Rows]]:
-        """Yield each sentence as it is done."""
+    ) -> Iterator[Rows]:
+        """Yield each sentence's rows as it is done."""
         with self._job.sharing(self._editor):
             for item in items:
                 started(item.keys.values())
-                yield item, self._job.run(self._editor, item)
+                yield self._job.run(self._editor, item)
 
 
 def evaluate(
@@ -101,7 +98,6 @@ def evaluate(
     seed: int = 0,
     retry_errors: bool = False,
     waive: Collection[str] = (),
-    keep_masks: bool = True,
     engine: Engine = InProcess,
 ) -> Evaluation:
     """Evaluate every sentence of a split, skipping what the folder already holds.
@@ -131,7 +127,6 @@ def evaluate(
         seed: of the noise; each example's own seed is derived from it and the example's key.
         retry_errors: also run the sentences whose last row is an error.
         waive: `example` names of failed sentences that the scores may leave out.
-        keep_masks: whether the rows hold the masks, as COCO run lengths; see `mask_of`.
         engine: what runs the work, `InProcess`, `Processes(2)` or `Ray(...)`.
 
     Raises:
@@ -144,25 +139,23 @@ def evaluate(
     if segment is None and (own := [n for n in methods if n not in {**BASELINES, **CONTROLS}]):
         library_segmenter(own)
     load = editor if callable(editor) else lambda: editor
-    job, store = Job(load, split, segment, recipe, seed, keep_masks), Store(folder)
+    job, store = Job(load, split, segment, recipe, seed), Store(folder)
     with engine(job) as workers:
         spec = spec_of(job, workers.facts)
         check_resumable(store, spec, shard)
         store.freeze(manifest_of(split, methods, spec), spec)
-        record_path = store.folder / ("run.json" if shard is None else f"run-{name}.json")
+        record_path = folder / ("run.json" if shard is None else f"run-{name}.json")
         _say_unknown_words(workers.where)
         facts = {"workers": workers.where, "shard": shard, "waived": list(waive)}
         with store.writer(name) as writer, recording(record_path, spec, **facts) as record:
             items, deadly = pending(store, split, retry_errors, shard)
             writer.append([error_row(key, DIED) for key in deadly])
-            left = Counter(item.image_id for item in items)
             failures = Failures()
-            with tqdm(total=len(left), unit="image", leave=bool(items)) as bar:
-                for item, rows in workers.run(items, writer.started):
+            with tqdm(total=len(items), unit="sentence", leave=bool(items)) as bar:
+                for rows in workers.run(items, writer.started):
                     writer.append(failures.one_traceback(rows))
                     failures.check(rows)
-                    left[item.image_id] -= 1
-                    bar.update(left[item.image_id] == 0)
+                    bar.update()
             return _finish(store, record, waive)
 
 
@@ -187,9 +180,8 @@ def read(out: str | Path, waive: Collection[str] = ()) -> Evaluation:
 
 def _evaluation(store: Store, waive: Collection[str]) -> Evaluation:
     rows, counts = store.results()
-    failed = (rows["status"].eq("error") & ~rows["example"].isin(list(waive))).sum()
     summary = tables.summarise(rows, waive, store.about())
-    return Evaluation(store.folder, counts, rows, summary, int(failed))
+    return Evaluation(store.folder, counts, rows, summary, len(tables.failed(rows, waive)))
 
 
 def _finish(store: Store, record: RunRecord, waive: Collection[str]) -> Evaluation:
@@ -200,13 +192,13 @@ def _finish(store: Store, record: RunRecord, waive: Collection[str]) -> Evaluati
     record.fields["counts"] = counts.as_json()
     if not counts.missing:
         with whole_file(store.folder / "rows.parquet") as part:
-            pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), part)
+            rows.to_parquet(part, index=False)
         parts = tables.breakdown(rows, waive, store.about())
         for name, table in (("summary", evaluation.summary), ("breakdown", parts)):
             with whole_file(store.folder / f"{name}.csv") as part:
                 table.to_csv(part, index=False)
     if evaluation.failed:
-        first = rows[rows["status"].eq("error") & ~rows["example"].isin(list(waive))].iloc[0]
+        first = tables.failed(rows, waive).iloc[0]
         message = f"{evaluation.failed} failed, the first is {first['example']}: {first['error']}"
         tqdm.write(
             f"{message}\nits traceback is in {store.folder}/rows-*.jsonl; retry them "

@@ -1,4 +1,4 @@
-"""Evaluations of the same examples, or methods of one, compared example by example."""
+"""Evaluations of the same examples compared example by example."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ground_probe.errors import IncompleteError, InputError, unknown
+from ground_probe.errors import IncompleteError, InputError
 from ground_probe.evaluation.store import Store
-from ground_probe.evaluation.tables import GROUPS, groups, metrics_of, ratios
+from ground_probe.evaluation.tables import GROUPS, failed, groups, metrics_of, ratios
 from ground_probe.stats import compare_ratios
 
 _COLUMNS = (
@@ -52,7 +52,7 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *more: str | Path) -> pd.
     methods = [m for m in a["method"].unique() if all(m in set(b["method"]) for b in others)]
     if not methods:
         there = [sorted(set(rows["method"])) for rows in (a, *others)]
-        raise InputError(f"no method is in {_all(stores)} runs: {' and '.join(map(str, there))}")
+        raise InputError(f"no method is in all runs: {' and '.join(map(str, there))}")
     tables = [
         paired(a[a["method"] == name], b[b["method"] == name]).assign(
             run=str(store.folder), against=str(stores[0].folder), method=name
@@ -61,28 +61,6 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *more: str | Path) -> pd.
         for name in methods
     ]
     return pd.concat(tables, ignore_index=True)[["run", "against", *_COLUMNS]]
-
-
-def _all(stores: Sequence[Store]) -> str:
-    return "both" if len(stores) == 2 else "all"
-
-
-def compare_methods(run: str | Path, against: str = "full") -> pd.DataFrame:
-    """How each method of a run differs from one of them, in the columns of `compare_runs`.
-
-    As there, intervals and p are given the recipe and whatever was fitted.
-
-    Raises:
-        InputError: the run does not have that method, or holds failed results.
-        IncompleteError: the run is not finished.
-    """
-    store = Store(Path(run))
-    rows = _finished(store, set(store.record().get("waived", [])))
-    methods = dict(list(rows.groupby("method", sort=False)))
-    if against not in methods:
-        raise unknown("method", against, methods)
-    tables = [paired(methods[against], other).assign(method=n) for n, other in methods.items()]
-    return pd.concat(tables, ignore_index=True)[list(_COLUMNS)]
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -161,10 +139,9 @@ def all_rows(store: Store) -> pd.DataFrame:
 def _finished(store: Store, waived: set[str]) -> pd.DataFrame:
     """The `ok` rows without the examples that any run waives."""
     rows = all_rows(store)
-    failed = rows[rows["status"].eq("error") & ~rows["example"].isin(waived)]
-    if len(failed):
+    if len(lost := failed(rows, waived)):
         raise InputError(
-            f"{store.folder}: {len(failed)} results failed, the first is "
-            f"{failed.iloc[0]['example']}: retry them, or waive them"
+            f"{store.folder}: {len(lost)} results failed, the first is "
+            f"{lost.iloc[0]['example']}: retry them, or waive them"
         )
     return rows[rows["status"].eq("ok") & ~rows["example"].isin(waived)]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol
 
 from ground_probe.errors import GroundProbeError, InputError
-from ground_probe.evaluation.job import Chunk, Item, Rows, chunks
+from ground_probe.evaluation.job import Item, Rows
 from ground_probe.evaluation.rows import error_row
 
 CHUNK_SENTENCES = 4
 FAILURES = 2
+Chunk = tuple[Item, ...]
 
 
 class WorkerDiedError(GroundProbeError):
@@ -23,31 +25,43 @@ class WorkerDiedError(GroundProbeError):
 class Worker(Protocol):
     """A process with an editor; it has one chunk at a time, so what it dies of is certain."""
 
+    number: int
+
+    def ready(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Wait until the editor is loaded; what `Job.describe` says of it."""
+
     def begin(self, chunk: Chunk) -> None:
         """Hand it a chunk."""
 
     def result(self) -> list[Rows]:
         """The rows of each item of that chunk; WorkerDiedError if there will be none."""
 
+    def end(self) -> None:
+        """Let it go; it holds nothing that is not written down."""
 
-class Pool(ABC):
-    """Workers, all alike; `facts` and `where` are what they say of their editors."""
 
-    facts: dict[str, Any]
-    where: dict[str, Any]
+class Pool:
+    """Workers, all alike; `facts` and `where` are what they say of their editors.
 
-    def __init__(self) -> None:
-        self._workers: list[Any] = []
+    Args:
+        engine: what the record calls them.
+        count: how many.
+        start: starts a worker, given its number.
+        wait: gives the next of some busy workers that has an answer or died.
+    """
 
-    @abstractmethod
-    def _wait(self, busy: Sequence[Any]) -> Any:
-        """The next worker that has an answer or died."""
-
-    @abstractmethod
-    def _renewed(self, worker: Any) -> Any:
-        """Another worker in a dead one's place, ready to begin."""
-
-    def _describe(self, engine: str, described: Sequence[tuple[dict, dict]]) -> None:
+    def __init__(
+        self,
+        engine: str,
+        count: int,
+        start: Callable[[int], Any],
+        wait: Callable[[Sequence[Any]], Any],
+    ) -> None:
+        if count < 1:
+            raise InputError(f"{count} workers can do nothing: give at least 1")
+        self._start, self._wait = start, wait
+        self._idle: list[Worker] = [start(number) for number in range(count)]
+        described = [worker.ready() for worker in self._idle]
         self.facts = described[0][0]
         if any(facts != self.facts for facts, _ in described):
             raise GroundProbeError(f"the workers loaded different editors: {described}")
@@ -55,20 +69,19 @@ class Pool(ABC):
 
     def run(
         self, items: Iterable[Item], started: Callable[[Iterable[str]], None]
-    ) -> Iterator[tuple[Item, Rows]]:
-        """Yield items as they are done; the driver itself cannot die of one.
+    ) -> Iterator[Rows]:
+        """Yield the rows of items as they are done; the driver itself cannot die of one.
 
         A chunk whose worker died twice is divided; a sentence whose worker died twice is an error.
 
         Raises:
             GroundProbeError: a worker cannot be started again.
         """
-        waiting = deque(_Pending(chunk) for chunk in chunks(list(items), CHUNK_SENTENCES))
-        idle = list(self._workers)
-        busy: dict[Any, _Pending] = {}
+        waiting = deque(_Pending(chunk) for chunk in chunks(items, CHUNK_SENTENCES))
+        busy: dict[Worker, _Pending] = {}
         while waiting or busy:
-            while waiting and idle:
-                worker, pending = idle.pop(), waiting.popleft()
+            while waiting and self._idle:
+                worker, pending = self._idle.pop(), waiting.popleft()
                 worker.begin(pending.chunk)
                 busy[worker] = pending
             worker = self._wait(list(busy))
@@ -76,12 +89,12 @@ class Pool(ABC):
             try:
                 results = worker.result()
             except WorkerDiedError as death:
-                self._workers.remove(worker)
-                worker = self._renewed(worker)
-                self._workers.append(worker)
+                worker.end()
+                worker = self._start(worker.number)
+                worker.ready()
                 results = pending.after(death, waiting)
-            idle.append(worker)
-            yield from zip(pending.chunk, results, strict=False)
+            self._idle.append(worker)
+            yield from results
 
 
 @dataclass(slots=True)
@@ -89,7 +102,7 @@ class _Pending:
     """A chunk still to run, and how often its worker died of it."""
 
     chunk: Chunk
-    failures: int = field(default=0)
+    failures: int = 0
 
     def after(self, death: BaseException, waiting: deque[_Pending]) -> list[Rows]:
         """Queue the chunk again, or its halves; give up on a single sentence with error rows."""
@@ -106,7 +119,18 @@ class _Pending:
         return []
 
 
-def positive(workers: int | None, kind: str) -> None:
-    """Raise InputError for a number of workers that can do nothing."""
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers} {kind} can do nothing: give at least 1")
+def chunks(items: Iterable[Item], sentences: int) -> Iterator[Chunk]:
+    """Group items into chunks of about `sentences`, never dividing an image.
+
+    >>> items = [Item(i, image, {}) for i, image in enumerate("aaabcc")]
+    >>> [[item.index for item in chunk] for chunk in chunks(items, 2)]
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    chunk: list[Item] = []
+    for _, image in groupby(items, attrgetter("image_id")):
+        chunk += image
+        if len(chunk) >= sentences:
+            yield tuple(chunk)
+            chunk = []
+    if chunk:
+        yield tuple(chunk)

@@ -14,8 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ground_probe.errors import InputError
-from ground_probe.evaluation.job import Chunk, Job, Rows
-from ground_probe.evaluation.pool import Pool, WorkerDiedError, positive
+from ground_probe.evaluation.job import Job, Rows
+from ground_probe.evaluation.pool import Chunk, Pool, WorkerDiedError
+
+try:
+    import ray
+except ImportError:
+    raise InputError("Ray is not installed: pip install 'ground-probe[ray]'") from None
 
 _NICENESS = "RAY_worker_niceness"
 HEAD_SECONDS = 5
@@ -33,42 +38,24 @@ class Ray:
         workers: actors; by default one a GPU of the cluster, or 1.
         address: of a running cluster ("auto", "host:6379"); by default one is started here and
             ends with the run.
-
-    Raises:
-        InputError: ray is not installed.
     """
 
     workers: int | None = None
     address: str | None = None
 
-    def __post_init__(self) -> None:
-        positive(self.workers, "Ray workers")
-        _ray()
-
-    def __call__(self, job: Job) -> RayPool:
+    @contextmanager
+    def __call__(self, job: Job) -> Iterator[Pool]:
         """The workers of one run, started and stopped by its `with`."""
-        return RayPool(job, self.workers, self.address)
-
-
-class RayPool(Pool):
-    """Actors that each hold an editor; see `Ray`."""
-
-    def __init__(self, job: Job, workers: int | None, address: str | None) -> None:
-        super().__init__()
-        self._job, self._count, self._address = job, workers, address
-
-    def __enter__(self) -> RayPool:
         with ExitStack() as stack:
-            if self._address:
-                _reach(self._address)
+            if self.address:
+                _reach(self.address)
                 local = {}
             else:
-                local = stack.enter_context(_local_cluster(self._count))
+                local = stack.enter_context(_local_cluster(self.workers))
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray = _ray()
             stack.callback(ray.shutdown)
             try:
-                ray.init(address=self._address, log_to_driver=False, logging_level="error", **local)
+                ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
             except Exception as error:  # Ray raises bare exceptions
                 raise InputError(
                     f"Ray cannot start or be reached ({error}): check the address and its token; a "
@@ -76,52 +63,43 @@ class RayPool(Pool):
                     "in process"
                 ) from error
             gpus = int(ray.cluster_resources().get("GPU", 0))
-            count = self._count or gpus or 1
-            # `run` starts anew what died: a call to an actor that Ray is restarting fails at
+            count = self.workers or gpus or 1
+            # The pool starts anew what died: a call to an actor that Ray is restarting fails at
             # once, and would be taken for a death of the next chunk.
-            self._actor = ray.remote(
+            actor = ray.remote(
                 max_restarts=0, max_task_retries=0, num_cpus=1, num_gpus=min(1, gpus / count)
             )(_Actor)
-            self._workers = [_RayWorker(self._actor, self._job) for _ in range(count)]
-            self._describe("ray", [worker.ready() for worker in self._workers])
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
-
-    def _wait(self, busy: Sequence[_RayWorker]) -> _RayWorker:
-        (done,), _ = _ray().wait([worker.running for worker in busy])
-        return next(worker for worker in busy if worker.running == done)
-
-    def _renewed(self, worker: _RayWorker) -> _RayWorker:
-        _ray().kill(worker.actor)  # where the device failed, the process is still there
-        fresh = _RayWorker(self._actor, self._job)
-        fresh.ready()
-        return fresh
+            yield Pool("ray", count, lambda number: _RayWorker(number, actor, job), _first_done)
 
 
 class _RayWorker:
     """One actor, and the call that it is at."""
 
-    def __init__(self, actor: Any, job: Job) -> None:
-        self.actor, self.running = actor.remote(job), None
+    def __init__(self, number: int, actor: Any, job: Job) -> None:
+        self.number, self._actor, self.running = number, actor.remote(job), None
 
     def ready(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return self._get(self.actor.describe.remote())
+        return self._get(self._actor.describe.remote())
 
     def begin(self, chunk: Chunk) -> None:
-        self.running = self.actor.run.remote(chunk)
+        self.running = self._actor.run.remote(chunk)
 
     def result(self) -> list[Rows]:
         return self._get(self.running)
 
+    def end(self) -> None:
+        ray.kill(self._actor)  # where the device failed, the process is still there
+
     def _get(self, call: Any) -> Any:
-        ray = _ray()
         try:
             return ray.get(call)
         except ray.exceptions.RayError as error:
             raise WorkerDiedError(str(error)) from error
+
+
+def _first_done(busy: Sequence[_RayWorker]) -> _RayWorker:
+    (done,), _ = ray.wait([worker.running for worker in busy])
+    return next(worker for worker in busy if worker.running == done)
 
 
 class _Actor:
@@ -131,19 +109,11 @@ class _Actor:
         self._job, self._editor = job, job.load()
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return self._job.describe(self._editor), self._job.where(self._editor)
+        return self._job.describe(self._editor)
 
     def run(self, chunk: Chunk) -> list[Rows]:
         with self._job.sharing(self._editor):
             return [self._job.run(self._editor, item) for item in chunk]
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise InputError("Ray is not installed: pip install 'ground-probe[ray]'") from None
-    return ray
 
 
 def _reach(address: str) -> None:
@@ -151,14 +121,12 @@ def _reach(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:
         return  # "auto" and the like: Ray looks it up
-    if not port.isdecimal():
-        raise InputError(f"--address {address!r}: give host:port, such as 10.0.0.1:6379, or auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), HEAD_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise InputError(
-            f"no head of a Ray cluster can be reached at {address} ({error}): check the address, "
-            "or leave it out to start one here"
+            f"no head of a Ray cluster can be reached at {address} ({error}): give host:port, such "
+            "as 10.0.0.1:6379, or leave it out to start one here"
         ) from error
 
 
@@ -203,7 +171,7 @@ def _read_environment() -> None:
         AuthenticationTokenLoader.instance().reset_cache()
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"this Ray ({_ray().__version__}) cannot keep strangers out of a local cluster: "
+            f"this Ray ({ray.__version__}) cannot keep strangers out of a local cluster: "
             "pip install 'ground-probe[ray]'"
         ) from error
 

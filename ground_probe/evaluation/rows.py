@@ -8,11 +8,9 @@ process that died of its sentence.
 from __future__ import annotations
 
 import json
-import os
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +42,7 @@ def mask_of(row: Mapping[str, Any]) -> Mask:
         InputError: the row has none, or it is not the mask that was counted.
     """
     if not isinstance(row["mask"], str):
-        raise InputError(f"{row['example']}: no mask, for it failed or masks were not kept")
+        raise InputError(f"{row['example']}: no mask, for it failed or is a baseline's")
     try:
         with warnings.catch_warnings():  # pycocotools 2.0.11 has no `copy` in its __array__
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -74,100 +72,51 @@ def one_line(error: BaseException | str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
-def regular_file(path: Path) -> None:
-    """Raise OSError for a link, a folder, a pipe or a device."""
-    if path.is_symlink():
-        raise OSError("a link to another file: remove it")
-    if not path.is_file():
-        raise OSError("not a file")
-
-
-def whole_lines(path: Path) -> Iterator[tuple[Row, bytes]]:
-    """Every row of a file up to a torn tail, with its bytes.
+def whole_lines(path: Path) -> tuple[list[Row], int]:
+    """The events of a file and the bytes that they take, without what an interrupted write left.
 
     Raises:
-        InputError: no plain file; or a damaged line is followed by sound ones, or a whole line is
-            no row: no interrupted write does that.
+        InputError: it cannot be read; or a damaged line is followed by sound ones, or a whole line
+            is no event: no interrupted write does that.
     """
-    damaged = None
+    rows: list[Row] = []
+    size, torn = 0, None
     try:
-        if os.path.lexists(path):
-            regular_file(path)
-        with suppress(FileNotFoundError), path.open("rb") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                parsed = _parsed(line)
-                if parsed is None:
-                    damaged = damaged or number
-                elif damaged:
-                    raise InputError(f"{path} is damaged at line {damaged}: restore or remove it")
-                elif problem := _problem(parsed):
+                row = _parsed(line)
+                if row is None:
+                    torn = torn or number
+                elif torn or not _is_sound(row):
                     raise InputError(
-                        f"{path} line {number} is no row of an evaluation ({problem}): restore or "
-                        "remove the file"
+                        f"{path} is damaged at line {torn or number}: restore or remove the file"
                     )
                 else:
-                    yield parsed, line
+                    rows.append(row)
+                    size += len(line)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    return rows, size
 
 
-def _parsed(line: bytes) -> Row | None:
-    if not line.endswith(b"\n"):
-        return None
+def _parsed(line: bytes) -> Any:
+    """A line's value; None where the write of it did not end."""
     try:
-        parsed = json.loads(line)
+        return json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    return parsed if isinstance(parsed, dict) else None
 
 
-def _problem(row: Row) -> str | None:
-    """What is wrong with a row, if anything."""
-    status = row.get("status")
-    if status == "stopped":
-        return None
-    if status == "started":
-        keys = row.get("keys")
-        sound = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-        return None if sound else "keys that are no list of texts"
-    if status not in ("ok", "error"):
-        return f"status {str(status)[:40]!r}"
-    if not isinstance(row.get("key"), str):
-        return "no key"
-    if not _is_time(row.get("seconds")):
-        return "seconds that are no time"
-    if status == "error":
-        texts = (row.get("error", None), row.get("traceback", ""))
-        return None if all(map(_is_text, texts)) else "an error without a message"
-    if not all(_is_count(row.get(name)) for name in COUNTS):
-        return "pixels that are no whole numbers"
-    inter, union, pred, gold = (row[name] for name in COUNTS)
-    if inter > min(pred, gold) or union != pred + gold - inter:
-        return "pixels that do not add up"
-    boxes = [row[name] for name in BOXES if name in row]
-    if boxes and not (len(boxes) == 2 and all(map(_is_count, boxes)) and boxes[0] <= boxes[1]):
-        return "boxes that do not add up"
-    return None if _is_mask(row.get("mask")) else "a mask that is no run lengths"
-
-
-def _is_time(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value < 1e9
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a file can hold it: a text without half a pair of surrogates."""
-    return isinstance(value, str) and value == value.encode(errors="replace").decode()
-
-
-def _is_mask(value: Any) -> bool:
-    """Whether it is a mask as COCO writes it, or none."""
-    if value is None:
-        return True
-    size = value.get("size") if isinstance(value, dict) else None
-    sides = isinstance(size, list) and len(size) == 2 and all(map(_is_count, size))
-    return sides and _is_text(value.get("counts"))
+def _is_sound(event: Any) -> bool:
+    """Whether a value is an event, and its pixels add up."""
+    match event:
+        case {"status": "stopped"} | {"status": "started", "keys": list()}:
+            return True
+        case {"status": "error", "key": str(), "error": str(), "seconds": int() | float()}:
+            return True
+        case {"status": "ok", "key": str(), "seconds": int() | float(), "inter_px": int(inter),
+              "union_px": int(union), "pred_px": int(pred), "gold_px": int(gold)}:  # fmt: skip
+            box_inter, box_union = (event.get(name, 0) for name in BOXES)
+            added = 0 <= inter <= min(pred, gold) and union == pred + gold - inter
+            return added and 0 <= box_inter <= box_union
+    return False

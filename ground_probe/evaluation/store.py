@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ground_probe.errors import InputError
-from ground_probe.evaluation.rows import BOXES, COUNTS, Row, one_line, regular_file, whole_lines
+from ground_probe.evaluation.rows import BOXES, COUNTS, Row, one_line, whole_lines
 from ground_probe.io import canonical_json, digest, whole_file, writable_folder
 from ground_probe.run_record import read_record
 
@@ -36,7 +36,6 @@ except ImportError:  # Windows: one writer a name is then the caller's care
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST_COLUMNS = ("key", "dataset", "split", "image_id", "example", "expression", "method")
-SYNC_SECONDS = 1.0
 _SPEC = b"ground_probe.spec"
 _SPEC_NAMES = ("model", "recipe", "dataset", "split")
 
@@ -69,7 +68,12 @@ class Writer:
     """The one process that appends to a rows file; see `Store.writer`."""
 
     def __init__(self, path: Path) -> None:
-        self._file = _opened(path)
+        try:
+            self._file = path.open("ab+")
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        # A worker that is forked in a dead one's place must not hold the lock.
+        register_after_fork(self, lambda writer: writer._file.close())
         if fcntl is not None:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,27 +83,20 @@ class Writer:
                     f"{path} is being written by another process: wait for it, or give each "
                     "process its own --shard i/n"
                 ) from None
-        whole = sum(len(line) for _, line in whole_lines(path))
-        torn = path.stat().st_size - whole
-        if torn:
+        _, whole = whole_lines(path)
+        if torn := path.stat().st_size - whole:
             warnings.warn(
                 f"{path}: a torn last line ({torn} bytes, an interrupted write) was cut off",
                 stacklevel=3,
             )
             self._file.truncate(whole)
         self._running = False
-        self._sync()
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Hand rows to the system, where a killed process cannot lose them.
-
-        At most `SYNC_SECONDS` of rows are not on the disk yet, should the machine itself fail.
-        """
+        """Hand rows to the system, where a killed process cannot lose them."""
         self._file.write(b"".join(canonical_json(row).encode() + b"\n" for row in rows))
         self._file.flush()
         self._running = False
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._sync()
 
     def started(self, keys: Iterable[str]) -> None:
         """Say what is run from now on: should the process die of it, the next one knows."""
@@ -113,12 +110,8 @@ class Writer:
 
     def close(self) -> None:
         """Put everything on the disk and release the file and its lock."""
-        self._sync()
-        self._file.close()
-
-    def _sync(self) -> None:
         os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+        self._file.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +127,8 @@ class Store:
             InputError: the folder cannot be written, or holds another evaluation, or a larger one.
         """
         writable_folder(self.folder)
-        if repeated := manifest["key"][manifest["key"].duplicated()].tolist():
-            raise InputError(f"{len(repeated)} keys of the manifest are not unique: {repeated[:3]}")
         path = self.folder / "manifest.parquet"
-        if os.path.lexists(path) and not self._grows(manifest, spec):
+        if path.exists() and not self._grows(manifest, spec):
             return
         table = pa.Table.from_pandas(manifest, preserve_index=False)
         with whole_file(path) as part:
@@ -168,28 +159,32 @@ class Store:
         """What is expected, one row a key."""
         return self._read()[0]
 
-    def record(self) -> dict[str, Any]:
-        """The last record of a run here, a shard's where the whole has none yet; or nothing.
+    def _read(self) -> tuple[pd.DataFrame, dict[str, Any]]:
+        path = self.folder / "manifest.parquet"
+        if not path.exists():
+            raise InputError(f"{self.folder} holds no evaluation: {path.name} is not there")
+        try:
+            table = pq.read_table(path)
+            spec = json.loads((table.schema.metadata or {})[_SPEC])
+            manifest = table.select(MANIFEST_COLUMNS).to_pandas().astype("string")
+            if missing := [name for name in _SPEC_NAMES if name not in spec]:
+                raise ValueError(f"its spec has no {missing[0]}")
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path} is no manifest of an evaluation ({one_line(error)}): restore it, or move "
+                "the folder away"
+            ) from error
+        return manifest, spec
 
-        Raises:
-            InputError: it is no record, or not of an evaluation.
-        """
-        paths = [path for path in self.folder.glob("run*.json") if not path.is_symlink()]
-        if not paths:
-            return {}
-        path = max(paths, key=lambda path: path.stat().st_mtime)
-        record = read_record(path)
-        waived, workers = record.get("waived", []), record.get("workers", {})
-        sound = isinstance(workers, dict) and isinstance(workers.get("workers", []), list)
-        if not sound or not isinstance(waived, list) or not all(isinstance(w, str) for w in waived):
-            raise InputError(f"{path} is no record of an evaluation: move it away")
-        return record
+    def record(self) -> dict[str, Any]:
+        """The last record of a run here, a shard's where the whole has none yet; or nothing."""
+        paths = sorted(self.folder.glob("run*.json"), key=lambda path: path.stat().st_mtime)
+        return read_record(paths[-1]) if paths else {}
 
     def about(self) -> dict[str, Any]:
         """What every row of a table must say of its run: the editor, the recipe, the data."""
         spec, workers = self.spec(), self.record().get("workers", {})
-        named = [workers, *workers.get("workers", [])]
-        names = [each.get("name") for each in named if isinstance(each, dict)]
+        names = [worker.get("name") for worker in [workers, *workers.get("workers", [])]]
         recipe = spec["recipe"]
         return {
             "model": next(filter(None, names), None),
@@ -199,32 +194,12 @@ class Store:
             "overlap": spec.get("overlap"),
         }
 
-    def _read(self) -> tuple[pd.DataFrame, dict[str, Any]]:
-        path = self.folder / "manifest.parquet"
-        if not os.path.lexists(path):
-            raise InputError(f"{self.folder} holds no evaluation: {path.name} is not there")
-        try:
-            regular_file(path)
-            table = pq.read_table(path)
-            spec = json.loads((table.schema.metadata or {})[_SPEC])
-            if missing := [name for name in _SPEC_NAMES if name not in spec]:
-                raise ValueError(f"its spec has no {missing[0]}")
-            manifest = table.select(MANIFEST_COLUMNS).to_pandas().astype("string")
-            if manifest.isna().any(axis=None) or manifest["key"].duplicated().any():
-                raise ValueError("it has empty cells, or one key twice")
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} is no manifest of an evaluation ({one_line(error)}): restore it, or move "
-                "the folder away"
-            ) from error
-        return manifest, spec
-
     @contextmanager
     def writer(self, name: str) -> Iterator[Writer]:
         """Open `rows-<name>.jsonl` for appending, alone; repairs a torn last line.
 
         Raises:
-            InputError: another process holds this writer's file, or it is a link.
+            InputError: another process holds this writer's file.
         """
         writer = Writer(self.folder / f"rows-{name}.jsonl")
         try:
@@ -239,6 +214,7 @@ class Store:
         """The manifest joined with the rows: status `ok`, `error` or `missing`.
 
         The first `ok` of a key wins, whatever came before it; without one, the last error stands.
+        `attempts` counts its rows and the processes that ended during it without a word.
 
         Raises:
             InputError: two `ok` rows of one key disagree, or a file is damaged.
@@ -255,11 +231,11 @@ class Store:
                         f"two results of {key} disagree ({done[0]} and {row}): the same inputs "
                         "gave different masks; keep one writer's file and say which"
                     )
-            duplicates += max(len(done) - 1, 0)
+            repeated = max(len(done) - 1, 0)
+            duplicates += repeated
             row = done[0] if done else rows[-1] if rows else {"status": "missing"}
-            attempts = len(rows) - max(len(done) - 1, 0) + deaths[key]
             mask = canonical_json(row["mask"]) if row.get("mask") else None
-            joined.append({**row, "attempts": attempts, "mask": mask})
+            joined.append({**row, "attempts": len(rows) - repeated + deaths[key], "mask": mask})
         pixels = (*COUNTS, *BOXES)
         columns = ["status", *pixels, "seconds", "error", "traceback", "attempts", "mask"]
         rows = pd.DataFrame(joined).reindex(columns=columns)
@@ -271,17 +247,13 @@ class Store:
         )
         return pd.concat([manifest, rows], axis=1), counts
 
-    def deaths(self) -> Counter[str]:
-        """How many processes ended during each key, without a word."""
-        return self._events(set(self.manifest()["key"]))[1]
-
     def _events(self, keys: set[str]) -> tuple[dict[str, list[Row]], Counter[str]]:
         """The `ok` and `error` rows of each key, and how many processes died of it."""
         events: dict[str, list[Row]] = defaultdict(list)
         deaths: Counter[str] = Counter()
         for path in sorted(self.folder.glob("rows-*.jsonl")):
             running: set[str] = set()
-            for row, _ in whole_lines(path):
+            for row in whole_lines(path)[0]:
                 if row["status"] == "started":
                     deaths.update(running)
                     running = set(row["keys"])
@@ -297,14 +269,3 @@ class Store:
                     )
             deaths.update(running)
         return events, deaths
-
-
-def _opened(path: Path) -> Any:
-    """A rows file open for appending; never one that another name leads to."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        if os.path.lexists(path):
-            regular_file(path)
-        return os.fdopen(os.open(path, flags, 0o666), "ab+")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

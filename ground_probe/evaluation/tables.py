@@ -65,11 +65,14 @@ def summarise(
         counts = {f"n_{name}": int(status.get(name, 0)) for name in ("ok", "error")}
         of = metrics_of(rows)
         table = scores(scored[names], of) if names in scored else pd.DataFrame({"metric": of})
-        columns = dict(zip(_KEYS, names, strict=True)) | dict(about or {})
-        columns |= {"n_expected": len(rows), "of": published_sentences(*names[:2])}
         dataset, split, _ = names
-        columns["whole"] = _whole(dataset, split, rows[rows["status"].eq("ok")])
-        summary.append(table.assign(**columns, **counts))
+        columns = dict(zip(_KEYS, names, strict=True)) | dict(about or {}) | counts
+        columns |= {
+            "n_expected": len(rows),
+            "of": published_sentences(dataset, split),
+            "whole": _whole(dataset, split, rows[rows["status"].eq("ok")]),
+        }
+        summary.append(table.assign(**columns))
     table = pd.concat(summary, ignore_index=True).reindex(columns=list(SUMMARY_COLUMNS))
     return table.astype({"of": "Int64"})
 
@@ -119,10 +122,14 @@ def check_waived(examples: Collection[str], waive: Collection[str]) -> None:
         )
 
 
+def failed(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:
+    """The rows that failed and are not waived."""
+    return results[results["status"].eq("error") & ~results["example"].isin(list(waive))]
+
+
 def _settled(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:
     """The `ok` rows of the methods that may have scores."""
-    settled = results["status"].eq("ok")
-    settled |= results["status"].eq("error") & results["example"].isin(list(waive))
+    settled = results["status"].ne("missing") & ~results.index.isin(failed(results, waive).index)
     whole = settled.groupby([results[name] for name in _KEYS]).transform("all")
     return results[whole & results["status"].eq("ok")]
 
@@ -165,12 +172,9 @@ def breakdown(
 ) -> pd.DataFrame:
     """Scores by object size, location words and expression length: `summarise` in parts.
 
-    Methods without a value in the summary have none here.
-
-    Sizes are COCO's (small < 32², medium < 96² px, at the original image's size), none where an
-    expression refers to nothing.
-    Every result is in one level of each: an expression of no word counts as short. Columns:
-    `BREAKDOWN_COLUMNS`.
+    Methods without a value in the summary have none here. Sizes are COCO's (small < 32², medium
+    < 96² px, at the original image's size), none where an expression refers to nothing. Every
+    result is in one level of each: an expression of no word counts as short.
     """
     ok = groups(_settled(results, waive))
     tables = []
@@ -179,11 +183,8 @@ def breakdown(
             columns = dict(zip([*_KEYS, "level"], names, strict=True)) | dict(about or {})
             of = metrics_of(ok[ok["dataset"] == names[0]])
             tables.append(scores(rows, of).assign(by=by, n_ok=len(rows), **columns))
-    return (
-        pd.concat(tables, ignore_index=True).reindex(columns=list(BREAKDOWN_COLUMNS))
-        if tables
-        else pd.DataFrame(columns=list(BREAKDOWN_COLUMNS))
-    )
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return table.reindex(columns=list(BREAKDOWN_COLUMNS))
 
 
 def groups(results: pd.DataFrame) -> pd.DataFrame:
@@ -206,10 +207,6 @@ def groups(results: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
 
 
-EDITOR_ONLY = "editor only"
-"""What our segmenter uses; `sam.snap` is not part of it."""
-
-
 def published() -> pd.DataFrame:
     """Published zero-shot numbers: `method, dataset, split, metric, value, source, status, uses`.
 
@@ -230,7 +227,7 @@ def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
     """
     same = ["dataset", "split", "metric"]
     ours = summary[summary["whole"].astype(bool)].assign(
-        source="this run", status="measured", uses=EDITOR_ONLY
+        source="this run", status="measured", uses="editor only"
     )
     theirs = published().merge(ours[same].drop_duplicates(), on=same)
     both = pd.concat([ours, theirs], ignore_index=True).rename(columns={"n_ok": "n"})
@@ -248,6 +245,6 @@ def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
         "status",
     ]
     both = both[both["metric"].isin(["miou", "oiou"])].reindex(columns=columns)
-    order = [True, True, True, False]
     both = both.astype({"n": "Int64", "of": "Int64"})
+    order = [True, True, True, False]
     return both.sort_values([*same, "value"], ascending=order, ignore_index=True)
