@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 import ground_probe as gp
 from ground_probe import testing
-from ground_probe.capture import chain, keep_half
+from ground_probe.capture import keep_half
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import load_editor
 from ground_probe.errors import (
@@ -179,7 +179,7 @@ def test_reducers_run_before_anything_is_stored(editor, image):
     kept = gp.trace(editor, image, INSTRUCTION, attention=False, reduce=keep)
     for site, hidden in kept.hidden.items():
         assert torch.equal(hidden, whole.hidden[site][keep.index(64)])
-    half = gp.trace(editor, image, INSTRUCTION, reduce=chain(keep, keep_half))
+    half = gp.trace(editor, image, INSTRUCTION, reduce=keep_half)
     assert {h.dtype for h in half.hidden.values()} == {torch.float16}
 
 
@@ -197,24 +197,6 @@ def test_the_mass_of_an_image_tokens_attention_is_one(editor, image):
     assert sum(mass.values()) == pytest.approx(1, abs=1e-5)
     assert list(mass) == ["phrase", "padding", "other text", "noise", "reference"]
     assert len(trace.padding) == 24 - 6 and mass["padding"] > mass["phrase"] > 0
-
-
-def test_sinks_are_the_keys_with_most_of_the_mass(editor, image):
-    trace = gp.trace(editor, image, INSTRUCTION, "red circle", mass=True)
-    site = "transformer_blocks.0", 0
-    mass = trace.key_mass[site].mean(0)
-    sinks = trace.sinks(*site, count=152)
-    assert len(sinks) == 152 and [s.probability for s in sinks] == mass.sort().values.tolist()[::-1]
-    by_stream = {"padding": 0.0, "text": 0.0, "noise": 0.0, "reference": 0.0}
-    for sink in sinks:
-        by_stream[sink.stream] += sink.probability
-    parts = trace.mass(*site)
-    assert by_stream["padding"] == pytest.approx(parts["padding"], abs=1e-5)
-    assert by_stream["reference"] == pytest.approx(parts["reference"], abs=1e-5)
-    text = parts["phrase"] + parts["other text"]
-    assert by_stream["text"] == pytest.approx(text, abs=1e-5)
-    assert {s.token for s in sinks if s.stream == "reference"} == set(range(64))
-    assert trace.sinks(*site, count=1) == sinks[:1]
 
 
 def test_both_forwards_of_true_guidance_are_told_apart(editor, image):
@@ -247,7 +229,6 @@ def test_the_prediction_is_the_clean_latent_of_flow_matching(editor, image):
         ({"phrase": "green circle"}, PhraseError, "not in the instruction"),
         ({"phrase": " "}, PhraseError, "phrase is empty"),
         ({"phrase": (3, 99)}, PhraseError, "holds no text"),
-        ({"reduce": 256}, InputError, "keep_tokens"),
         ({"attention": "max"}, UnknownNameError, "unknown attention 'max'"),
         ({"affinity": "text"}, UnknownNameError, "unknown stream 'text'"),
     ],

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import ground_probe as gp
-from ground_probe.capture.layout import arguments_of
+from ground_probe.capture.calls import arguments_of
 from ground_probe.testing import instruct_pix2pix, kontext, qwen_edit
 
 TOLD = "make the red circle blue"

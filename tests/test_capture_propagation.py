@@ -71,7 +71,6 @@ def test_a_capture_that_propagates_leaves_the_output_bit_for_bit(editor, image):
     ("wanted", "message"),
     [
         ({"propagate": -1}, "number of rounds"),
-        ({"propagate": True}, "number of rounds"),
         ({"propagate": 1, "attention": False}, "not captured"),
     ],
 )

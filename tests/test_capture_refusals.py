@@ -18,7 +18,6 @@ from ground_probe.errors import (
     NonFiniteError,
     PhraseError,
     SilentSiteError,
-    UnknownNameError,
     UnsupportedEditorError,
 )
 
@@ -125,8 +124,6 @@ def test_edits_of_other_shapes_are_refused(editor, image):
     for edit, message in wrong:
         with pytest.raises(InputError, match=message):
             gp.trace(editor, image, INSTRUCTION, edit=edit)
-    with pytest.raises(InputError, match=r"give a function of \(site, states\)"):
-        gp.trace(editor, image, INSTRUCTION, edit=3)
 
 
 # Values that are not finite
@@ -400,12 +397,12 @@ def test_options_that_do_not_exist_are_refused_by_the_function_that_was_called(e
         gp.trace(editor, image, INSTRUCTION, step=3)
     with pytest.raises(TypeError, match=r"^capture\(\) got an unexpected keyword argument 'step'"):
         gp.capture(editor.pipeline, step=3)
-    with pytest.raises(UnknownNameError, match="unknown argument of FluxKontextPipeline 'hieght'"):
+    with pytest.raises(
+        TypeError, match=r"__call__\(\) got an unexpected keyword argument 'hieght'"
+    ):
         gp.trace(editor, image, INSTRUCTION, pipeline_kwargs={"hieght": 64})
     with pytest.raises(InputError, match="give it as `num_steps`"):
         gp.trace(editor, image, INSTRUCTION, pipeline_kwargs={"num_inference_steps": 4})
-    with pytest.raises(InputError, match="choose 'each' or 'mean'"):
-        gp.capture(editor.pipeline, attention_to="circle", heads="max")
     with pytest.raises(InputError, match="which is not captured"):
         gp.capture(editor.pipeline, propagate=1)
     with pytest.raises(InputError, match="ReweightPhrase needs to know the phrase"):
@@ -414,7 +411,7 @@ def test_options_that_do_not_exist_are_refused_by_the_function_that_was_called(e
 
 @pytest.mark.parametrize("instruction", [[INSTRUCTION], None, 3])
 def test_an_instruction_that_is_no_string_is_refused(editor, image, instruction):
-    with pytest.raises(InputError, match="is no instruction: give one string"):
+    with pytest.raises(InputError, match="is empty or no text: say what"):
         gp.trace(editor, image, instruction)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,6 @@ from ground_probe.capture.clock import Clock
 from ground_probe.capture.edits import Edits
 from ground_probe.capture.kernel import Attention, Listening
 from ground_probe.capture.layout import Layout
-from ground_probe.capture.options import Options
 from ground_probe.capture.propagation import Carrier
 from ground_probe.capture.record import Record
 from ground_probe.capture.sites import attentions_of, key_of
@@ -22,8 +20,7 @@ from ground_probe.capture.sites import attentions_of, key_of
 _MASS_ROWS = 256
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """Where the streams lie in an attention.
 
     Args:
@@ -44,21 +41,17 @@ class Attentions:
     2. Each call that is one of image tokens to a stream is edited, then computed by the kernel that
        PyTorch would choose, and the maps that were asked for are taken from its log-sum-exp.
     3. After the module, errors included, the mode is left.
+
+    Attributes:
+        phrase: the phrase's keys among the text's, once they are known.
     """
 
-    def __init__(
-        self,
-        chosen: Mapping[str, frozenset[str]],
-        options: Options,
-        edits: Edits,
-        clock: Clock,
-        record: Record,
-    ) -> None:
-        self._chosen, self._options, self._edits = chosen, options, edits
-        self._clock, self._record = clock, record
-        self._carrier = Carrier(chosen, options)
+    def __init__(self, record: Record, edits: Edits, clock: Clock) -> None:
+        self._record, self._edits, self._clock = record, edits, clock
+        self._options = record.options
+        self._carrier = Carrier(record.blocks, record.options)
         self._modes: list[Listening] = []
-        self.phrase: Tensor | None = None  # the phrase's keys among the text's
+        self.phrase: Tensor | None = None
 
     def listen(self, name: str, block: nn.Module) -> Iterator[Any]:
         """Register the hooks of a block's attention modules, and yield their handles."""
@@ -72,7 +65,7 @@ class Attentions:
         step, kind = self._clock.step, "propagated"
         if self._record.awaits(kind, key_of(name, step, "noise")):
             attention = self._record.trace.attention
-            maps = {b: attention[b, step] for b in self._chosen if (b, step) in attention}
+            maps = {b: attention[b, step] for b in self._record.blocks if (b, step) in attention}
             for block, carried in self._carrier.by_finest(name, self._clock.layout, maps):
                 self._record.put(kind, key_of(block, step, "noise"), carried)
 
@@ -99,26 +92,68 @@ class Attentions:
         if at is None:
             return call.output()
         keys = None
-        if self.phrase is not None and at.text is not None:
+        if self.phrase is not None and at.text is not None and "cond" in clock.roles:
             keys = self.phrase + at.text.start
             call = self._edits.of_attention(name, inside, keys, call)
-        if clock.step not in options.steps or name not in self._chosen:
+        modules = self._record.blocks.get(name)
+        if clock.step not in options.steps or modules is None:
             return call.output()
         if options.propagate and at.text is None and "cond" in clock.roles:
             self._carrier.hold(name, call.one(clock.roles.index("cond")))
-        if inside not in self._chosen[name]:
+        if inside not in modules:
             return call.output()
-        lse = None
-        if options.attention and keys is not None and "cond" in clock.roles:
+        if options.attention and keys is not None:
             output, lse = call.output_and_lse()
+            row = clock.roles.index("cond")
+            self._keep_phrase(name, call.one(row), at, keys, lse[row, None])
         else:
             output = call.output()
-        carry = partial(self._carrier.by_own_heads, name) if options.propagate else None
-        for kind, rest, maps in maps_of(
-            call, at, options, clock.roles, clock.layout, keys, lse, carry
-        ):
-            self._record.put(kind, key_of(name, clock.step, *rest), maps)
+        for row, role in enumerate(clock.roles):
+            if role in options.roles:
+                self._keep_rows(name, role, call.one(row), at)
         return output
+
+    def _keep_phrase(
+        self, name: str, call: Attention, at: Places, keys: Tensor, lse: Tensor
+    ) -> None:
+        """Keep the maps to and from the phrase, carried on where that is asked for."""
+        layout = self._clock.layout
+        maps = call.to_keys(lse, at.rows, keys)[0]
+        self._put("attention", name, "cond", self._over_heads(maps))
+        if self._options.propagate:
+            carried = self._carrier.by_own_heads(name, call, at.rows, layout, maps)
+            for stream, maps_of_stream in carried:
+                self._put("propagated", name, stream, self._over_heads(maps_of_stream))
+        if at.image is not None:
+            from_text = call.from_rows(keys)[0, ..., at.image]
+            self._put("attention_from_text", name, "cond", self._over_heads(from_text))
+
+    def _keep_rows(self, name: str, role: str, call: Attention, at: Places) -> None:
+        """Keep what whole softmax rows are needed for."""
+        affinity = self._options.affinity
+        if len(affinity) and at.image is not None:
+            rows = _affinity_rows(affinity, at.rows, self._clock.layout)
+            self._put("affinity", name, role, self._by_head(call, rows, lambda p: p[..., at.image]))
+        if self._options.mass and at.text is not None:
+            count = min(_MASS_ROWS, at.rows.stop - at.rows.start)
+            sample = torch.linspace(at.rows.start, at.rows.stop - 1, count).long()
+            sample = sample.to(call.query.device)
+            self._put("key_mass", name, role, self._by_head(call, sample, lambda p: p.mean(2)))
+
+    def _put(self, kind: str, name: str, rest: str, maps: Tensor) -> None:
+        self._record.put(kind, key_of(name, self._clock.step, rest), maps)
+
+    def _over_heads(self, maps: Tensor) -> Tensor:
+        mean = self._options.attention == "mean" and len(maps) > 1
+        return maps.mean(0, keepdim=True) if mean else maps
+
+    def _by_head(self, call: Attention, rows: Any, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """A reduction of whole softmax rows, one head at a time: never all heads at once."""
+        heads = range(call.query.shape[1])
+        parts = (reduce(call.from_rows(rows, slice(h, h + 1)))[0, 0] for h in heads)
+        if self._options.attention == "mean":
+            return sum(parts)[None] / len(heads)
+        return torch.stack(list(parts))
 
 
 def places_of(layout: Layout, call: Attention, cross: bool) -> Places | None:
@@ -141,52 +176,6 @@ def places_of(layout: Layout, call: Attention, cross: bool) -> Places | None:
     return Places(rows, slice(0, keys), None) if keys == layout.text else None
 
 
-def maps_of(
-    call: Attention,
-    at: Places,
-    options: Options,
-    roles: Sequence[str],
-    layout: Layout,
-    phrase: Tensor | None,
-    lse: Tensor | None,
-    carry: Callable[..., Iterator[tuple[str, Tensor]]] | None,
-) -> Iterator[tuple[str, tuple[str, ...], Tensor]]:
-    """(kind, rest of the site, map) of each map that is asked for and that this attention has.
-
-    Args:
-        call: the attention.
-        at: where its streams lie.
-        options: what is asked for.
-        roles: of the rows of its batch.
-        layout: of the denoiser's call.
-        phrase: the phrase's keys, in the attention's own count.
-        lse: every row's log-sum-exp, if the phrase's keys are asked for.
-        carry: carries the block's map on, if that is asked for.
-    """
-    mean = options.attention == "mean"
-    for row, role in enumerate(roles):
-        one = call.one(row)
-        if lse is not None and role == "cond":
-            probabilities = one.to_keys(lse[row, None], at.rows, phrase)[0]
-            yield "attention", (role,), _over_heads(probabilities, mean)
-            if carry is not None:
-                for stream, maps in carry(one, at.rows, layout, probabilities):
-                    yield "propagated", (stream,), _over_heads(maps, mean)
-            if at.image is not None:
-                rows = one.from_rows(phrase)[0, ..., at.image]
-                yield "attention_from_text", (role,), _over_heads(rows, mean)
-        if role not in options.roles:
-            continue
-        if len(options.affinity) and at.image is not None:
-            chosen = _affinity_rows(options.affinity, at.rows, layout)
-            yield "affinity", (role,), _by_head(one, chosen, mean, lambda p: p[..., at.image])
-        if options.mass and at.text is not None:
-            count = min(_MASS_ROWS, at.rows.stop - at.rows.start)
-            sample = torch.linspace(at.rows.start, at.rows.stop - 1, count).long()
-            sample = sample.to(call.query.device)
-            yield "key_mass", (role,), _by_head(one, sample, mean, lambda p: p.mean(2))
-
-
 def _affinity_rows(chosen: str | Sequence[int], rows: slice, layout: Layout) -> slice | Tensor:
     if not isinstance(chosen, str):
         return torch.as_tensor(list(chosen)) + rows.start
@@ -194,14 +183,3 @@ def _affinity_rows(chosen: str | Sequence[int], rows: slice, layout: Layout) -> 
         return rows
     within = layout.within_image(chosen)
     return slice(rows.start + within.start, rows.start + within.stop)
-
-
-def _by_head(call: Attention, rows: Any, mean: bool, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-    """A reduction of whole softmax rows, one head at a time: never all heads at once."""
-    heads = range(call.query.shape[1])
-    parts = (reduce(call.from_rows(rows, slice(h, h + 1)))[0, 0] for h in heads)
-    return sum(parts)[None] / len(heads) if mean else torch.stack(list(parts))
-
-
-def _over_heads(maps: Tensor, mean: bool) -> Tensor:
-    return maps.mean(0, keepdim=True) if mean and len(maps) > 1 else maps

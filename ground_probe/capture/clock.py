@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 
 from ground_probe.capture.layout import EMPTY, Layout, layout_of
+from ground_probe.editors import wrapped
 from ground_probe.editors.family import Family
 from ground_probe.errors import InputError
 
@@ -17,12 +17,8 @@ from ground_probe.errors import InputError
 class Clock:
     """The time of a run. Steps are counted at the scheduler, forwards at the denoiser.
 
-    Args:
-        pipeline: whose run it is.
-        family: says in which order guided forwards come.
-
     Attributes:
-        family: as given.
+        family: of the pipeline; says in which order guided forwards come.
         step: the denoising step that is running, from 0.
         roles: of the rows of the denoiser's call that is running.
         layout: of that call.
@@ -40,11 +36,7 @@ class Clock:
         self.ran: set[tuple[int, str]] = set()
 
     def call(self, denoiser: nn.Module, given: Mapping[str, Any]) -> None:
-        """A call of the denoiser begins.
-
-        Args:
-            denoiser: of the pipeline.
-            given: what it is called with, by name.
+        """A call of the denoiser begins, with these arguments.
 
         Raises:
             InputError: rows that have no role.
@@ -56,36 +48,22 @@ class Clock:
         level = noise_level(self._pipeline.scheduler, self.step, given.get("timestep"))
         self.timesteps[self.step], self.sigmas[self.step] = level
 
-    @contextmanager
-    def counting(self, ended: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
+    def counting(self, ended: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
         """Count the scheduler's steps.
 
         Args:
             ended: told each step's (model output, sample) before the scheduler takes them; may
                 raise to end the run. The step is counted by then.
         """
-        scheduler = self._pipeline.scheduler
-        before, step = vars(scheduler).get("step"), scheduler.step
 
-        @wraps(step)  # pipelines look at its signature
         def stepped(
-            output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any
+            step: Callable, output: Tensor, timestep: Any, sample: Tensor, *args: Any, **more: Any
         ) -> Any:
             self.step, self._calls = self.step + 1, 0
             ended(output, sample)
-            return step(output, timestep, sample, *args, **kwargs)
+            return step(output, timestep, sample, *args, **more)
 
-        scheduler.step = stepped
-        try:
-            yield
-        finally:
-            del scheduler.step
-            if before is not None:
-                scheduler.step = before
-
-    def let_go(self) -> None:
-        """Forget the pipeline."""
-        self._pipeline = None
+        return wrapped(self._pipeline.scheduler, "step", stepped)
 
     def _roles_of(self, denoiser: nn.Module, given: Mapping[str, Any]) -> tuple[str, ...]:
         rows, family = len(given["encoder_hidden_states"]), self.family
@@ -97,6 +75,11 @@ class Clock:
             f"the denoiser got {rows} rows in call {self._calls} of a step, which has no role "
             "here: capture one image and one instruction at a time"
         )
+
+
+def predicts(pipeline: Any) -> bool:
+    """Whether one step tells the clean latents by a straight line: flow matching."""
+    return "FlowMatch" in type(pipeline.scheduler).__name__
 
 
 def _guided(pipeline: Any, denoiser: nn.Module, family: Family, given: Mapping[str, Any]) -> bool:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ground_probe.capture.clock import Clock
 from ground_probe.capture.kernel import Attention
-from ground_probe.capture.sites import ROLES, STREAMS, Site, resolve
-from ground_probe.errors import InputError, unknown
+from ground_probe.capture.sites import ROLES, STREAMS, Site, require, resolve
+from ground_probe.errors import InputError
 
 States = Float[Tensor, "tokens dim"]
 Edit = Callable[[Site, States], Tensor | None]
@@ -48,11 +48,8 @@ class ReplaceRows:
     def __post_init__(self) -> None:
         roles = (self.roles,) if isinstance(self.roles, str) else tuple(self.roles)
         object.__setattr__(self, "roles", roles)
-        if self.stream not in STREAMS:
-            raise unknown("stream", self.stream, STREAMS)
-        for role in roles:
-            if role not in ROLES:
-                raise unknown("role", role, ROLES)
+        require("stream", (self.stream,), STREAMS)
+        require("role", roles, ROLES)
 
     def __call__(self, site: Site, states: States) -> Tensor | None:
         """The states with the rows replaced; those given stay as they are."""
@@ -96,6 +93,10 @@ class ReweightPhrase:
             raise InputError(f"ReweightPhrase({self.weight}): give a weight of at least 0")
 
 
+# An edit, the blocks and attention modules where it is meant, and where it was made.
+_Placed = tuple[Any, Mapping[str, frozenset[str]], set[Site]]
+
+
 class Edits:
     """The edits of one run: they are applied where they are meant, and it is noted where."""
 
@@ -107,29 +108,23 @@ class Edits:
         clock: Clock,
     ) -> None:
         self._clock = clock
-        self._scopes = [
-            (edit, resolve(blocks, edit.blocks) if hasattr(edit, "blocks") else chosen)
+        self._edits: list[_Placed] = [
+            (edit, resolve(blocks, edit.blocks) if hasattr(edit, "blocks") else chosen, set())
             for edit in edits
         ]
-        self._made: list[set[Site]] = [set() for _ in edits]
         self._ran: set[tuple[str, int]] = set()
-        self.blocks = frozenset(name for _, scope in self._scopes for name in scope)
+        self.blocks = frozenset(name for _, scope, _ in self._edits for name in scope)
 
     def of_block(self, name: str, output: Any) -> Any:
         """A block's output with its edits in it, or None where there are none."""
         clock, edited = self._clock, None
         if "cond" in clock.roles:
             self._ran.add((name, clock.step))
-        for made, (edit, scope) in zip(self._made, self._scopes, strict=True):
-            if name not in scope or not callable(edit) or not self._now(edit):
+        for edit, scope, made in self._edits:
+            if name not in scope or isinstance(edit, ReweightPhrase) or not self._now(edit):
                 continue
             clone = cloned(output if edited is None else edited)
-            streams = clock.layout.split(clone)
-            if isinstance(edit, ReplaceRows) and edit.stream not in streams:
-                raise InputError(
-                    f"ReplaceRows of {edit.stream!r}: {name} hands on {', '.join(streams)}"
-                )
-            if self._edit(edit, made, name, streams):
+            if self._edit(edit, made, name, clock.layout.split(clone)):
                 edited = clone
         return edited
 
@@ -156,19 +151,22 @@ class Edits:
     def of_attention(self, name: str, inside: str, keys: Tensor, call: Attention) -> Attention:
         """The call of an attention module with the phrase's keys reweighted."""
         clock = self._clock
-        for made, (edit, scope) in zip(self._made, self._scopes, strict=True):
+        for edit, scope, made in self._edits:
             meant = isinstance(edit, ReweightPhrase) and inside in scope.get(name, ())
-            if meant and self._now(edit) and "cond" in clock.roles:
+            if meant and self._now(edit):
                 call = call.reweighted(keys, edit.weight, clock.roles.index("cond"))
                 made.add(Site(name, clock.step, "text", "cond"))
         return call
 
     def silent(self) -> str | None:
         """Which edit did not take place; None if all did."""
-        for made, (edit, scope) in zip(self._made, self._scopes, strict=True):
+        for edit, scope, made in self._edits:
             kind = getattr(edit, "__name__", type(edit).__name__)
             if not made:
-                return f"the edit {kind} never took place: none of its blocks, steps and roles ran"
+                return (
+                    f"the edit {kind} never took place: none of its blocks, streams, steps and "
+                    "roles ran"
+                )
             for part in ("step", "role"):
                 named = {getattr(site, part) for site in made}
                 for wanted in getattr(edit, f"{part}s", None) or ():
@@ -177,18 +175,16 @@ class Edits:
             if isinstance(edit, ReweightPhrase):
                 due = {(b, s) for b, s in self._ran if b in scope and s in (edit.steps or (s,))}
                 if missed := sorted(due - {(site.block, site.step) for site in made}):
-                    return f"the edit {kind} never took place at {missed[0]}: {_BYPASSED}"
+                    return (
+                        f"the edit {kind} never took place at {missed[0]}: no attention to the "
+                        "phrase passed through F.scaled_dot_product_attention there; set the "
+                        "native attention backend"
+                    )
         return None
 
     def _now(self, edit: Any) -> bool:
         steps = getattr(edit, "steps", None)
         return steps is None or self._clock.step in steps
-
-
-_BYPASSED = (
-    "no attention to the phrase passed through F.scaled_dot_product_attention there; set the "
-    "native attention backend"
-)
 
 
 def cloned(output: Any) -> Any:

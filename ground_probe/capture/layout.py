@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -16,7 +13,6 @@ from torch import Tensor, nn
 from ground_probe.errors import UnsupportedEditorError
 
 Grid = tuple[int, int]
-_signature = cache(inspect.signature)
 
 
 @dataclass(frozen=True)
@@ -67,30 +63,32 @@ class Layout:
         return rows, cols
 
     def split(self, output: Any) -> dict[str, Tensor]:
-        """The streams in a block's output: joint or apart, by their lengths."""
-        parts = [part for part in _leaves(output) if part.ndim == 3]
-        if not self.joint:
-            return {"noise": self._alone(parts)}
-        text_at, image_at = self.within_sequence()
-        if len(parts) == 1 and parts[0].shape[1] == self.text + self.image:
-            text, image = parts[0][:, text_at], parts[0][:, image_at]
-        else:
-            text, image = _by_length(parts, self)
-        streams = (
-            {s: image[:, self.within_image(s)] for s in self.grids} if image is not None else {}
-        )
-        return streams if text is None else {"text": text, **streams}
+        """The streams in a block's output: joint or apart, by their lengths.
 
-    def _alone(self, parts: list[Tensor]) -> Tensor:
-        """The image tokens of a block to which text comes by cross-attention."""
-        if len(parts) != 1:
-            raise UnsupportedEditorError(
-                f"a block returned sequences of {[part.shape[1] for part in parts]} tokens where "
-                "text should enter by cross-attention and only the image leave: its streams "
-                "cannot be told apart"
-            )
-        self.grid_of(parts[0].shape[1])
-        return parts[0]
+        Raises:
+            UnsupportedEditorError: its sequences are others than the layout's.
+        """
+        parts = [part for part in _leaves(output) if part.ndim == 3]
+        lengths = [part.shape[1] for part in parts]
+        if not self.joint and len(parts) == 1:
+            self.grid_of(lengths[0])  # a UNet's level
+            return {"noise": parts[0]}
+        if self.joint and lengths == [self.image]:
+            return self._image_streams(parts[0])
+        if self.joint and lengths == [self.text + self.image]:
+            parts = [parts[0][:, at] for at in self.within_sequence()]
+        elif not self.text_first:
+            parts.reverse()
+        if self.joint and [part.shape[1] for part in parts] == [self.text, self.image]:
+            return {"text": parts[0], **self._image_streams(parts[1])}
+        enters = "in one sequence with" if self.joint else "by cross-attention to"
+        raise UnsupportedEditorError(
+            f"a block returned sequences of {lengths} tokens where {self.text} of text enter "
+            f"{enters} {self.image} of image: its streams cannot be told apart"
+        )
+
+    def _image_streams(self, image: Tensor) -> dict[str, Tensor]:
+        return {stream: image[:, self.within_image(stream)] for stream in self.grids}
 
     def split_attention(self, output: Any) -> dict[str, Tensor]:
         """The streams in what a block's attention module returns.
@@ -104,25 +102,6 @@ class Layout:
 
 EMPTY = Layout({}, 0, joint=False)
 """Before a denoiser was called."""
-
-
-def arguments_of(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
-    """What a module is called with, by the names of its own forward."""
-    return _signature(type(module).forward).bind(module, *args, **kwargs).arguments
-
-
-@contextmanager
-def each_call(module: nn.Module, note: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Let `note` see what every call of a module is given, by the names of its own forward."""
-
-    def heard(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        note(arguments_of(module, args, kwargs))
-
-    handle = module.register_forward_pre_hook(heard, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def layout_of(denoiser: nn.Module, given: Mapping[str, Any], text_first: bool) -> Layout:
@@ -142,9 +121,8 @@ def layout_of(denoiser: nn.Module, given: Mapping[str, Any], text_first: bool) -
         grids = list(_grids_of(given["img_ids"]))
     elif given.get("img_shapes") is not None:
         shapes = given["img_shapes"]
-        grids = [
-            tuple(shape[-2:]) for shape in (shapes[0] if isinstance(shapes[0], list) else shapes)
-        ]
+        shapes = shapes[0] if isinstance(shapes[0], list) else shapes
+        grids = [tuple(shape[-2:]) for shape in shapes]
     elif sample.ndim == 6:
         patch = denoiser.config.patch_size[-2:]
         grid = tuple(side // p for side, p in zip(sample.shape[-2:], patch, strict=True))
@@ -165,20 +143,6 @@ def _grids_of(img_ids: Tensor) -> Iterator[Grid]:
     _, lengths = torch.unique_consecutive(ids[:, 0], return_counts=True)
     for run in ids.split(lengths.tolist()):
         yield len(torch.unique(run[:, 1])), len(torch.unique(run[:, 2]))
-
-
-def _by_length(parts: list[Tensor], layout: Layout) -> tuple[Tensor | None, Tensor | None]:
-    """(text, image) of a block that returns them apart, in the order of the sequence."""
-    if len(parts) == 2:
-        text, image = parts if layout.text_first else reversed(parts)
-        if text.shape[1] == layout.text and image.shape[1] == layout.image:
-            return text, image
-    if len(parts) == 1 and parts[0].shape[1] == layout.image:
-        return None, parts[0]
-    raise UnsupportedEditorError(
-        f"a block returned sequences of {[part.shape[1] for part in parts]} tokens where "
-        f"{layout.text} of text and {layout.image} of image were expected"
-    )
 
 
 def _leaves(output: Any) -> Iterator[Tensor]:

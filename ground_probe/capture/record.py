@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ground_probe.capture.clock import Clock
 from ground_probe.capture.layout import Layout
 from ground_probe.capture.options import Options
 from ground_probe.capture.sites import key_of
@@ -15,24 +16,48 @@ from ground_probe.capture.traces import Trace
 from ground_probe.editors.family import Family
 from ground_probe.errors import InputError, NonFiniteError
 
+_STATES = ("hidden", "attention_output")
+
 
 class Record:
     """A trace while it is filled.
 
     Args:
-        trace: what is filled.
+        options: what was asked for.
+        blocks: the chosen ones, each with its attention modules that are meant.
+        clock: of the run.
 
     Attributes:
+        trace: what is filled.
         awaited: (kind, key) of what has not come; None before it is known what there is.
     """
 
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
+    def __init__(
+        self, options: Options, blocks: Mapping[str, frozenset[str]], clock: Clock
+    ) -> None:
+        self.options, self.blocks = options, blocks
+        self.trace = Trace(
+            blocks=tuple(blocks),
+            steps=tuple(options.steps),
+            timesteps=clock.timesteps,
+            sigmas=clock.sigmas,
+        )
         self.awaited: set[tuple[str, Any]] | None = None
 
-    def expect(self, sites: Iterable[tuple[str, Any]]) -> None:
-        """Say what there will be."""
-        self.awaited = set(sites)
+    def expect(self, family: Family, layout: Layout) -> None:
+        """Find out from a run's layout what there will be.
+
+        Raises:
+            InputError: a stream was asked for that there is not.
+        """
+        there = (*layout.grids, *["text"] * layout.joint)
+        for stream in self.options.streams or ():
+            if stream not in there:
+                raise InputError(
+                    f"{family.pipeline} has no {stream!r} tokens in its blocks, only "
+                    f"{', '.join(there)}. {family.note or 'Pass an image.'}"
+                )
+        self.awaited = set(self._sites(tuple(layout.grids)))
 
     def awaits(self, kind: str, key: Any) -> bool:
         """Whether a site was asked for and has not come."""
@@ -43,15 +68,8 @@ class Record:
         """Whether all has come."""
         return self.awaited is not None and not self.awaited
 
-    def put(
-        self,
-        kind: str,
-        key: Any,
-        values: Tensor,
-        reduce: Callable[[Tensor], Tensor] | None = None,
-        graph: bool = False,
-    ) -> None:
-        """Keep values, reduced on their device; by default whole, in float32, out of any graph.
+    def put(self, kind: str, key: Any, values: Tensor) -> None:
+        """Keep values on the CPU: states reduced on their device, all else whole, in float32.
 
         Raises:
             NonFiniteError: they are not finite.
@@ -68,57 +86,37 @@ class Record:
                 f"{kind} at {key} holds {bad} of {values.numel()} values that are not finite, in a "
                 f"denoiser that runs in {self.trace.dtype} on {self.trace.device}: {way}"
             )
-        if reduce is None:
-            kept = values.to("cpu", torch.float32, copy=True)
+        if not (self.options.gradients and kind in _STATES):
+            values = values.detach()
+        if self.options.reduce and kind in _STATES:
+            kept = self.options.reduce(values).to("cpu", copy=True)
         else:
-            kept = reduce(values).to("cpu", copy=True)
-        getattr(self.trace, kind)[key] = kept if graph else kept.detach()
+            kept = values.to("cpu", torch.float32, copy=True)
+        getattr(self.trace, kind)[key] = kept
         if self.awaited:
             self.awaited.discard((kind, key))
 
-
-def sites_of(options: Options, blocks: Iterable[str], layout: Layout) -> Iterator[tuple[str, Any]]:
-    """(kind, key) of every site that options ask for.
-
-    Args:
-        options: what is asked for.
-        blocks: the chosen ones.
-        layout: of the run, for the streams that there are.
-    """
-    streams = tuple(layout.grids) if options.streams is None else options.streams
-    image = [stream for stream in streams if stream != "text"] or list(layout.grids)
-    states = ["hidden"] + ["attention_output"] * options.attention_output
-    maps = ["affinity"] * bool(len(options.affinity)) + ["key_mass"] * options.mass
-    for step in options.steps:
-        if options.prediction:
-            yield "prediction", step
-        for name in blocks:
-            for role in options.roles:
-                if options.states is None or name in options.states:
-                    yield from ((k, key_of(name, step, s, role)) for k in states for s in streams)
-                yield from ((kind, key_of(name, step, role)) for kind in maps)
-            if options.attention:
-                yield "attention", key_of(name, step)
-            if options.propagate:
-                yield from (("propagated", key_of(name, step, stream)) for stream in image)
-
-
-def check_streams(options: Options, family: Family, layout: Layout | None = None) -> None:
-    """Refuse streams that a family, or a run of it, does not have.
-
-    Raises:
-        InputError: names those that there are.
-    """
-    there = family.streams
-    if layout is not None:
-        has = (*layout.grids, *["text"] * layout.joint)
-        there = tuple(stream for stream in there if stream in has)
-    for stream in options.streams or ():
-        if stream not in there:
-            raise InputError(
-                f"{family.pipeline} has no {stream!r} tokens in its blocks, only "
-                f"{', '.join(there)}. {family.note or 'Pass an image.'}"
-            )
+    def _sites(self, image_streams: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        """(kind, key) of every site that is asked for."""
+        options = self.options
+        streams = image_streams if options.streams is None else options.streams
+        image = [stream for stream in streams if stream != "text"] or image_streams
+        states = _STATES if options.attention_output else _STATES[:1]
+        maps = ["affinity"] * bool(len(options.affinity)) + ["key_mass"] * options.mass
+        for step in options.steps:
+            if options.prediction:
+                yield "prediction", step
+            for name in self.blocks:
+                for role in options.roles:
+                    if options.states is None or name in options.states:
+                        yield from (
+                            (k, key_of(name, step, s, role)) for k in states for s in streams
+                        )
+                    yield from ((kind, key_of(name, step, role)) for kind in maps)
+                if options.attention:
+                    yield "attention", key_of(name, step)
+                if options.propagate:
+                    yield from (("propagated", key_of(name, step, stream)) for stream in image)
 
 
 def _count_bad(values: Tensor) -> int:

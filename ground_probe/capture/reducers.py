@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +9,6 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from ground_probe.errors import InputError
-
-Reducer = Callable[[Float[Tensor, "tokens dim"]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,38 +50,6 @@ class keep_projection:
         return hidden.float() @ matrix.to(hidden.device)
 
 
-@dataclass(frozen=True, eq=False)
-class keep_pool:
-    """Average the tokens under each of several (soft) masks.
-
-    Args:
-        masks: one row of token weights for each pool.
-    """
-
-    masks: Float[Tensor, "pools tokens"]
-
-    def __call__(self, hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "pools dim"]:
-        """One mean for each mask, in float32."""
-        weights = torch.as_tensor(self.masks, dtype=torch.float32, device=hidden.device)
-        if weights.shape[-1] != len(hidden):
-            raise InputError(
-                f"keep_pool has masks of {weights.shape[-1]} tokens at a site of {len(hidden)}: "
-                "pool streams and blocks of one grid at a time"
-            )
-        return weights @ hidden.float() / weights.sum(-1, keepdim=True).clamp_min(1e-12)
-
-
 def keep_half(hidden: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
     """Keep half precision, clipped to its range."""
     return hidden.clamp(-65504, 65504).to(torch.float16)
-
-
-def chain(*reducers: Reducer) -> Reducer:
-    """Several reducers, the first one first."""
-
-    def reduced(hidden: Tensor) -> Tensor:
-        for reduce in reducers:
-            hidden = reduce(hidden)
-        return hidden
-
-    return reduced

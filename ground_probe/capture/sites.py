@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,7 +16,14 @@ ROLES = ("cond", "image_only", "uncond")
 # A UNet registers its middle block last and runs it second.
 _UNET_ORDER = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 # Blocks that refine the text before it meets the image: no image token passes through them.
-_TEXT_ALONE = ("text_transformer_blocks",)
+_TEXT_ALONE = "text_transformer_blocks."
+
+
+def require(kind: str, names: Iterable[Any], known: tuple[Any, ...]) -> None:
+    """Raise UnknownNameError, with the names that there are, for one that there is not."""
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, map(str, known))
 
 
 class Captured(dict):
@@ -69,38 +76,6 @@ def key_of(block: str, step: int, *rest: str) -> tuple:
     return (block, step, *rest[:-1]) if rest and rest[-1] == "cond" else (block, step, *rest)
 
 
-def denoiser_of(pipeline: Any) -> nn.Module:
-    """The module that denoises, without the wrapper of `torch.compile`.
-
-    Raises:
-        UnsupportedEditorError: the pipeline has neither a transformer nor a UNet.
-    """
-    for name in ("transformer", "unet"):
-        module = getattr(pipeline, name, None)
-        if isinstance(module, nn.Module):
-            return bare(module)
-    raise UnsupportedEditorError(
-        f"{type(pipeline).__name__} has neither `transformer` nor `unet`: give a diffusers "
-        "pipeline whose denoiser is loaded"
-    )
-
-
-def bare(module: nn.Module) -> nn.Module:
-    """A module without the wrapper of `torch.compile`."""
-    # An attribute that a module lacks is an exception, too slow for a walk over all modules.
-    return module._modules.get("_orig_mod", module)
-
-
-def every_module(root: nn.Module) -> Iterator[nn.Module]:
-    """A module and all inside it; in a tenth of the time that `modules` takes, for every run."""
-    waiting: list[nn.Module | None] = [root]
-    while waiting:
-        module = waiting.pop()
-        if module is not None:
-            yield module
-            waiting += module._modules.values()
-
-
 def blocks_of(denoiser: nn.Module) -> dict[str, nn.Module]:
     """The transformer blocks of a denoiser by name, in the order in which they run.
 
@@ -110,7 +85,11 @@ def blocks_of(denoiser: nn.Module) -> dict[str, nn.Module]:
     classes = getattr(denoiser, "_repeated_blocks", None) or getattr(
         denoiser, "_no_split_modules", None
     )
-    named = dict(_instances(denoiser, frozenset(classes or ())))
+    named = {
+        name.replace("._orig_mod", ""): module  # the wrapper of `torch.compile`
+        for name, module in denoiser.named_modules()
+        if type(module).__name__ in (classes or ()) and not name.startswith(_TEXT_ALONE)
+    }
     if not named:
         raise UnsupportedEditorError(
             f"{type(denoiser).__name__} does not name its repeated blocks (`_repeated_blocks`), "
@@ -119,28 +98,10 @@ def blocks_of(denoiser: nn.Module) -> dict[str, nn.Module]:
     return dict(sorted(named.items(), key=lambda item: _UNET_ORDER.get(item[0].split(".")[0], 0)))
 
 
-def _instances(
-    module: nn.Module, classes: Container[str], prefix: str = ""
-) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of some classes below another, without the wrapper of `torch.compile`."""
-    for key, wrapped in module._modules.items():
-        if wrapped is not None and prefix + key not in _TEXT_ALONE:
-            inner = bare(wrapped)
-            if type(inner).__name__ in classes:
-                yield prefix + key, inner
-            yield from _instances(inner, classes, f"{prefix}{key}.")
-
-
 def attentions_of(block: nn.Module) -> dict[str, nn.Module]:
     """The attention modules inside a block: those that own an attention processor."""
     modules = block.named_modules()
-    return {name: m for name, m in modules if name and _has(m, "processor")}
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    """`hasattr`, which is slow for what a module lacks: Python makes an exception of it."""
-    places = vars(module), module._modules, vars(type(module))
-    return any(name in place for place in places)
+    return {name: m for name, m in modules if name and hasattr(m, "processor")}
 
 
 def resolve(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,20 +15,6 @@ from ground_probe.capture.sites import Captured
 from ground_probe.errors import UnsupportedEditorError, unknown
 from ground_probe.geometry import Geometry
 from ground_probe.images import png, shown_as_html
-
-
-class Sink(NamedTuple):
-    """A key that soaks up attention.
-
-    Args:
-        stream: "padding", "text", "noise" or "reference".
-        token: which of the text's tokens, or of the image stream's.
-        probability: the mean that image tokens give to it.
-    """
-
-    stream: str
-    token: int
-    probability: float
 
 
 @dataclass(repr=False)
@@ -159,42 +144,19 @@ class Trace:
 
     def mass(self, block: str, step: int) -> dict[str, float]:
         """How much an image token attends, on average, to each kind of token; sums to 1."""
-        mass = self.key_mass[block, step].mean(0)
+        text = mass = self.key_mass[block, step].mean(0)
+        streams = {}
         if self.layout.joint:
             text_at, image_at = self.layout.within_sequence()
             text, image = mass[text_at], mass[image_at]
-        else:
-            text, image = mass, mass[:0]
+            for stream in self.layout.grids:
+                streams[stream] = float(image[self.layout.within_image(stream)].sum())
         parts = {"phrase": list(self.phrase_keys), "padding": list(self.padding)}
         masses = {name: float(text[at].sum()) for name, at in parts.items()}
-        masses["other text"] = float(text.sum()) - sum(masses.values())
-        for stream in self.layout.grids if self.layout.joint else ():
-            masses[stream] = float(image[self.layout.within_image(stream)].sum())
-        return masses
-
-    def sinks(self, block: str, step: int, count: int = 5) -> list[Sink]:
-        """The keys that image tokens attend to most, on average over them and the heads."""
-        mass = self.key_mass[block, step].mean(0)
-        sinks = []
-        for key in mass.argsort(descending=True)[:count].tolist():
-            stream, token = self._stream_of(key)
-            sinks.append(Sink(stream, token, float(mass[key])))
-        return sinks
+        return masses | {"other text": float(text.sum()) - sum(masses.values())} | streams
 
     def save(self, path: str | Path) -> None:
         """Write the trace to a file, whole or not at all; `load_trace` reads it."""
         from ground_probe.capture.files import save_trace
 
         save_trace(self, path)
-
-    def _stream_of(self, key: int) -> tuple[str, int]:
-        """Which stream a key belongs to, and which token of it."""
-        places = {"text": slice(0, self.layout.text)}
-        if self.layout.joint:
-            places["text"], image = self.layout.within_sequence()
-            for stream in self.layout.grids:
-                within = self.layout.within_image(stream)
-                places[stream] = slice(image.start + within.start, image.start + within.stop)
-        stream, at = next((s, at) for s, at in places.items() if at.start <= key < at.stop)
-        token = key - at.start
-        return ("padding" if stream == "text" and token in self.padding else stream), token

@@ -5,19 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from PIL import Image
 
-from ground_probe.capture.capturing import Capture
+from ground_probe.capture.capturing import capturing
 from ground_probe.capture.edits import Edit, ReweightPhrase
 from ground_probe.capture.options import Options, Reduce
 from ground_probe.capture.traces import Trace
 from ground_probe.editors.editor import Editor
 from ground_probe.editors.phrases import Span
-from ground_probe.errors import InputError, unknown
+from ground_probe.errors import InputError
 
 _OWN = {"image": "image", "prompt": "instruction", "num_inference_steps": "num_steps"}
 
@@ -77,14 +77,12 @@ def trace(
         NonFiniteError: a state or map is not finite.
         SilentSiteError: a site did not fire, or an edit took no place.
     """
-    edits = edit if isinstance(edit, Sequence) else (edit,)
-    named = phrase is not None or attention or any(isinstance(e, ReweightPhrase) for e in edits)
     options = Options(
         blocks=blocks,
         steps=steps,  # type: ignore[arg-type] # made a tuple
         streams=streams,
         roles=roles,
-        attention_to=(instruction, phrase) if named else None,  # a template may drop some words
+        attention_to=(instruction, phrase),
         attention=attention,
         attention_output=attention_output,
         states=states,
@@ -96,8 +94,13 @@ def trace(
         edit=edit,
         gradients=gradients,
     )
-    more = _checked(type(editor.pipeline), pipeline_kwargs or {})
-    num_steps = num_steps or _default_steps(type(editor.pipeline))
+    if phrase is None and not (attention or options.reweights):
+        options = replace(options, attention_to=None)  # a template may drop some words
+    more = dict(pipeline_kwargs or {})
+    for name in _OWN.keys() & more.keys():
+        raise InputError(f"pipeline_kwargs has {name!r}: give it as `{_OWN[name]}`")
+    parameters = inspect.signature(type(editor.pipeline).__call__).parameters
+    num_steps = num_steps or parameters["num_inference_steps"].default
     if max(options.steps) >= num_steps:
         raise InputError(
             f"step {max(options.steps)} is not in a schedule of {num_steps} steps: "
@@ -105,23 +108,11 @@ def trace(
         )
     guided = any(options.steps) or prediction or options.roles != ("cond",)
     given = editor.arguments(image, instruction, seed, guided=guided) | more
-    capturing = Capture(editor.pipeline, options)
-    with without_bar(editor.pipeline), torch.no_grad(), capturing as captured:
+    run = capturing(editor.pipeline, options)
+    with without_bar(editor.pipeline), torch.no_grad(), run as captured:
         editor.pipeline(**given, num_inference_steps=num_steps)
     captured.geometry = editor.geometry(image) if editor.family.fit else None
     return captured
-
-
-def _checked(pipeline: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a pipeline's call that exist there and are not this function's own."""
-    parameters = _parameters(pipeline)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for name in given:
-        if name in _OWN:
-            raise InputError(f"pipeline_kwargs has {name!r}: give it as `{_OWN[name]}`")
-        if name not in parameters and not open_ended:
-            raise unknown(f"argument of {pipeline.__name__}", name, list(parameters)[1:])
-    return dict(given)
 
 
 @contextmanager
@@ -133,12 +124,3 @@ def without_bar(pipeline: Any) -> Iterator[None]:
         yield
     finally:
         pipeline._progress_bar_config = before
-
-
-def _default_steps(pipeline: type) -> int:
-    return _parameters(pipeline)["num_inference_steps"].default
-
-
-@lru_cache(8)
-def _parameters(pipeline: type) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(pipeline.__call__).parameters

@@ -54,11 +54,7 @@ class Editor:
     @property
     def denoiser(self) -> nn.Module:
         """The transformer or UNet."""
-        for name in ("transformer", "unet"):
-            module = getattr(self.pipeline, name, None)
-            if isinstance(module, nn.Module):
-                return getattr(module, "_orig_mod", module)
-        raise UnsupportedEditorError(f"{self.name} has no denoiser")
+        return denoiser_of(self.pipeline)
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +83,7 @@ class Editor:
         """
         image = to_rgb(image)
         if not isinstance(instruction, str) or not instruction.strip():
-            raise InputError(f"instruction {instruction!r} is empty: say what to change")
+            raise InputError(f"instruction {instruction!r} is empty or no text: say what to change")
         if not self.family.words and instruction.lstrip()[0] != "{":
             raise InputError(
                 f"{self.family.name} is not told {instruction!r} as it is ({self.family.note}): "
@@ -156,6 +152,22 @@ class Editor:
                 f"{fit.native[0]} px by {self.family.pipeline}, less than a token: crop or pad it"
             )
         return fit
+
+
+def denoiser_of(pipeline: Any) -> nn.Module:
+    """The module of a pipeline that denoises, without the wrapper of `torch.compile`.
+
+    Raises:
+        UnsupportedEditorError: the pipeline has neither a transformer nor a UNet.
+    """
+    for name in ("transformer", "unet"):
+        module = getattr(pipeline, name, None)
+        if isinstance(module, nn.Module):
+            return getattr(module, "_orig_mod", module)
+    raise UnsupportedEditorError(
+        f"{type(pipeline).__name__} has neither `transformer` nor `unet`: give a diffusers "
+        "pipeline whose denoiser is loaded"
+    )
 
 
 def load_editor(

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ground_probe.capture import Site, Trace, trace
-from ground_probe.capture.inputs import replaced_inputs
-from ground_probe.capture.layout import each_call
+from ground_probe.capture.calls import each_call, replaced_inputs
 from ground_probe.capture.sites import blocks_of, resolve
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ground_probe.capture.surroundings import predicts
+from ground_probe.capture.clock import predicts
 from ground_probe.capture.tracing import without_bar
 from ground_probe.editors import Editor, encoded_once
 from ground_probe.errors import UnsupportedEditorError

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ground_probe.capture import trace
+from ground_probe.capture.calls import each_call
 from ground_probe.capture.edits import ReplaceRows, ReweightPhrase
-from ground_probe.capture.layout import each_call
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor

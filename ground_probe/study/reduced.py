@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ground_probe.capture import Trace, trace
-from ground_probe.capture.inputs import replaced_inputs
+from ground_probe.capture.calls import replaced_inputs
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.geometry import Geometry

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ground_probe.capture.layout import each_call
+from ground_probe.capture.calls import each_call
 from ground_probe.editors import Editor
 from ground_probe.errors import UnsupportedEditorError
 from ground_probe.stats import estimate

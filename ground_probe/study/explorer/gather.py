@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float32
 from PIL import Image
 
 from ground_probe.capture import Trace, trace
+from ground_probe.capture.clock import predicts
 from ground_probe.capture.layout import Grid
 from ground_probe.capture.sites import blocks_of
-from ground_probe.capture.surroundings import predicts
 from ground_probe.capture.tracing import without_bar
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError

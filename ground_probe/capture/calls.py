@@ -1,15 +1,38 @@
-"""What a denoiser is given, replaced while it runs."""
+"""What a module is called with: told by name, heard, or replaced while it runs."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ground_probe.editors import wrapped
+
+_signature = cache(inspect.signature)
+
+
+def arguments_of(module: nn.Module, args: tuple, kwargs: dict) -> dict[str, Any]:
+    """What a module is called with, by the names of its own forward."""
+    return _signature(type(module).forward).bind(module, *args, **kwargs).arguments
+
+
+@contextmanager
+def each_call(module: nn.Module, note: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Let `note` see what every call of a module is given, by the names of its own forward."""
+
+    def heard(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        note(arguments_of(module, args, kwargs))
+
+    handle = module.register_forward_pre_hook(heard, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -24,9 +47,6 @@ def replaced_inputs(
         denoiser: of an editor.
         inputs: pairs of the value to replace and the one in its place, by name of the argument.
     """
-    if not inputs:
-        yield
-        return
 
     def replaced(forward: Callable[..., Any], *args: Any, **given: Any) -> Any:
         for name, (before, after) in inputs.items():
