@@ -7,7 +7,7 @@ chosen key is one small product away: P_ij = exp(q_i . k_j * scale + mask_ij - L
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,17 +50,18 @@ class Attention:
         Raises:
             GroundProbeError: the kernel's log-sum-exp is not that of its rows.
         """
-        name, kernel = _KERNELS.get((self.query.device.type, self._choice()), ("", None))
-        if kernel is None or not self._direct(name):
-            return self.output(), self._portable_lse()
-        output, lse = kernel(self, self._additive_mask())
+        choice = torch._fused_sdp_choice(**vars(self))
+        name, kernel = _KERNELS.get((self.query.device.type, choice), ("", None))
+        if kernel is None or not self._direct():
+            return self.output(), _portable_lse(self)
+        output, lse = kernel(self, _additive(self.attn_mask, self.query.dtype))
         rows = self.query.shape[2]
         lse = lse.reshape(*lse.shape[:2], -1)[..., :rows]  # some kernels pad, one adds a dimension
         # A row that may see nothing has no log-sum-exp; any finite one gives it probability 0.
         lse = torch.where(lse.isfinite(), lse, 0.0)
         key = (name, self.query.device, self.query.dtype, self.attn_mask is None, self.is_causal)
         if key not in _checked:
-            self._check(name, lse)
+            _check(self, name, lse)
             _checked.add(key)
         return output, lse
 
@@ -75,17 +76,26 @@ class Attention:
         parts = []
         for part in _parts(range(self.query.shape[2])[rows]):
             logits = _product(self.query[:, :, part], chosen).mul_(self._scale())
-            self._add_bias(logits, part, keys)
+            self._add_bias(logits, slice(None), part, keys)
             parts.append(logits.sub_(lse[:, :, part, None]).exp_())
         return torch.cat(parts, dim=2)
 
     def from_rows(
-        self, rows: slice | Int[Tensor, " chosen"], head: slice = slice(None)
+        self, rows: slice | Int[Tensor, " chosen"], heads: slice = slice(None)
     ) -> Float[Tensor, "batch some_heads chosen keys"]:
         """The whole softmax of chosen query rows, in float32: exact without a log-sum-exp."""
-        logits = self._logits(rows, head)
+        logits = self.logits(rows, heads)
         blind = logits.isneginf().all(-1, keepdim=True)  # a row that may see nothing
         return torch.softmax(logits, dim=-1).masked_fill_(blind, 0.0)
+
+    def logits(
+        self, rows: slice | Int[Tensor, " chosen"], heads: slice = slice(None)
+    ) -> Float[Tensor, "batch some_heads chosen keys"]:
+        """What chosen query rows' softmax is taken of, in float32."""
+        keys = self._repeated(self.key)[:, heads].float().transpose(-1, -2)
+        logits = _product(self.query[:, heads, rows], keys).mul_(self._scale())
+        self._add_bias(logits, heads, rows, slice(None))
+        return logits
 
     def among(self, rows: slice) -> Attention:
         """The same call for the queries and keys of some rows alone: softmax over those keys."""
@@ -93,8 +103,8 @@ class Attention:
         if mask is not None:
             mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
             mask = mask[..., rows] if mask.shape[-1] > 1 else mask
-        parts = {name: getattr(self, name)[:, :, rows] for name in ("query", "key", "value")}
-        return Attention(**{**vars(self), **parts, "attn_mask": mask})
+        query, key, value = (part[:, :, rows] for part in (self.query, self.key, self.value))
+        return replace(self, query=query, key=key, value=value, attn_mask=mask)
 
     def carry(
         self, maps: Float[Tensor, "batch heads keys columns"]
@@ -107,45 +117,28 @@ class Attention:
         width, columns = self.query.shape[-1], maps.shape[-1]
         largest = maps.amax(2, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         values = F.pad(maps / largest, (0, -columns % width)).to(self.query.dtype)
-        whole = {**vars(self), "key": self._repeated(self.key), "enable_gqa": False}
-        parts = [
-            Attention(**{**whole, "value": part}).output() for part in values.split(width, dim=-1)
-        ]
+        call = replace(self, key=self._repeated(self.key), enable_gqa=False)
+        parts = [replace(call, value=part).output() for part in values.split(width, dim=-1)]
         return torch.cat(parts, dim=-1)[..., :columns].float() * largest
 
     def one(self, row: int) -> Attention:
         """One row of the batch."""
-        if len(self.query) == 1:
-            return self
-        at = slice(row, row + 1)
-        mask = self.attn_mask
+        at, mask = slice(row, row + 1), self.attn_mask
         if mask is not None and mask.ndim == 4 and len(mask) > 1:
             mask = mask[at]
-        parts = {"query": self.query[at], "key": self.key[at], "value": self.value[at]}
-        return Attention(**{**vars(self), **parts, "attn_mask": mask})
+        query, key, value = (part[at] for part in (self.query, self.key, self.value))
+        return replace(self, query=query, key=key, value=value, attn_mask=mask)
 
     def reweighted(self, keys: Int[Tensor, " chosen"], weight: float, row: int) -> Attention:
         """The same call with a row's probabilities of chosen keys times a weight, renormalised."""
         bias = self.query.new_zeros(len(self.query), 1, 1, self.key.shape[2])
         bias[row, ..., keys] = torch.tensor(weight).log().to(bias)
-        mask = self._additive_mask()
+        mask = _additive(self.attn_mask, self.query.dtype)
         bias = bias.expand(-1, -1, self.query.shape[2], -1)
-        return Attention(**{**vars(self), "attn_mask": bias if mask is None else mask + bias})
+        return replace(self, attn_mask=bias if mask is None else mask + bias)
 
-    def _choice(self) -> int:
-        return torch._fused_sdp_choice(
-            self.query,
-            self.key,
-            self.value,
-            self.attn_mask,
-            self.dropout_p,
-            self.is_causal,
-            scale=self.scale,
-            enable_gqa=self.enable_gqa,
-        )
-
-    def _direct(self, name: str) -> bool:
-        """Whether the kernel takes this call as it is, where PyTorch first pads or repeats."""
+    def _direct(self) -> bool:
+        """Whether a kernel takes this call as it is, where PyTorch first pads or repeats."""
         on_gpu = self.query.device.type == "cuda"
         return not self.dropout_p and not (
             on_gpu and (self.query.shape[-1] % 8 or self._groups() > 1)
@@ -160,60 +153,18 @@ class Attention:
     def _scale(self) -> float:
         return self.query.shape[-1] ** -0.5 if self.scale is None else self.scale
 
-    def _additive_mask(self) -> Tensor | None:
-        mask = self.attn_mask
-        if mask is None or mask.dtype != torch.bool:
-            return mask
-        return torch.zeros_like(mask, dtype=self.query.dtype).masked_fill_(~mask, float("-inf"))
-
-    def _add_bias(self, logits: Tensor, rows: Any, keys: Any) -> None:
-        """Add in place what the mask and causality say of chosen rows and keys."""
-        mask = self.attn_mask
-        if mask is not None:
-            mask = mask[(None,) * (4 - mask.ndim)]
-            mask = mask[:, :, rows] if mask.shape[2] > 1 else mask
-            mask = mask[..., keys] if mask.shape[3] > 1 else mask
-            if mask.dtype == torch.bool:
-                logits.masked_fill_(~mask, float("-inf"))
-            else:
-                logits.add_(mask)
+    def _add_bias(self, logits: Tensor, *at: Any) -> None:
+        """Add in place what the mask and causality say of chosen heads, rows and keys."""
+        if self.attn_mask is not None:
+            mask = self.attn_mask[(None,) * (4 - self.attn_mask.ndim)]
+            for dim, chosen in enumerate(at, start=1):
+                mask = mask[(*[slice(None)] * dim, chosen)] if mask.shape[dim] > 1 else mask
+            logits.add_(_additive(mask, self.query.dtype))
         if self.is_causal:
-            positions = torch.arange(max(self.query.shape[2], self.key.shape[2]))
-            rows_at, keys_at = positions[: self.query.shape[2]], positions[: self.key.shape[2]]
-            rows_at = rows_at.to(logits.device)[rows]
-            keys_at = keys_at.to(logits.device)[keys]
-            logits.masked_fill_(keys_at > rows_at[:, None], float("-inf"))
-
-    def _logits(self, rows: Any, head: slice = slice(None)) -> Tensor:
-        keys = self._repeated(self.key)[:, head].float().transpose(-1, -2)
-        logits = _product(self.query[:, head, rows], keys).mul_(self._scale())
-        if self.attn_mask is not None and self.attn_mask.ndim == 4 and self.attn_mask.shape[1] > 1:
-            narrow = Attention(**{**vars(self), "attn_mask": self.attn_mask[:, head]})
-            narrow._add_bias(logits, rows, slice(None))
-        else:
-            self._add_bias(logits, rows, slice(None))
-        return logits
-
-    def _portable_lse(self) -> Tensor:
-        parts = [
-            torch.logsumexp(self._logits(part), dim=-1)
-            for part in _parts(range(self.query.shape[2]))
-        ]
-        lse = torch.cat(parts, dim=2)
-        return torch.where(lse.isfinite(), lse, 0.0)
-
-    def _check(self, name: str, lse: Tensor) -> None:
-        rows = torch.linspace(0, self.query.shape[2] - 1, 4, device=self.query.device).long()
-        expected = torch.logsumexp(self._logits(rows), dim=-1)
-        seen = expected.isfinite()
-        error = (lse[:, :, rows] - expected)[seen].abs().max().item() if seen.any() else 0.0
-        limit = 1e-5 if self.query.dtype == torch.float32 else 1e-3
-        if not error <= limit * max(1.0, expected[seen].abs().max().item() if seen.any() else 1.0):
-            raise GroundProbeError(
-                f"{name} on {self.query.device} in {self.query.dtype} returned a log-sum-exp that "
-                f"is off by {error:.1e} from a float32 softmax of 4 rows: its maps would be wrong. "
-                "Run under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` and report the kernel"
-            )
+            _, rows, keys = at
+            places = torch.arange(max(self.query.shape[2], self.key.shape[2]), device=logits.device)
+            rows_at, keys_at = places[: self.query.shape[2]], places[: self.key.shape[2]]
+            logits.masked_fill_(keys_at[keys] > rows_at[rows, None], float("-inf"))
 
 
 class Listening(TorchFunctionMode):
@@ -229,6 +180,37 @@ class Listening(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self.hear(Attention(*args, **(kwargs or {})))
         return func(*args, **(kwargs or {}))
+
+
+def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
+
+
+def _portable_lse(call: Attention) -> Tensor:
+    parts = [
+        torch.logsumexp(call.logits(part), dim=-1) for part in _parts(range(call.query.shape[2]))
+    ]
+    lse = torch.cat(parts, dim=2)
+    return torch.where(lse.isfinite(), lse, 0.0)
+
+
+def _check(call: Attention, name: str, lse: Tensor) -> None:
+    query = call.query
+    rows = torch.linspace(0, query.shape[2] - 1, 4, device=query.device).long()
+    expected = torch.logsumexp(call.logits(rows), dim=-1)
+    seen = expected.isfinite()
+    if not seen.any():
+        return
+    error = (lse[:, :, rows] - expected)[seen].abs().max().item()
+    limit = 1e-5 if query.dtype == torch.float32 else 1e-3
+    if not error <= limit * max(1.0, expected[seen].abs().max().item()):
+        raise GroundProbeError(
+            f"{name} on {query.device} in {query.dtype} returned a log-sum-exp that is off by "
+            f"{error:.1e} from a float32 softmax of 4 rows: its maps would be wrong. Run under "
+            "`torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` and report the kernel"
+        )
 
 
 def _parts(rows: range) -> Iterator[slice]:

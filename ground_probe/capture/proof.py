@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -27,9 +28,6 @@ class Proof:
     stopped and nothing is given out. A denoiser whose text enters by cross-attention has one order;
     that its blocks return image tokens alone is checked wherever they return.
 
-    Args:
-        family: of the pipeline.
-
     Attributes:
         given: whether all is proven.
     """
@@ -47,8 +45,7 @@ class Proof:
         """
         if self._ordered or not layout.joint:
             return
-        text = given["encoder_hidden_states"]
-        moved = text.clone()
+        moved = given["encoder_hidden_states"].clone()
         moved[0, 0] += 1
         before = _first_keys(denoiser, given, layout)
         after = _first_keys(denoiser, {**given, "encoder_hidden_states": moved}, layout)
@@ -69,12 +66,8 @@ class Proof:
         if self.given:
             return
         tokens = layout.tokens("noise")
-        if sample.ndim == 3:
-            fits = sample.shape[1] == tokens
-        else:
-            patch = (prod(sample.shape[2:]) / tokens) ** 0.5
-            fits = patch.is_integer()
-        if not fits:
+        patch = 1.0 if sample.ndim == 3 else (prod(sample.shape[2:]) / tokens) ** 0.5
+        if not patch.is_integer() or (sample.ndim == 3 and sample.shape[1] != tokens):
             self._refuse(
                 f"its scheduler is given a sample of shape {tuple(sample.shape)}, not the "
                 f"{tokens} tokens of one noise grid {layout.grids['noise']}"
@@ -108,11 +101,8 @@ def _first_keys(denoiser: nn.Module, given: Mapping[str, Any], layout: Layout) -
             raise _Enough
         return call.output()
 
-    try:
-        with torch.no_grad(), Listening(hear):
-            denoiser.forward(**{name: given[name] for name in given if name != "self"})
-    except _Enough:
-        pass
+    with suppress(_Enough), torch.no_grad(), Listening(hear):
+        denoiser.forward(**{name: given[name] for name in given if name != "self"})
     if not keys:
         raise UnsupportedEditorError(
             f"{type(denoiser).__name__} has no attention of its {layout.text} text and "

@@ -22,19 +22,6 @@ _UNET = ("down_blocks.", "mid_block.", "up_blocks.")
 Maps = Float[Tensor, "heads tokens phrase"]
 
 
-def carried(attention: Attention, maps: Maps, rounds: int = 1) -> Maps:
-    """A row's maps after some rounds of its attention, head by head, in float32.
-
-    Args:
-        attention: one row of a batch, of the maps' tokens to one another.
-        maps: one a head.
-        rounds: how often.
-    """
-    for _ in range(rounds):
-        maps = attention.carry(maps[None])[0]
-    return maps
-
-
 class Carrier:
     """Carries the maps of one run on.
 
@@ -78,9 +65,9 @@ class Carrier:
             for stream in self._streams or layout.grids:
                 at = layout.within_image(stream)
                 among = call.among(slice(rows.start + at.start, rows.start + at.stop))
-                yield stream, carried(among, maps[:, at], self._rounds)
+                yield stream, self._carried(among, maps[:, at])
         elif not self._unet and block in self._held:
-            yield "noise", carried(self._held.pop(block), maps, self._rounds)
+            yield "noise", self._carried(self._held.pop(block), maps)
 
     def by_finest(
         self, block: str, layout: Layout, maps: Mapping[str, Maps]
@@ -98,7 +85,7 @@ class Carrier:
             return  # some block's attention was not heard, which is told when the run ends
         held, self._held = list(self._held.values()), {}
         grid = layout.grid_of(held[0].query.shape[2])
-        means = [on_grid(maps[name].mean(0), layout, grid) for name in self._blocks]
+        means = [_on_grid(maps[name].mean(0), layout, grid) for name in self._blocks]
         carry = torch.cat(means, dim=-1).to(held[0].query.device)
         for _ in range(self._rounds):
             by_head = (h.carry(carry.expand(1, h.query.shape[1], -1, -1))[0] for h in held)
@@ -107,8 +94,14 @@ class Carrier:
         for name, part in zip(self._blocks, carry.split(widths, dim=-1), strict=True):
             yield name, part[None]
 
+    def _carried(self, attention: Attention, maps: Maps) -> Maps:
+        """Maps of a row of a batch, after its tokens' attention to one another, head by head."""
+        for _ in range(self._rounds):
+            maps = attention.carry(maps[None])[0]
+        return maps
 
-def on_grid(
+
+def _on_grid(
     maps: Float[Tensor, "tokens phrase"], layout: Layout, grid: tuple[int, int]
 ) -> Float[Tensor, "finer phrase"]:
     """A UNet level's maps on the grid of another level, bilinearly."""
