@@ -139,21 +139,6 @@ def test_a_family_of_one_s_own_is_registered(image, monkeypatch):
     assert family_of(testing.kontext()) is kontext
 
 
-@pytest.mark.parametrize(
-    ("facts", "message"),
-    [
-        ({"streams": ("noise", "image")}, "unknown Mine: streams 'image': choose one of noise"),
-        ({"streams": ("text",)}, "Mine: streams .* lack 'noise'"),
-        ({"rows": ("cond", "negative")}, "unknown Mine: rows 'negative'"),
-        ({"calls": ("uncond",)}, "lack 'cond'"),
-        ({"pipeline": "diffusers.Mine"}, "a family needs a name and its pipeline's class"),
-    ],
-)
-def test_a_family_that_no_capture_could_follow_is_refused(facts, message):
-    with pytest.raises(InputError, match=message):
-        gp.Family(**{"name": "Mine", "pipeline": "MyPipeline"} | facts)
-
-
 @pytest.mark.parametrize("name", testing.BUILDERS)
 def test_segmentation_works_where_the_list_of_models_says_so(name, monkeypatch):
     from ground_probe.editors import models

@@ -78,7 +78,7 @@ def test_gated_weights_are_asked_for_once_and_said_to_be_gated(nowhere, tmp_path
         capsys, "evaluate", *options
     )
     assert nowhere.asked == 1
-    with pytest.raises(MissingWeightsError, match="the hub has no model some/body, or it is priv"):
+    with pytest.raises(MissingWeightsError, match="some/body is not on the hub, or it is priv"):
         gp.load_editor("some/body", download=True)
 
 

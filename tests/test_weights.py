@@ -148,12 +148,6 @@ DAMAGES = {
     "no part": (removed("text_encoder_2"), "text_encoder_2 cannot be loaded"),
     "no configuration": (removed("vae/config.json"), "vae cannot be loaded"),
     "no scheduler": (removed("scheduler/scheduler_config.json"), "cannot be loaded"),
-    "a schedule of 10^12 steps": (
-        config_changed("scheduler/scheduler_config.json", num_train_timesteps=10**12),
-        "has num_train_timesteps=1000000000000, expected at most 1,000,000"),
-    "a schedule without end": (
-        config_changed("scheduler/scheduler_config.json", num_train_timesteps=float("inf")),
-        "has num_train_timesteps=inf"),
     "an empty configuration": (written("transformer/config.json", b""), "config.json is empty"),
     "a cut configuration": (cut("text_encoder/config.json", 0.5), "config.json is cut short"),
     "a list for a configuration": (written("vae/config.json", b"[]"), "vae"),
@@ -229,10 +223,7 @@ def test_tied_weights_and_old_positions_are_no_gaps(folder):
     gp.load_editor(folder, device="cpu")
 
 
-def test_a_modular_pipeline_is_refused_for_what_it_is(folder):
-    (folder / "model_index.json").rename(folder / "modular_model_index.json")
-    with pytest.raises(UnsupportedEditorError, match="put together anew for each call"):
-        gp.load_editor(folder)
+def test_a_modular_pipeline_is_refused_for_what_it_is():
     from diffusers import ModularPipeline
 
     class Blocks(ModularPipeline):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ground_probe.capture.sites import Captured
 from ground_probe.capture.traces import Trace
 from ground_probe.errors import InputError
 from ground_probe.geometry import Geometry
+from ground_probe.io import whole_file
 
 _TENSORS = (
     "hidden", "attention", "attention_from_text", "attention_output", "propagated", "affinity",
@@ -30,20 +30,24 @@ def save_trace(trace: Trace, path: str | Path) -> None:
         trace: from `gp.trace` or `gp.capture`.
         path: of the file; its folder exists.
     """
-    path = Path(path)
     tensors = {
-        _spell(kind, site): tensor.detach().contiguous()
+        "|".join(map(str, (kind, *(site if isinstance(site, tuple) else (site,))))): tensor
         for kind in _TENSORS
         for site, tensor in getattr(trace, kind).items()
     }
     if trace.reference is not None:
-        tensors["reference"] = trace.reference.contiguous()
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, part, {"trace": json.dumps(_facts(trace))})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        tensors["reference"] = trace.reference
+    apart = (*_TENSORS, "reference", "inputs")  # a graph cannot be written
+    plain = {part.name: getattr(trace, part.name) for part in fields(trace)}
+    facts = {name: value for name, value in plain.items() if name not in apart} | {
+        "device": str(trace.device),
+        "dtype": str(trace.dtype).removeprefix("torch."),
+        "layout": asdict(trace.layout),
+        "geometry": trace.geometry and asdict(trace.geometry),
+    }
+    held = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as part:
+        save_file(held, part, {"trace": json.dumps(facts)})
 
 
 def load_trace(path: str | Path) -> Trace:
@@ -60,46 +64,25 @@ def load_trace(path: str | Path) -> Trace:
     parts: dict[str, Any] = {kind: Captured() for kind in _TENSORS} | {"prediction": {}}
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["trace"])
+            facts = _understood(json.loads(file.metadata()["trace"]))
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 kind, *site = name.split("|")
+                key = tuple(int(part) if part.isdigit() else part for part in site)
                 if kind == "reference":
                     parts[kind] = file.get_tensor(name)
-                    continue
-                key = tuple(int(s) if place == 1 else s for place, s in enumerate(site))
-                parts[kind][int(site[0]) if kind == "prediction" else key] = file.get_tensor(name)
-            return Trace(**parts | _understood(facts))
+                else:
+                    parts[kind][key if len(key) > 1 else key[0]] = file.get_tensor(name)
+        facts["layout"] = Layout(**facts["layout"])
+        facts["geometry"] = facts["geometry"] and Geometry(**facts["geometry"])
+        return Trace(**parts | facts)
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise InputError(f"{path} is no trace that `Trace.save` wrote: {error}") from error
 
 
-def _spell(kind: str, site: Any) -> str:
-    return "|".join(map(str, (kind, *(site if isinstance(site, tuple) else (site,)))))
-
-
-def _facts(trace: Trace) -> dict[str, Any]:
-    named = {part.name: getattr(trace, part.name) for part in fields(trace)}
-    tensors = (*_TENSORS, "reference", "inputs")  # a graph cannot be written
-    plain = {name: named[name] for name in named if name not in tensors}
-    return plain | {
-        "device": str(trace.device),
-        "dtype": str(trace.dtype).removeprefix("torch."),
-        "layout": asdict(trace.layout),
-        "geometry": trace.geometry and asdict(trace.geometry),
-    }
-
-
-def _understood(facts: dict[str, Any]) -> dict[str, Any]:
-    facts = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
-    grids = {s: tuple(map(tuple, grids)) for s, grids in facts["layout"]["grids"].items()}
-    geometry = facts["geometry"]
-    return facts | {
-        "sigmas": {int(step): sigma for step, sigma in facts["sigmas"].items()},
-        "timesteps": {int(step): timestep for step, timestep in facts["timesteps"].items()},
-        "layout": Layout(**facts["layout"] | {"grids": grids}),
-        "geometry": geometry and Geometry(**{k: _tuple(v) for k, v in geometry.items()}),
-    }
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _understood(value: Any) -> Any:
+    """What JSON made of tuples, and of steps as keys."""
+    if isinstance(value, list):
+        return tuple(map(_understood, value))
+    if isinstance(value, dict):
+        return {int(k) if k.isdigit() else k: _understood(v) for k, v in value.items()}
+    return value

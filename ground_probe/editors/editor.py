@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
 from torch import nn
 
-from ground_probe.editors.families import Family, family_of
-from ground_probe.editors.family import Fit
+from ground_probe.editors.families import family_of
+from ground_probe.editors.family import Family, Fit
 from ground_probe.editors.hub import repository
 from ground_probe.editors.identity import identity
 from ground_probe.editors.weights import check_quantizer, load_pipeline, usable_device
@@ -36,14 +36,12 @@ class Editor:
         pipeline: the diffusers pipeline itself.
         family: facts about its class.
         name: what was loaded.
-        commit: of the hub's snapshot, if it is one.
         whole: the revision before blocks or encoders were freed, which cannot be told any more.
     """
 
     pipeline: Any = field(repr=False)
     family: Family = field(repr=False)
     name: str
-    commit: str = ""
     whole: str = field(default="", repr=False)
 
     @property
@@ -130,8 +128,7 @@ class Editor:
         (height, width), mode, box = self._fit(image)
         token_px = self.family.token_px(self.pipeline)
         grid = height // token_px, width // token_px
-        covered = {} if box is None else {"box": box}  # by default what the mode covers
-        return Geometry((image.height, image.width), grid, mode, **covered)
+        return Geometry((image.height, image.width), grid, mode, box)  # type: ignore[arg-type]
 
     def _fit(self, image: Image.Image) -> Fit:
         """How the pipeline brings an image to its own size.
@@ -209,21 +206,24 @@ def load_editor(
     if offload not in (None, "model", "sequential"):
         raise InputError(f"offload={offload!r}: choose None, 'model' or 'sequential'")
     check_quantizer(quantize)
-    place, dtype = usable_device(device), _dtype(dtype)
-    named = isinstance(model, str | Path)
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES)
+        dtype = cast(torch.dtype, getattr(torch, dtype))
+    place, named = usable_device(device), isinstance(model, str | Path)
     if named:
         dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-        pipeline, commit = load_pipeline(str(model), dtype, quantize, download)
+        pipeline = load_pipeline(str(model), dtype, quantize, download)
         name = repository(str(model))
     else:
         if quantize is not None:
             raise InputError("a pipeline object is already loaded: quantize it when it is loaded")
-        pipeline, name, commit = model, type(model).__name__, ""
+        pipeline, name = model, type(model).__name__
         if dtype is not None:
             pipeline.to(dtype)
     family = family_of(pipeline)
     family.prepare(pipeline)
-    editor = Editor(pipeline, family, name, commit)
+    editor = Editor(pipeline, family, name)
     if prepare is not None:
         editor = replace(editor, whole=editor.revision)
         prepare(editor, place)
@@ -234,11 +234,3 @@ def load_editor(
     elif named:
         pipeline.to(place)
     return editor
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if not isinstance(dtype, str):
-        return dtype
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    return getattr(torch, dtype)

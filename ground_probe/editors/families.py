@@ -40,9 +40,7 @@ from ground_probe.editors.fits import (
     unet_fit,
 )
 from ground_probe.editors.refused import REFUSED
-from ground_probe.errors import InputError, UnsupportedEditorError
-
-__all__ = ["FAMILIES", "REFUSED", "Family", "family_of", "models", "small_side_px"]
+from ground_probe.errors import UnsupportedEditorError
 
 
 def _mark_image_tokens(pipeline: Any) -> None:
@@ -91,7 +89,6 @@ FAMILIES: tuple[Family, ...] = (
         fit=kontext_fit,
         resize=lambda pipe: small_side_px(pipe) is not None,
         arguments=kontext_arguments,
-        batched=True,
         note="padding tokens of T5 are real keys and soak up attention",
     ),
     Family(
@@ -212,18 +209,18 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+_registered: list[Family] = []
+
+
 def family_of(pipeline: Any) -> Family:
     """The facts about a pipeline; for one that is not known, what can be assumed, with a warning.
-
-    A subclass has the facts of what it extends.
 
     Raises:
         UnsupportedEditorError: the pipeline cannot work.
     """
-    check_supported(type(pipeline))
-    if family := _known(type(pipeline)):
-        return family
     name = type(pipeline).__name__
+    if family := known_family(type(pipeline)):
+        return family
     warnings.warn(
         f"{name} is not in the registry. Blocks, streams and the phrase's keys are found at run "
         "time; not known are how the image is brought to the model's size (no geometry), the "
@@ -233,29 +230,26 @@ def family_of(pipeline: Any) -> Family:
     return Family(name=name, pipeline=name, sized=False)
 
 
-def check_supported(kind: type) -> None:
-    """Raise UnsupportedEditorError, with the reason, for a class of pipelines that cannot work."""
-    if _known(kind):
-        return
+def known_family(kind: type) -> Family | None:
+    """The family of a class of pipelines, or of the nearest class that it extends.
+
+    Returns:
+        None for an editor that is not in the registry.
+
+    Raises:
+        UnsupportedEditorError: a class that cannot work, with the reason.
+    """
+    known = {family.pipeline: family for family in (*FAMILIES, *_registered)}
     for base in kind.__mro__:
-        if base.__name__ in REFUSED:
-            reason = REFUSED[base.__name__]
+        if base.__name__ in known:
+            return known[base.__name__]
+        if reason := REFUSED.get(base.__name__):
             raise UnsupportedEditorError(f"{kind.__name__} cannot be captured: {reason}")
     if not {"image", "prompt"} <= set(inspect.signature(kind.__call__).parameters):
         raise UnsupportedEditorError(
             f"{kind.__name__} takes no `image` and `prompt`, so it is no editor that follows an "
-            f"instruction; known are {', '.join(family.pipeline for family in FAMILIES)}"
+            f"instruction; known are {', '.join(known)}"
         )
-
-
-def _known(kind: type) -> Family | None:
-    """The family of a class of pipelines, or of the nearest class that it extends."""
-    known = {family.pipeline: family for family in (*FAMILIES, *_registered)}
-    for base in kind.__mro__:
-        if base.__name__ in REFUSED and base.__name__ not in known:
-            return None
-        if base.__name__ in known:
-            return known[base.__name__]
     return None
 
 
@@ -263,27 +257,17 @@ def register_family(family: Family) -> Family:
     """Make a pipeline class of one's own known, in this process: `gp.load_editor(pipeline)`.
 
     Whoever hands work to other processes registers there too, in the function that loads the
-    editor. What an entry says is held against a running pipeline by `tests/test_capture_families`.
+    editor. What an entry says is held against a running pipeline by `testing.check_family`.
 
     Args:
         family: its facts. Where the class is known already, the new facts are taken.
 
     ```python
-    gp.register_family(Family("Mine", "MyEditPipeline", fit=lambda pipe, size_px: Fit((512, 512))))
+    gp.register_family(gp.Family("Mine", "MyEditPipeline", fit=lambda pipe, size_px: Fit((64, 64))))
     ```
     """
-    if not isinstance(family, Family):
-        raise InputError(f"{family!r} is no Family: see ground_probe.editors.Family")
     _registered.append(family)
     return family
-
-
-_registered: list[Family] = []
-_SOURCES = (
-    "weights and licence: https://huggingface.co/{weights}; parameters: counted in the class of "
-    "diffusers at that configuration; memory: 2 bytes a parameter; streams, attention and guided "
-    "forwards: tests/test_capture_families.py"
-)
 
 
 def models() -> list[dict[str, Any]]:
@@ -294,20 +278,21 @@ def models() -> list[dict[str, Any]]:
 
 def _row(family: Family) -> dict[str, Any]:
     segmentation = "yes" if family.words else "with a template of its JSON"
+    size, memory = family.parameters_b, family.memory_gb
     return {
         "name": family.name,
         "pipeline": family.pipeline,
         "weights": family.weights,
         "licence": family.licence,
-        "denoiser": f"{family.parameters_b:g} B parameters" if family.parameters_b else "",
-        "memory": f"{family.memory_gb:g} GB of bfloat16 weights, text encoder included"
-        if family.memory_gb
-        else "",
+        "denoiser": f"{size:g} B parameters" if size else "",
+        "memory": f"{memory:g} GB of bfloat16 weights, text encoder included" if memory else "",
         "hidden states": ", ".join(family.streams),
         "attention": "image to phrase" + ", phrase to image" * ("text" in family.streams),
         "geometry": "yes" if family.fit else "no: how it resizes an image is not known",
         "segmentation": segmentation if family.fit else "no: it needs the geometry",
         "guided forwards": ", ".join(family.rows if len(family.rows) > 1 else family.calls),
         "note": family.note,
-        "sources": _SOURCES.format(weights=family.weights),
+        "sources": f"weights and licence: https://huggingface.co/{family.weights}; parameters: "
+        "counted in the class of diffusers at that configuration; memory: 2 bytes a parameter; "
+        "streams, attention and guided forwards: tests/test_capture_families.py",
     }

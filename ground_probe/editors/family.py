@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ground_probe.errors import InputError, unknown
 from ground_probe.geometry import Mode
 
 Size = tuple[int, int]
-STREAMS = ("noise", "reference", "text")
-ROLES = ("cond", "image_only", "uncond")
 
 
 class Fit(NamedTuple):
@@ -52,15 +49,11 @@ class Family:
         streams: whose hidden states the blocks hold.
         rows: the roles of the rows of a guided batch.
         calls: the roles of a step's denoiser calls.
-        batched: whether it takes several prompts for one image and gives each its own noise.
         text_first: text comes before image tokens in the sequence and in a block's outputs.
         token_px: the side of a token in px of the native image.
         words: it takes the instruction as it is said, not in a form of its own.
         prepare: mends what the pipeline gets wrong, once, when it is loaded.
         note: what a user should know.
-
-    Raises:
-        InputError: a stream or a role that does not exist.
     """
 
     name: str
@@ -78,25 +71,8 @@ class Family:
     streams: tuple[str, ...] = ("noise", "reference", "text")
     rows: tuple[str, ...] = ("cond",)
     calls: tuple[str, ...] = ("cond", "uncond")
-    batched: bool = False
     text_first: bool = True
     token_px: Callable[[Any], int] = field(default=lambda pipe: 2 * pipe.vae_scale_factor)
     words: bool = True
     prepare: Callable[[Any], None] = field(default=lambda pipe: None)
     note: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse what no capture could follow."""
-        facts = {"streams": self.streams, "rows": self.rows, "calls": self.calls}
-        for fact, values in facts.items():
-            choices = STREAMS if fact == "streams" else ROLES
-            for value in values:
-                if value not in choices:
-                    raise unknown(f"{self.name}: {fact}", value, choices)
-            if choices[0] not in values:
-                raise InputError(f"{self.name}: {fact} {values} lack {choices[0]!r}")
-        if not self.name or not self.pipeline.isidentifier():
-            raise InputError(
-                f"a family needs a name and its pipeline's class, not {self.name!r} and "
-                f"{self.pipeline!r}"
-            )

@@ -61,28 +61,21 @@ def longcat_fit(pipeline: Any, size_px: Size) -> Fit:
 
 
 def flux2_fit(pipeline: Any, size_px: Size) -> Fit:
-    """Shrunk to one megapixel if larger, then cropped in the middle to whole tokens.
-
-    Raises:
-        InputError: the image is small or long: see `_check`.
-    """
+    """Shrunk to one megapixel if larger, then cropped in the middle to whole tokens."""
     height, width = size_px
     _check("FLUX.2", size_px, side_px=64, ratio=8)
     if height * width > 1024 * 1024:
         scale = math.sqrt(1024 * 1024 / (width * height))
         height, width = int(height * scale), int(width * scale)
     native = _floored((height, width), 2 * pipeline.vae_scale_factor)
-    top, left = (height - native[0]) // 2, (width - native[1]) // 2
-    return Fit(native, "crop", _in_original(size_px, (height, width), (top, left), native))
+    return _cropped(size_px, (height, width), native)
 
 
 def cover_fit(pipeline: Any, size_px: Size) -> Fit:
     """Scaled to cover the nearest of the pipeline's sizes, then cropped in the middle."""
     native = pipeline.vae_image_processor.get_default_height_width(None, *size_px)
     scale = max(n / side for n, side in zip(native, size_px, strict=True))
-    height, width = (math.ceil(side * scale) for side in size_px)
-    top, left = (height - native[0]) // 2, (width - native[1]) // 2
-    return Fit(native, "crop", _in_original(size_px, (height, width), (top, left), native))
+    return _cropped(size_px, tuple(math.ceil(side * scale) for side in size_px), native)
 
 
 def kandinsky_fit(pipeline: Any, size_px: Size) -> Fit:
@@ -104,10 +97,8 @@ def fibo_fit(pipeline: Any, size_px: Size) -> Fit:
 def unet_fit(pipeline: Any, size_px: Size) -> Fit:
     """Stretched to the area that the UNet was trained at, to whole tokens of its coarsest level."""
     multiple = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
-    side, ratio = (
-        pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
-        size_px[1] / size_px[0],
-    )
+    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    ratio = size_px[1] / size_px[0]
     sides = side / math.sqrt(ratio), side * math.sqrt(ratio)
     return Fit(tuple(max(1, round(s / multiple)) * multiple for s in sides))
 
@@ -126,10 +117,10 @@ def _floored(size: Size, multiple: int) -> Size:
     return size[0] // multiple * multiple, size[1] // multiple * multiple
 
 
-def _in_original(
-    size_px: Size, resized_px: Size, corner_px: Size, native_px: Size
-) -> tuple[float, float, float, float]:
-    """The xyxy_px rectangle of an image that a crop of its resized copy shows."""
+def _cropped(size_px: Size, resized_px: Size, native: Size) -> Fit:
+    """The middle of an image's resized copy, as the rectangle of the image that it shows."""
     y_px, x_px = size_px[0] / resized_px[0], size_px[1] / resized_px[1]
-    (top, left), (height, width) = corner_px, native_px
-    return left * x_px, top * y_px, (left + width) * x_px, (top + height) * y_px
+    height, width = native
+    top, left = (resized_px[0] - height) // 2, (resized_px[1] - width) // 2
+    box = left * x_px, top * y_px, (left + width) * x_px, (top + height) * y_px
+    return Fit(native, "crop", box)

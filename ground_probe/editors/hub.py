@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from difflib import get_close_matches
 from pathlib import Path
 
-from ground_probe.editors.families import FAMILIES, Family
+from ground_probe.editors.families import FAMILIES
 from ground_probe.errors import MissingWeightsError
 
 PREFLIGHT_SECONDS = 5
@@ -34,7 +33,7 @@ def absent(model: str, download: bool = False) -> str | None:
         return None
     name = repository(model)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        known = [family.weights.split("/")[-1] for family in FAMILIES if family.weights]
+        known = [family.weights.split("/")[-1] for family in FAMILIES]
         near = get_close_matches(name, ["tiny", *known], n=1)
         raise MissingWeightsError(
             f"no model {model!r}{f' (did you mean {near[0]!r}?)' if near else ''}: give 'tiny', an "
@@ -57,28 +56,21 @@ def cached_index(name: str) -> Path | None:
 
 def how_to_get(name: str) -> str:
     """What a model's weights need: size, licence, the variable to set and the command."""
-    family = family_of_weights(name)
+    family = next((family for family in FAMILIES if family.weights == name), None)
     size = f"about {family.memory_gb:g} GB" if family and family.memory_gb else "size unknown"
     licence = f", {family.licence}" if family and family.licence else ""
-    gated = "gated" in licence
     access = (
         f"accept the licence at https://huggingface.co/{name} and set HF_TOKEN "
         "(or `hf auth login`), then "
-        if gated
-        else ""
     )
     return (
-        f"{size}{licence}: {access}run `hf download {name}`, or give --download to the command "
-        "that runs it; without them, use the embedded editor (--model tiny)"
+        f"{size}{licence}: {access if 'gated' in licence else ''}run `hf download {name}`, or give "
+        "--download to the command that runs it; without them, use the embedded editor "
+        "(--model tiny)"
     )
 
 
-def family_of_weights(name: str) -> Family | None:
-    """The registry's family whose open weights a hub id names."""
-    return next((family for family in FAMILIES if family.weights == name), None)
-
-
-def fetch(name: str, patterns: list[str] | None = None) -> Path:
+def fetch(name: str, patterns: list[str] | None = None) -> None:
     """Download a model's files, after one quick question whether they can be had at all.
 
     Args:
@@ -86,49 +78,28 @@ def fetch(name: str, patterns: list[str] | None = None) -> Path:
         patterns: which files; None for all that its pipeline loads.
 
     Raises:
-        MissingWeightsError: no network, no access, no such model, or not enough disk.
+        MissingWeightsError: no network, no access or no such model.
     """
-    preflight(name)
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    family, cache = family_of_weights(name), Path(constants.HF_HUB_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
-    free_gb = shutil.disk_usage(cache).free / 1e9
-    if patterns is None and family and family.memory_gb and family.memory_gb > free_gb:
-        raise MissingWeightsError(
-            f"{name} takes about {family.memory_gb:g} GB and {cache} has {free_gb:.0f} GB free: "
-            "point HF_HOME to a larger disk"
-        )
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "model_index.json"), timeout=PREFLIGHT_SECONDS)
+    except Exception as error:  # httpx, the socket and the hub each have their own
+        if isinstance(error, GatedRepoError):  # first: it is a RepositoryNotFoundError too
+            why = f"is gated and this machine has no access; {how_to_get(name)}"
+        elif isinstance(error, RepositoryNotFoundError):
+            why = "is not on the hub, or it is private: check the name, or set HF_TOKEN"
+        else:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = (
+                f"is not in the local cache and the hub cannot be reached ({reason}); "
+                f"{how_to_get(name)}"
+            )
+        raise MissingWeightsError(f"{name} {why}") from error
     if patterns is None:
         from diffusers import DiffusionPipeline
 
-        return Path(DiffusionPipeline.download(name))
-    return Path(snapshot_download(name, allow_patterns=patterns))
-
-
-def preflight(name: str) -> None:
-    """Ask the hub once for a model's index.
-
-    Raises:
-        MissingWeightsError: it cannot be had; the message says why and what to do.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    url = hf_hub_url(name, "model_index.json")
-    try:
-        get_hf_file_metadata(url, timeout=PREFLIGHT_SECONDS)
-    except GatedRepoError as error:  # first: it is a RepositoryNotFoundError too
-        raise MissingWeightsError(
-            f"{name} is gated and this machine has no access; {how_to_get(name)}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise MissingWeightsError(
-            f"the hub has no model {name}, or it is private: check the name, or set HF_TOKEN"
-        ) from error
-    except Exception as error:  # httpx, the socket and the hub each have their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MissingWeightsError(
-            f"{name} is not in the local cache and the hub cannot be reached ({reason}); "
-            f"{how_to_get(name)}"
-        ) from error
+        DiffusionPipeline.download(name)
+    else:
+        snapshot_download(name, allow_patterns=patterns)

@@ -35,26 +35,18 @@ def identity(pipeline: Any) -> str:
     editor that cannot be described gets digits of its own every time, with a warning, so that
     nothing that was computed with it is ever taken for another's.
     """
+    parts = {**_public(vars(pipeline)), **pipeline.components}
     try:
-        return digest(_pipeline(pipeline), length=16)
+        with ThreadPoolExecutor() as pool:
+            described = _described(parts, pool)
+        return digest([_name(pipeline), _config(pipeline.config), described], length=16)
     except _UnidentifiedError as error:
         warnings.warn(
             f"{type(pipeline).__name__} cannot be identified ({error}): what is computed with it "
             "cannot be resumed",
             stacklevel=2,
         )
-        return unidentified()
-
-
-def unidentified() -> str:
-    """A revision that equals no other."""
-    return f"unidentified-{uuid4().hex[:16]}"
-
-
-def _pipeline(pipeline: Any) -> Any:
-    parts = {**_public(vars(pipeline)), **pipeline.components}
-    with ThreadPoolExecutor() as pool:
-        return [_name(pipeline), _config(pipeline.config), _described(parts, pool)]
+        return f"unidentified-{uuid4().hex[:16]}"
 
 
 def _described(value: Any, pool: ThreadPoolExecutor) -> Any:
@@ -95,12 +87,9 @@ def _module(module: nn.Module, pool: ThreadPoolExecutor) -> Any:
 
 
 def _part(part: nn.Module) -> Any:
-    adapter = {name: getattr(part, name, None) for name in _ADAPTER} if _adapts(part) else None
+    adapts = hasattr(part, "active_adapters") and hasattr(part, "scaling")
+    adapter = {name: getattr(part, name, None) for name in _ADAPTER} if adapts else None
     return [_name(part), _name(getattr(part, "processor", None)), repr(adapter)]
-
-
-def _adapts(part: nn.Module) -> bool:
-    return hasattr(part, "active_adapters") and hasattr(part, "scaling")
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

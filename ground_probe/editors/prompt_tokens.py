@@ -7,14 +7,14 @@ recorded while it runs, so that chat templates, padding and dropped prefixes com
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ground_probe.editors.phrases import Span, locate
@@ -64,8 +64,11 @@ class _Encoded:
         The pipeline may cut the beginning off and joins what it keeps, so one shift holds for all
         rows; the last of the best, for templates come before.
         """
-        same = _same(layer, text)
-        if same is None or not same.any():
+        width = layer.shape[1]
+        if width > text.shape[1]:
+            return None
+        same = torch.stack([(text[:, :width] == row).all(-1) for row in layer.to(text)]).cpu()
+        if not same.any():
             return None
         row, key = same.nonzero().T
         shifts, counts = (key - row).unique(return_counts=True)
@@ -130,7 +133,14 @@ class Recorder:
                 if gone:
                     lost = lost or gone
                     continue
-                self._warn(encoded.unknown)
+                if encoded.unknown:
+                    warnings.warn(
+                        "the editor's tokenizer does not know "
+                        f"{', '.join(map(repr, encoded.unknown))} of {self.instruction!r}: they "
+                        "all are one token to it, so nothing refers to them",
+                        UnknownWordsWarning,
+                        stacklevel=2,
+                    )
                 phrase = torch.tensor(encoded.at) - dropped
                 padding = torch.tensor(encoded.padding, dtype=torch.long) - dropped
                 padding = padding[(padding >= 0) & (padding < len(text))]
@@ -138,7 +148,7 @@ class Recorder:
         words = self.instruction[slice(*self.span)]
         if self._lost:
             raise PhraseError(f"phrase {words!r} lost its tokens: {self._lost[-1]}")
-        if not any(self.instruction in text.text for text in self._tokenized):
+        if not self.texts:
             raise PhraseError(
                 f"the instruction {self.instruction!r} reached no fast tokenizer as it is: pass "
                 "the same string as the prompt, and let the pipeline encode it"
@@ -158,23 +168,12 @@ class Recorder:
         """The texts that were encoded with the instruction in them."""
         return [text.text for text in self._tokenized if self.instruction in text.text]
 
-    def _warn(self, words: Sequence[str]) -> None:
-        if words:
-            warnings.warn(
-                f"the editor's tokenizer does not know {', '.join(map(repr, words))} of "
-                f"{self.instruction!r}: they all are one token to it, so nothing refers to them",
-                UnknownWordsWarning,
-                stacklevel=2,
-            )
-
     def _tokenize(
         self, tokenizer: Any, encode: Callable, text: Any = None, *args: Any, **more: Any
     ) -> Any:
         encoding = encode(text, *args, **more)
-        texts = [text] if isinstance(text, str) else text
-        for one, encoded in zip(
-            texts or (), getattr(encoding, "encodings", None) or (), strict=False
-        ):
+        texts = [text] if isinstance(text, str) else text or ()
+        for one, encoded in zip(texts, getattr(encoding, "encodings", None) or (), strict=False):
             if isinstance(one, str):
                 self._tokenized.append(Tokenized.of(one, encoded, tokenizer.unk_token_id))
         return encoding
@@ -191,7 +190,8 @@ class Recorder:
         for row, row_ids in enumerate(ids.tolist()):
             candidates = [text for text in self._tokenized if self.instruction in text.text]
             # Pipelines also encode without padding, to warn of truncation: prefer what was used.
-            for text in [text for text in candidates if list(text.ids) == row_ids] or candidates:
+            candidates.sort(key=lambda text: list(text.ids) != row_ids)
+            for text in candidates:
                 shift = text.position_in(row_ids)
                 if shift is not None:
                     self._keep(text, shift, [state[row] for state in states])
@@ -219,22 +219,10 @@ class Recorder:
         )
 
 
-def _same(rows: Tensor, text: Tensor) -> Bool[Tensor, "rows text"] | None:
-    """Which rows of `text` begin with which of these."""
-    dim = rows.shape[1]
-    if dim > text.shape[1]:
-        return None
-    rows = rows.to(text)
-    return torch.stack([(text[:, :dim] == row).all(-1) for row in rows]).cpu()
-
-
 def _tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         if output.ndim == 3:
             yield output
-    elif isinstance(output, dict):
-        for value in output.values():
-            yield from _tensors(value)
-    elif isinstance(output, tuple | list):
-        for value in output:
+    elif isinstance(output, dict | tuple | list):
+        for value in output.values() if isinstance(output, dict) else output:
             yield from _tensors(value)

@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from ground_probe.editors.families import check_supported
+from ground_probe.editors.families import known_family
 from ground_probe.editors.hub import absent, cached_index, fetch, how_to_get, repository
 from ground_probe.errors import InputError, MissingWeightsError, UnsupportedEditorError, unknown
 
@@ -27,7 +27,6 @@ QUANTIZERS = {
     "bnb8": ("bitsandbytes", "BitsAndBytesConfig", 1.0),
     "torchao8": ("torchao", "TorchAoConfig", 1.0),
 }
-_MOST_STEPS = 1_000_000  # of a schedule; real ones have 1,000
 _QUANTIZED = ("transformer", "unet", "text_encoder")
 
 
@@ -52,8 +51,8 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
 
 def load_pipeline(
     model: str, dtype: torch.dtype, quantize: str | None = None, download: bool = False
-) -> tuple[Any, str]:
-    """Load a pipeline; return it with the hub's commit, if it is from there.
+) -> Any:
+    """Load a pipeline, on the CPU.
 
     Args:
         model: see `load_editor`.
@@ -64,57 +63,43 @@ def load_pipeline(
     Raises:
         MissingWeightsError: the weights are not here, cannot be had, or are not whole.
         UnsupportedEditorError: the folder holds another pipeline than an editor.
-        InputError: the quantizer is unknown or not installed.
+        InputError: a package that the pipeline needs is missing.
     """
     folder = TINY if model == "tiny" else Path(model).expanduser()
-    if model == "tiny" or folder.is_dir():
-        return load_folder(folder, dtype, quantize), ""
+    if folder.is_dir():
+        return load_folder(folder, dtype, quantize)
     name = repository(model)
     if absent(model, download):
         fetch(name)
     try:
-        return _cached(name, dtype, quantize)
-    except MissingWeightsError:
-        if not download:
-            raise
-    fetch(name)
-    return _cached(name, dtype, quantize)
-
-
-def _cached(name: str, dtype: torch.dtype, quantize: str | None) -> tuple[Any, str]:
-    index = cached_index(name)
-    if index is None:
-        raise MissingWeightsError(f"{name} is not in the local cache; {how_to_get(name)}")
-    folder = index.parent
-    try:
-        return load_folder(folder, dtype, quantize), folder.name
+        return _load_cached(name, dtype, quantize)
     except MissingWeightsError as error:
-        raise MissingWeightsError(
-            f"{name} is not whole in the local cache ({error}); {how_to_get(name)}"
-        ) from error
+        if not download:
+            raise MissingWeightsError(
+                f"{name} is not whole in the local cache ({error}); {how_to_get(name)}"
+            ) from error
+    fetch(name)
+    return _load_cached(name, dtype, quantize)
+
+
+def _load_cached(name: str, dtype: torch.dtype, quantize: str | None) -> Any:
+    return load_folder(cast(Path, cached_index(name)).parent, dtype, quantize)
 
 
 def load_folder(folder: Path, dtype: torch.dtype, quantize: str | None = None) -> Any:
-    """Load what `save_pretrained` left in a folder, on the CPU.
-
-    Raises:
-        MissingWeightsError: a file is missing or damaged, or weights and configuration differ.
-        UnsupportedEditorError: a pipeline that is no editor, or parts of a foreign library.
-        InputError: a package that the pipeline needs is missing.
-    """
+    """Load what `save_pretrained` left in a folder, on the CPU; see `load_pipeline`."""
     import diffusers
+    from transformers import PreTrainedModel
 
     kind, parts = _index(folder)
-    check_supported(kind)
+    known_family(kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm's too, of widgets that a notebook does not have
         models = {
             name: _model(folder, name, part, dtype, quantize)
             for name, part in parts.items()
-            if issubclass(part, _bases())
+            if issubclass(part, diffusers.ModelMixin | PreTrainedModel)
         }
-        for name in parts.keys() - models:
-            _check_schedule(folder / name / "scheduler_config.json")
         try:
             return diffusers.DiffusionPipeline.from_pretrained(
                 str(folder), torch_dtype=dtype, local_files_only=True, **models
@@ -123,30 +108,11 @@ def load_folder(folder: Path, dtype: torch.dtype, quantize: str | None = None) -
             raise _told(folder, error) from error
 
 
-def _check_schedule(path: Path) -> None:
-    """Raise MissingWeightsError where a scheduler's numbers would have it allocate without end."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return  # none, or what its loader refuses
-    for name, value in values.items() if isinstance(values, dict) else ():
-        if isinstance(value, int | float) and not abs(value) <= _MOST_STEPS:
-            raise MissingWeightsError(
-                f"{path} has {name}={value!r}, expected at most {_MOST_STEPS:,}: download or save "
-                "it again"
-            )
-
-
 def _index(folder: Path) -> tuple[type, dict[str, type]]:
     """The class of a folder's pipeline, and those of its parts."""
     import diffusers
 
     path = folder / "model_index.json"
-    if (folder / "modular_model_index.json").is_file() and not path.is_file():
-        raise UnsupportedEditorError(
-            f"{folder} holds a modular pipeline, whose blocks are put together anew for each call, "
-            "so what is called and with what cannot be known: save it as a DiffusionPipeline"
-        )
     if not path.is_file():
         what = "no model_index.json" if folder.is_dir() else "no files: it does not exist"
         raise MissingWeightsError(f"{folder} has {what}: give a folder that `save_pretrained` left")
@@ -187,24 +153,18 @@ def _class_of(path: Path, part: str, library: Any = None, name: Any = None, *mor
     return kind
 
 
-def _bases() -> tuple[type, ...]:
-    from diffusers import ModelMixin
-    from transformers import PreTrainedModel
-
-    return ModelMixin, PreTrainedModel
-
-
 def _model(
     folder: Path, name: str, kind: Any, dtype: torch.dtype, quantize: str | None
 ) -> torch.nn.Module:
     """A part with weights; every one of them from its file."""
-    path, dtype_name = folder / name, "dtype"
-    if issubclass(kind, _bases()[0]):
-        dtype_name = "torch_dtype"
-    options = {dtype_name: dtype} | _quantization(quantize, name, kind)
+    import diffusers
+
+    path = folder / name
+    dtype_name = "torch_dtype" if issubclass(kind, diffusers.ModelMixin) else "dtype"
+    options = {dtype_name: dtype, "local_files_only": True, "output_loading_info": True}
     try:
         model, info = kind.from_pretrained(
-            str(path), local_files_only=True, output_loading_info=True, **options
+            str(path), **options | _quantization(quantize, name, kind)
         )
     except Exception as error:
         raise _told(path, error) from error
@@ -230,17 +190,16 @@ def check_quantizer(quantize: str | None) -> None:
         return
     if quantize not in QUANTIZERS:
         raise unknown("quantizer", quantize, QUANTIZERS)
-    package, *_ = QUANTIZERS[quantize]
+    package = QUANTIZERS[quantize][0]
     if find_spec(package) is None:
         raise InputError(f"quantize={quantize!r} needs {package}: pip install {package}")
 
 
 def _quantization(quantize: str | None, part: str, kind: type) -> dict[str, Any]:
     """The loader's argument: the denoiser and the text encoders are quantized."""
-    check_quantizer(quantize)
     if quantize is None or not part.startswith(_QUANTIZED):
         return {}
-    _, config, _ = QUANTIZERS[quantize]
+    config = QUANTIZERS[quantize][1]
     if config == "TorchAoConfig":
         from torchao.quantization import Int8WeightOnlyConfig
 

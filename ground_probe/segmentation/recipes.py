@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ground_probe.editors.editor import Editor
-from ground_probe.editors.families import small_side_px
+from ground_probe.editors.fits import small_side_px
 from ground_probe.errors import InputError, unknown
 from ground_probe.segmentation.recipe import Recipe
 

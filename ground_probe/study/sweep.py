@@ -22,7 +22,7 @@ from ground_probe.capture import keep_half
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
-from ground_probe.editors.families import small_side_px
+from ground_probe.editors.fits import small_side_px
 from ground_probe.errors import InputError, UnsupportedEditorError
 from ground_probe.io import digest, seed_of, whole_file, writable_folder
 from ground_probe.segmentation.forward import forward, gives_change
