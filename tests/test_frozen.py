@@ -19,7 +19,7 @@ from PIL import Image
 
 import ground_probe as gp
 from ground_probe import testing
-from ground_probe.capture.surroundings import predicts
+from ground_probe.capture.clock import predicts
 from ground_probe.study.run import notebook_path, run_notebook
 
 FROZEN = Path(__file__).parent / "frozen"

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ground_probe.capture import Trace, trace
+from ground_probe.capture.clock import predicts
 from ground_probe.capture.sites import blocks_of
-from ground_probe.capture.surroundings import predicts
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError, UnsupportedEditorError
 from ground_probe.geometry import Geometry
