@@ -46,7 +46,12 @@ def identity(pipeline: Any) -> str:
             "cannot be resumed",
             stacklevel=2,
         )
-        return f"unidentified-{uuid4().hex[:16]}"
+        return unidentified()
+
+
+def unidentified() -> str:
+    """A revision that equals no other."""
+    return f"unidentified-{uuid4().hex[:16]}"
 
 
 def _described(value: Any, pool: ThreadPoolExecutor) -> Any:
