@@ -26,7 +26,7 @@ from ground_probe.study.calibrate import (
     fraction,
     plain_for,
 )
-from ground_probe.study.curve import interval_curve
+from ground_probe.study.figures import interval_curve
 from ground_probe.study.head_search import MOST, HeadSearch
 from ground_probe.study.sweep import candidates, sweep
 from ground_probe.testing import instruct_pix2pix, kontext
@@ -264,11 +264,9 @@ def test_the_command_writes_both_and_refuses_what_scores_are_reported_on(tmp_pat
 
 def test_a_curve_is_drawn_in_the_order_of_its_numbers(bench):
     table = ablate(bench, Recipe(), fractions(Recipe(), bench.blocks)).iloc[1:]
-    figure = interval_curve(table, x="value", xlabel="share", title="", about="n = 3")
+    figure = interval_curve(table, xlabel="share", title="", about="n = 3")
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == sorted(table["value"].astype(float))
-    with pytest.raises(InputError, match="no rows"):
-        interval_curve(table.iloc[:0], x="value", xlabel="share", title="", about="")
 
 
 SMALL = {

@@ -12,6 +12,7 @@ from PIL import Image
 
 import ground_probe as gp
 from ground_probe import study
+from ground_probe.study import findings
 from ground_probe.study.page import SECTIONS, index_page
 from ground_probe.study.run import NOTEBOOKS
 from ground_probe.study.step_curves import step_curves
@@ -150,7 +151,7 @@ def by_step(own: float, rival: float) -> pd.DataFrame:
 def test_the_curves_say_where_the_editor_lies_above_what_it_must_exceed(own, said):
     rows = by_step(own, 0.5)
     rows.loc[rows.control == "rgb", "value"] = 0.55
-    figure = step_curves(rows, about="linear probe")
+    figure = step_curves(rows, title=findings.steps_in_words(rows), about="linear probe")
     figure.draw_without_rendering()
     texts = [text.get_text() for text in figure.findobj(Text)]
     assert figure.get_suptitle() == f"Grounding in the noise stream {said}"

@@ -334,7 +334,7 @@ def test_a_probe_is_compared_with_others_on_the_same_images(planted):
 
 def test_a_table_survives_its_file(planted, tmp_path):
     _, table = planted(noise)
-    em.write_table(table, tmp_path / "emergence.csv")
+    table.to_csv(tmp_path / "emergence.csv", index=False)
     back = em.read_table(tmp_path / "emergence.csv")
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
     assert back.step.dtype == "Int64" and back.step.isna().any()

@@ -125,7 +125,7 @@ def test_the_recipe_stands_beside_the_best_of_each_kind():
 
 def test_a_curve_is_told_from_end_to_end():
     rows = pd.DataFrame({"value": ["9", "0", "3"], "miou": [0.5, 0.9, 0.95]})
-    assert findings.curve_in_words(rows, "value", "step") == (
+    assert findings.curve_in_words(rows, "step") == (
         "mIoU is 0.90 at step 0 and 0.50 at step 9, 0.95 at most (at 3)"
     )
 

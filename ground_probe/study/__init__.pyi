@@ -23,7 +23,7 @@ from .samples import Samples
 from .score import score, score_control_labels, score_inputs, score_visible
 from .spec import CONDITIONS, FOLDS, Spec, at_least, early_spec, load_splits, splits_of
 from .stack import LABELS
-from .table import COLUMNS, beside_controls, best_blocks, read_table, summarise, write_table
+from .table import COLUMNS, beside_controls, best_blocks, read_table, summarise
 from .templates import check_templates, compare_templates
 from .visible import visible_change
 
@@ -85,5 +85,4 @@ __all__ = [
     "summarise",
     "summarise_words",
     "visible_change",
-    "write_table",
 ]

@@ -15,6 +15,7 @@ from ground_probe.images import to_rgb
 from ground_probe.permutation import holm
 from ground_probe.study.claim import Claim
 from ground_probe.study.refits import GIVEN_FIT
+from ground_probe.study.table import with_interval
 
 _SEEN = 0.05  # mean change of a place, of the colors' range, that a reader sees
 _ALPHA = 0.05
@@ -36,12 +37,7 @@ class EditCheck(NamedTuple):
 
 
 def check_edit(example: RefExample, edited: Image.Image) -> EditCheck:
-    """Whether an edit changed what is meant, and clearly more than any other object.
-
-    Args:
-        example: what was edited.
-        edited: of its image's size.
-    """
+    """Whether an edit changed what is meant, and clearly more than any other object."""
     before, after = (np.asarray(to_rgb(each), float) for each in (example.image, edited))
     change = np.abs(after - before).mean(-1) / 255
     referent = float(change[example.mask].mean())
@@ -54,7 +50,7 @@ def check_edit(example: RefExample, edited: Image.Image) -> EditCheck:
 def conclude_edits(checks: Sequence[EditCheck]) -> str:
     """How many edits took place where they were meant."""
     right = sum(check.verdict == "right" for check in checks)
-    failed = [f"{check.verdict}" for check in checks if check.verdict != "right"]
+    failed = [check.verdict for check in checks if check.verdict != "right"]
     words = f"; {', '.join(failed)} otherwise" if failed else ""
     shown = "" if right else "Not shown: "
     return f"{shown}{right} of {len(checks)} edits change the referent, and it alone{words}."
@@ -70,13 +66,12 @@ def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
         parts.append(f"Which object is meant can be decoded from {' and '.join(shown)} on.")
     if absent:
         parts.append(f"Not shown for {' and '.join(absent)}.")
-    for stream, claim in of.items():
-        if claim.shown and len(claim.later):
-            best = claim.best
-            parts.append(
-                f"In the {stream} stream the step that is best on val is {best.step}; on test it "
-                f"has {best.value:.2f} [{best.low:.2f}, {best.high:.2f}]{GIVEN_FIT}."
-            )
+    parts += [
+        f"In the {stream} stream the step that is best on val is {claim.best.step}; on test it "
+        f"has {with_interval(claim.best)}{GIVEN_FIT}."
+        for stream, claim in of.items()
+        if claim.shown and len(claim.later)
+    ]
     return " ".join(parts)
 
 
@@ -93,26 +88,23 @@ def conclude_heads(
     """
     one, mean = chosen.loc["one head"], chosen.loc["mean of heads"]
     numbers = (
-        f"head {one['head']} of {one.block} has AUC {one.value:.2f} [{one.low:.2f}, "
-        f"{one.high:.2f}], the best mean of heads {mean.value:.2f} [{mean.low:.2f}, "
-        f"{mean.high:.2f}]"
+        f"head {one['head']} of {one.block} has AUC {with_interval(one)}, the best mean of heads "
+        f"{with_interval(mean)}"
     )
     better = "One head grounds better than the mean" if one.low > mean.high else "Not shown"
     shares = "; ".join(f"{name}: {hits} of {n}" for name, (hits, n) in pointed.items())
     fitted = ""
     if probe is not None:
         apart = one.low > probe.high or probe.low > one.high
-        fitted = (
-            f" The linear probe on hidden states has {probe.value:.2f} [{probe.low:.2f}, "
-            f"{probe.high:.2f}]{'' if apart else ': a difference to the head is not shown'}."
-        )
+        difference = "" if apart else ": a difference to the head is not shown"
+        fitted = f" The linear probe on hidden states has {with_interval(probe)}{difference}."
     return (
         f"{better}: {numbers}.{fitted} The highest token of the whole grid lies on the referent "
         f"in {shares} images."
     )
 
 
-def conclude_methods(summary: pd.DataFrame, rows: pd.DataFrame, method: str = "full") -> str:
+def conclude_methods(summary: pd.DataFrame, rows: pd.DataFrame) -> str:
     """Whether the segmenter is above each simpler way, by paired differences of mIoU.
 
     The p of all ways are adjusted together by Holm's method; a ceiling is no way.
@@ -120,50 +112,40 @@ def conclude_methods(summary: pd.DataFrame, rows: pd.DataFrame, method: str = "f
     Args:
         summary: rows of `segmentation.csv`.
         rows: the results of every example and method, as `evaluate` returns them.
-        method: ours.
     """
     scores = summary[summary.metric == "miou"].dropna(subset="value").set_index("method")
-    if method not in scores.index:
-        return f"Not shown: {method} has no score."
-    own = scores.loc[method]
+    if "full" not in scores.index:
+        return "Not shown: full has no score."
+    own = scores.loc["full"]
     of = dict(list(rows[rows.status == "ok"].groupby("method", sort=False)))
-    ours = of.pop(method)
+    ours = of.pop("full")
     others = {name: it for name, it in of.items() if not name.startswith("ceiling")}
     table = pd.DataFrame([moved(other, ours) for other in others.values()], index=list(others))
-    parts = [f"mIoU {own.value:.2f} [{own.low:.2f}, {own.high:.2f}] on {own.n_ok} sentences."]
-    if len(table):
-        table["shown"] = holm(table.p.to_numpy()) < _ALPHA
-        for words, which in (
-            ("Above", table.shown & (table.difference > 0)),
-            ("Below", table.shown & (table.difference < 0)),
-            ("Not shown to differ from", ~table.shown),
-        ):
-            if which.any():
-                named = (
-                    f"{name} ({row.difference:+z.2f} [{row.low:+z.2f}, {row.high:+z.2f}])"
-                    for name, row in table[which].iterrows()
-                )
-                parts.append(f"{words} {', '.join(named)}.")
+    shown = holm(table.p.to_numpy()) < _ALPHA
+    parts = [f"mIoU {with_interval(own)} on {own.n_ok} sentences."]
+    for words, which in (
+        ("Above", shown & (table.difference > 0)),
+        ("Below", shown & (table.difference < 0)),
+        ("Not shown to differ from", pd.Series(~shown, table.index)),
+    ):
+        named = [
+            f"{name} ({with_interval(row, 'difference', '+z.2f')})"
+            for name, row in table[which].iterrows()
+        ]
+        parts += [f"{words} {', '.join(named)}."] if named else []
     return " ".join(parts)
 
 
 def conclude_ablation(table: pd.DataFrame) -> str:
-    """Which parts of the recipe are needed, by the paired difference without each.
-
-    Args:
-        table: of `ablate`.
-    """
+    """Which parts of the recipe are needed, by the paired difference without each, of `ablate`."""
     rows = table[table.part == "without"]
-    needed = rows[rows.difference_high < 0]
-    harmful = rows[rows.difference_low > 0]
-    idle = rows[(rows.difference_high >= 0) & (rows.difference_low <= 0)]
+    worse, better = rows.difference_high < 0, rows.difference_low > 0
     parts = []
-    for these, words in (
-        (needed, "Needed, mIoU falls without them"),
-        (harmful, "Better left out"),
-        (idle, "Not shown to matter"),
+    for which, words in (
+        (worse, "Needed, mIoU falls without them"),
+        (better, "Better left out"),
+        (~worse & ~better, "Not shown to matter"),
     ):
-        if len(these):
-            named = (f"{row.value} ({row.difference:+z.3f})" for row in these.itertuples())
-            parts.append(f"{words}: {', '.join(named)}.")
+        named = [f"{row.value} ({row.difference:+z.3f})" for row in rows[which].itertuples()]
+        parts += [f"{words}: {', '.join(named)}."] if named else []
     return " ".join(parts) or "Nothing of the recipe could be left out."

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from textwrap import fill
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from scipy.spatial import cKDTree
 
-from ground_probe.errors import InputError
 from ground_probe.study.figures import PALETTE, SEQUENTIAL, Figure
 
 KINDS = {"target": PALETTE[3], "distractor": PALETTE[0], "background": (0.75, 0.75, 0.75)}
 AROUND_CHANCE = "BrBG"
+AUC = "AUC, chance is 0.5"
 STYLES = {
     "none": (PALETTE[3], "-"),
     "other_expression": (PALETTE[0], "--"),
@@ -33,6 +32,8 @@ STYLES = {
 }
 MARKS = dict(zip(STYLES, "osD^vXP*ph", strict=True))
 NONE = "none"
+PATCHES = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}
+"""What of the text is patched, by the intervention's name."""
 
 
 def heat_maps(rows: pd.DataFrame, chosen: pd.DataFrame, *, title: str, about: str) -> Figure:
@@ -44,43 +45,19 @@ def heat_maps(rows: pd.DataFrame, chosen: pd.DataFrame, *, title: str, about: st
         chosen: the editor's cells that are framed: those of `best_blocks`, chosen on val.
         title: above the maps: what they show, as a sentence.
         about: which probe and stream, and on which data.
-
-    Raises:
-        InputError: no rows, or several for one cell of a map.
     """
     rows = rows.dropna(subset=["step", "value"])
-    if rows.empty or rows.duplicated(["control", "block", "step"]).any():
-        raise InputError("give one row for each control, block and step: choose one of the rest")
-    controls = [name for name in STYLES if (rows.control == name).any()]
-    blocks = list(dict.fromkeys(rows.block))
-    widths = [rows[rows.control == name].step.nunique() for name in controls]
-    figure = Figure(
-        figsize=(2.2 + 0.42 * sum(widths) + 0.25 * len(controls), 1.9 + 0.33 * len(blocks)),
-        layout="constrained",
-    )
-    panels = figure.subplots(1, len(controls), width_ratios=widths, squeeze=False)[0]
-    for axes, name in zip(panels, controls, strict=True):
-        of = rows[rows.control == name]
-        cells = of.pivot(index="block", columns="step", values="value").reindex(blocks)
-        sns.heatmap(
-            cells.rename(index=short).astype(float),
-            ax=axes,
-            vmin=0,
-            vmax=1,
-            cmap=AROUND_CHANCE,
-            annot=cells.size <= 120,
-            fmt=".2f",
-            annot_kws={"size": 6.5},
-            cbar=name == controls[-1],
-            cbar_kws={"label": "AUC, chance is 0.5"},
-            yticklabels=name == controls[0],
-        )
-        axes.set(xlabel="step", ylabel="")
-        axes.set_title(f"{said(name)}\nn = {counted(of)}", fontsize=8)
-        for row in chosen.itertuples() if name == NONE else ():
-            _framed(axes, cells, row.block, row.step)
-    figure.suptitle(title, fontsize=10)
-    figure.supxlabel(f"{about} · AUC on test · framed: the block chosen on val", fontsize=7)
+    blocks = rows.block.unique()
+    panels, framed = {}, {}
+    for control in STYLES:
+        if len(of := rows[rows.control == control]):
+            name = f"{control_in_words(control)}\nn = {counted(of)}"
+            panels[name] = of.pivot(index="block", columns="step", values="value").reindex(blocks)
+            framed[name] = list(zip(chosen.block, chosen.step, strict=True))[
+                : len(chosen) * (control == NONE)
+            ]
+    figure = _side_by_side(panels, framed, 0.42)
+    figure.label(title, f"{about} · AUC on test · framed: the block chosen on val")
     return figure
 
 
@@ -89,7 +66,7 @@ def matrices(
     *,
     title: str,
     about: str,
-    label: str = "AUC, chance is 0.5",
+    label: str = AUC,
 ) -> Figure:
     """Numbers in rows and columns, panels side by side on one scale.
 
@@ -99,43 +76,57 @@ def matrices(
         panels: by title, of the same rows; blocks in the index are written short.
         title: above the panels: what they show, as a sentence.
         about: which stream and step, and on which data.
-        label: of the scale: around 0.5 for an AUC, else shares, from 0 to the largest.
+        label: of the scale: that of an AUC, or of shares, from 0 to the largest.
     """
-    widths = [each.shape[1] for each in panels.values()]
-    rows = max(len(each) for each in panels.values())
-    figure = Figure(
-        figsize=(3.2 + 0.62 * sum(widths) + 0.3 * len(panels), 2.1 + 0.34 * rows),
-        layout="constrained",
-    )
-    axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
-    around = label.startswith("AUC")
-    top = 1 if around else max(float(np.nanmax(each)) for each in panels.values())
-    for i, (at, (name, cells)) in enumerate(zip(axes, panels.items(), strict=True)):
+    spaced = {
+        name.replace("_", " "): cells.rename(columns=lambda column: str(column).replace("_", " "))
+        for name, cells in panels.items()
+    }
+    peaks = {name: [highest] for name, cells in spaced.items() if (highest := peak(cells))}
+    framed = peaks if label == AUC else {}
+    figure = _side_by_side(spaced, framed, 0.62, label)
+    for axes in figure.axes[: len(panels)]:
+        ticks = axes.get_xticklabels()
+        if max(len(tick.get_text()) for tick in ticks) > 5:
+            for tick in ticks:
+                tick.set(ha="right", rotation=40, rotation_mode="anchor")
+    figure.label(title, f"{about}{' · framed: the highest' * bool(framed)}")
+    return figure
+
+
+def _side_by_side(
+    panels: Mapping[str, pd.DataFrame],
+    framed: Mapping[str, Sequence[tuple[Any, Any]]],
+    cell_inches: float,
+    label: str = AUC,
+) -> Figure:
+    """Tables by title as heat on one scale, some of whose (row, column) are framed."""
+    widths = [cells.shape[1] for cells in panels.values()]
+    blocks = max(map(len, panels.values()))
+    size = 2.7 + cell_inches * sum(widths) + 0.3 * len(panels), 2.0 + 0.34 * blocks
+    figure = Figure(figsize=size, layout="constrained")
+    top = 1 if label == AUC else max(float(np.nanmax(cells)) for cells in panels.values())
+    row = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    for axes, (name, cells) in zip(row, panels.items(), strict=True):
         sns.heatmap(
-            cells.rename(index=short, columns=lambda name: str(name).replace("_", " ")).astype(
-                float
-            ),
-            ax=at,
+            cells.rename(index=short).astype(float),
+            ax=axes,
             vmin=0,
             vmax=top,
-            cmap=AROUND_CHANCE if around else SEQUENTIAL,
+            cmap=AROUND_CHANCE if label == AUC else SEQUENTIAL,
             annot=cells.size <= 240,
-            fmt=".2f" if around else "z.1%",
+            fmt=".2f" if label == AUC else "z.1%",
             annot_kws={"size": 7},
-            cbar=i == len(panels) - 1,
+            cbar=axes is row[-1],
             cbar_kws={"label": label},
-            yticklabels=i == 0,
+            yticklabels=axes is row[0],
         )
-        at.set(ylabel="", xlabel="")
-        at.set_title(name.replace("_", " "), fontsize=8)
-        long = max(len(str(column)) for column in cells.columns) > 5
-        at.tick_params(axis="x", labelrotation=40 if long else 0, labelsize=8)
-        for tick in at.get_xticklabels() if long else ():
-            tick.set(ha="right", rotation_mode="anchor")
-        if around and (highest := peak(cells)):
-            _framed(at, cells, *highest)
-    figure.suptitle(fill(title, int(14 * figure.get_figwidth())), fontsize=10)
-    figure.supxlabel(f"{about}{' · framed: the highest' * around}", fontsize=7)
+        axes.set_title(name, fontsize=8)
+        axes.set(ylabel="")
+        for at, column in framed.get(name, ()):
+            corner = cells.columns.get_loc(column), cells.index.get_loc(at)
+            frame = Rectangle(corner, 1, 1, fill=False, ec="black", lw=1.8, clip_on=False)
+            axes.add_patch(frame)
     return figure
 
 
@@ -151,18 +142,8 @@ def peak(cells: pd.DataFrame) -> tuple[Any, Any] | None:
     return cells.index[row], cells.columns[column]
 
 
-def _framed(axes: Axes, cells: pd.DataFrame, row: Any, column: Any) -> None:
-    corner = list(cells.columns).index(column), list(cells.index).index(row)
-    axes.add_patch(Rectangle(corner, 1, 1, fill=False, ec="black", lw=1.8, clip_on=False))
-
-
 def visible_curves(change: pd.DataFrame, *, title: str) -> Figure:
-    """The visible change by step, a panel a view.
-
-    Args:
-        change: from `visible_change`.
-        title: above the panels: what they show, as a sentence.
-    """
+    """The visible change by step, from `visible_change`: a panel a view."""
     titles = {"latents": "decoded latents", "prediction": "one-step prediction, decoded"}
     figure = Figure(figsize=(8.5, 3.3), layout="constrained")
     panels = figure.subplots(1, len(titles), sharey=True)
@@ -177,19 +158,14 @@ def visible_curves(change: pd.DataFrame, *, title: str) -> Figure:
     panels[0].set_ylabel("mean difference to the reference\n(colors 0 to 1, 95 % interval)")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.suptitle(fill(title, int(13 * figure.get_figwidth())), fontsize=10)
+    figure.label(title)
     return figure
 
 
 def effect_bars(effects: pd.DataFrame, *, title: str) -> Figure:
-    """What each patch of the text moves beyond its random control, a panel a measure.
-
-    Args:
-        effects: from `effects`.
-        title: above the panels: what they show, as a sentence.
-    """
+    """What each patch of the text moves beyond its random control, from `effects`."""
     rows = effects[effects.against != NONE]
-    sees = rows.groupby("measure", sort=False)["over"].first()
+    over = rows.groupby("measure", sort=False)["over"].first()
     measures = {
         "grounding": "AUC, last block, reference stream",
         "edit": "change of the referent\nless that of other objects",
@@ -209,11 +185,8 @@ def effect_bars(effects: pd.DataFrame, *, title: str) -> Figure:
         axes.set_title(f"{measure}, step 0, n = {counted(of)} images", fontsize=9)
         axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
     panels[0].set_yticks(places, [_patched(name) for name in of.intervention], fontsize=8)
-    seen = "; ".join(f"{over} ({measure})" for measure, over in sees.items())
-    figure.suptitle(fill(title, int(13 * figure.get_figwidth())), fontsize=10)
-    figure.supxlabel(
-        f"orange: declared, grey: exploratory · 95 % intervals over {seen}", fontsize=7
-    )
+    seen = "; ".join(f"{images} ({measure})" for measure, images in over.items())
+    figure.label(title, f"orange: declared, grey: exploratory · 95 % intervals over {seen}")
     return figure
 
 
@@ -256,12 +229,11 @@ def token_maps(
         axes.set_title(f"{name}\nreferent beside referent {share:.0%}", fontsize=8)
         shares.append(share)
     panels[0].legend(fontsize=8, markerscale=3, frameon=False)
-    figure.suptitle(
+    figure.label(
         f"In the plane {min(shares):.0%} to {max(shares):.0%} of the referent's tokens lie next "
         "to one of their kind",
-        fontsize=9,
+        f"{about} · {len(drawn)} tokens, features standardized",
     )
-    figure.supxlabel(f"{about} · {len(drawn)} tokens, features standardized", fontsize=7)
     return figure
 
 
@@ -278,13 +250,8 @@ def short(block: str) -> str:
     >>> short("single_transformer_blocks.3"), short("transformer_blocks.0")
     ('single 3', 'double 0')
     """
-    for long, brief in (
-        ("single_transformer_blocks.", "single "),
-        ("transformer_blocks.", "double "),
-    ):
-        if block.startswith(long):
-            return block.replace(long, brief)
-    return block
+    block = block.replace("single_transformer_blocks.", "single ")
+    return block.replace("transformer_blocks.", "double ")
 
 
 def counted(rows: pd.DataFrame) -> str:
@@ -295,11 +262,10 @@ def counted(rows: pd.DataFrame) -> str:
 
 def _patched(name: str) -> str:
     kind, _, at = name.partition(" at ")
-    way = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}[kind]
-    return f"{way}, {short(at)}"
+    return f"{PATCHES[kind]}, {short(at)}"
 
 
-def said(control: str) -> str:
+def control_in_words(control: str) -> str:
     """A condition's name as a reader is shown it."""
     return "the editor" if control == "none" else control.replace("_", " ")
 

@@ -21,8 +21,6 @@ from matplotlib.figure import Figure as _Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ground_probe.errors import InputError
-
 PALETTE = sns.color_palette("colorblind")
 SEQUENTIAL = "cividis"
 
@@ -53,7 +51,6 @@ METHODS_IN_WORDS = {
     "random_weights": ("random weights, trained scale", "controls"),
 }
 """What a method is called in a figure, and of which kind it is."""
-METRICS_IN_WORDS = {"miou": "mIoU", "oiou": "overall IoU", "giou": "gIoU", "ciou": "cIoU"}
 _PANEL_PX = 640
 """Pictures of a sheet are drawn from so many pixels a side: a panel has fewer."""
 
@@ -70,24 +67,21 @@ class Figure(_Figure):
         with rc_context({"text.parse_math": False}):
             super().draw(renderer)
 
+    def label(self, title: str, about: str = "") -> None:
+        """Say what is shown, as a sentence above, and where it comes from, below."""
+        self.suptitle(fill(title, int(12 * self.get_figwidth())), fontsize=10)
+        self.supxlabel(about, fontsize=7, color="0.3")
 
-def method_bars(
-    segmentation: pd.DataFrame, *, metric: str = "miou", title: str = "", about: str = ""
-) -> Figure:
-    """A bar for each method with its interval: kind by kind, in each the best first.
+
+def method_bars(segmentation: pd.DataFrame, *, title: str = "", about: str = "") -> Figure:
+    """The mIoU of each method as a bar with its interval: kind by kind, in each the best first.
 
     Args:
         segmentation: rows of `segmentation.csv`; those of several folders are told apart.
-        metric: which of its metrics.
         title: above the bars: what they show, as a sentence.
         about: which editor and data.
-
-    Raises:
-        InputError: no rows of that metric.
     """
-    rows = segmentation[segmentation["metric"] == metric].dropna(subset="value")
-    known = ", ".join(segmentation["metric"].unique())
-    _refuse(rows.empty, f"no values of the metric {metric!r}: choose one of {known}")
+    rows = segmentation[segmentation["metric"] == "miou"].dropna(subset="value")
     several = len(rows[["dataset", "split"]].drop_duplicates()) > 1
     where = (" (" + rows["dataset"] + " " + rows["split"] + ")") if several else ""
     if "folder" in rows and rows["folder"].nunique() > 1:
@@ -105,12 +99,12 @@ def method_bars(
             axes.barh(places[of], rows["value"][of], color=color, label=kind)
     axes.errorbar(rows["value"], places, xerr=reach, fmt="none", ecolor="0.2", capsize=3)
     axes.set_yticks(places, rows["label"])
-    axes.set(xlabel=METRICS_IN_WORDS.get(metric, metric), xlim=(0, 1))
-    figure.suptitle(fill(title, 80), fontsize=10)
+    axes.set(xlabel="mIoU", xlim=(0, 1))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, fontsize=8)
     counted, errors = ", ".join(map(str, rows["n_ok"].unique())), rows["n_error"].sum()
     about = f"{about} · " if about else ""
-    return _about(figure, f"{about}n = {counted} · {errors} errors · 95 % intervals")
+    figure.label(title, f"{about}n = {counted} · {errors} errors · 95 % intervals")
+    return figure
 
 
 def overlay(
@@ -130,14 +124,17 @@ def overlay(
         gold: what the mask should be.
         title: above the photo, such as the expression.
     """
-    figure, axes = _canvas(*_inches(image))
+    height, width = np.asarray(image).shape[:2]
+    scale = 5 / max(height, width)
+    figure, axes = _canvas(width * scale, height * scale + 0.5)
     axes.imshow(image)
     _lay(axes, mask)
     if gold is not None:
         _outline(axes, gold)
     axes.set_axis_off()
     axes.set_title(title, fontsize=9)
-    return _about(figure, about)
+    figure.supxlabel(about, fontsize=7, color="0.3")
+    return figure
 
 
 def contact_sheet(
@@ -151,7 +148,7 @@ def contact_sheet(
     title: str = "",
     n: int | None = None,
 ) -> Figure:
-    """Many pictures in a grid, each with a mask or a map of numbers on it.
+    """Many pictures in a grid, each with a mask or a map of numbers on it; one at least.
 
     Args:
         images: RGB.
@@ -162,13 +159,7 @@ def contact_sheet(
         columns: pictures in a row.
         title: above them all: what they show, as a sentence.
         n: how many images there are, where some are shown more than once.
-
-    Raises:
-        InputError: no images, or not one map, outline or title for each.
     """
-    _refuse(not len(images), "there are no images to draw")
-    for name, given in (("maps", maps), ("golds", golds), ("titles", titles)):
-        _refuse(len(given) not in (0, len(images)), f"{len(given)} {name} of {len(images)} images")
     columns = min(columns, len(images))
     lines = -(-len(images) // columns)
     figure = Figure(figsize=(2.2 * columns, 2.5 * lines + 0.3), layout="constrained")
@@ -185,24 +176,35 @@ def contact_sheet(
             _outline(axes, golds[index][::apart, ::apart])
         if len(titles):
             axes.set_title(fill(titles[index], 34), fontsize=7)
-    if title:
-        figure.suptitle(fill(title, 26 * columns), fontsize=9)
-    return _about(figure, f"{about} · n = {n or len(images)}")
+    figure.label(title, f"{about} · n = {n or len(images)}")
+    return figure
 
 
-def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure as PNG, making its folder.
+def interval_curve(rows: pd.DataFrame, *, xlabel: str, title: str, about: str) -> Figure:
+    """mIoU along an ordered choice, with its interval over images as a band.
 
-    Raises:
-        InputError: it cannot be written.
+    Args:
+        rows: of `ablate`, of one part whose values are numbers.
+        xlabel: what they are.
+        title: what it shows, as a sentence.
+        about: editor, data, recipe and how many examples.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
+    rows = rows.astype({"value": float}).sort_values("value")
+    figure, axes = _canvas(5, 3.2)
+    x = rows["value"].to_numpy()
+    axes.fill_between(x, rows["low"], rows["high"], color=PALETTE[0], alpha=0.2, linewidth=0)
+    axes.plot(x, rows["miou"], "o-", color=PALETTE[0], markersize=4)
+    axes.set(xlabel=xlabel, ylabel="mIoU, 95 % interval over images", ylim=(0, 1))
+    axes.grid(axis="y", color="0.9")
+    axes.set_xticks(x, [f"{round(value, 2):g}" for value in x])
+    figure.label(title, about)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def _lay(axes: Axes, values: np.ndarray) -> None:
@@ -224,23 +226,7 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _inches(image: Picture) -> tuple[float, float]:
-    height, width = np.asarray(image).shape[:2]
-    scale = 5 / max(height, width)
-    return width * scale, height * scale + 0.5
-
-
 def _last_names(folders: pd.Series) -> dict[str, str]:
     """Each folder's last name, where that tells it from the others."""
     last = {folder: Path(folder).name for folder in folders.unique()}
     return last if len(set(last.values())) == len(last) else {folder: folder for folder in last}
-
-
-def _about(figure: Figure, text: str) -> Figure:
-    figure.supxlabel(text, fontsize=7, color="0.3")
-    return figure
-
-
-def _refuse(wrong: bool, message: str) -> None:
-    if wrong:
-        raise InputError(message)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ground_probe.study.claim import RIVALS
-from ground_probe.study.emergence_figures import NONE, peak, said, short
+from ground_probe.study.emergence_figures import NONE, control_in_words, peak, short
 from ground_probe.study.figures import METHODS_IN_WORDS
+from ground_probe.study.table import with_interval
 
 _SIMPLER = "its halves, and other cues"
 
@@ -16,9 +17,7 @@ _SIMPLER = "its halves, and other cues"
 def cells_in_words(rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
     """How the blocks chosen on val compare with the highest cell of any control.
 
-    Args:
-        rows: as `heat_maps` takes them.
-        chosen: rows of `best_blocks` of the same stream: on test, a step each.
+    Both are as `heat_maps` takes them.
     """
     labels, best = rows.labels.iloc[0], chosen.loc[chosen.value.idxmax()]
     last = chosen.sort_values("step").iloc[-1]
@@ -26,15 +25,14 @@ def cells_in_words(rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
     words = f"{_sentence(labels)} is {_at(best)} and {last.value:.2f} at step {last.step}"
     if len(controls):
         top = controls.loc[controls.value.idxmax()]
-        words += f"; no control is above {top.value:.2f} ({said(top.control)})"
+        words += f"; no control is above {top.value:.2f} ({control_in_words(top.control)})"
     return words
 
 
 def steps_in_words(rows: pd.DataFrame) -> str:
     """Per stream, at which steps the editor's interval lies above every control, and its best.
 
-    Args:
-        rows: from `beside_controls`, of one label set.
+    `rows` are those of `beside_controls`, of one label set.
     """
     labels = rows.labels.iloc[0]
     return "\n".join(
@@ -58,11 +56,7 @@ def _above(rows: pd.DataFrame, rivals: Sequence[str]) -> str:
 
 
 def change_in_words(change: pd.DataFrame) -> str:
-    """How much of the edit the first step's prediction holds, and what the latents show.
-
-    Args:
-        change: from `visible_change`.
-    """
+    """How much of the edit the first step's prediction holds, and what the latents show."""
     step = change.step.min()
     at = change[change.step == step].set_index(["view", "place"]).value
     shown = {view: (at[view, "referent"], at[view, "other objects"]) for view in at.index.levels[0]}
@@ -74,29 +68,18 @@ def change_in_words(change: pd.DataFrame) -> str:
 
 
 def effects_in_words(effects: pd.DataFrame) -> str:
-    """What the strongest declared patch moves, in each measure.
-
-    Args:
-        effects: from `effects`; those against a random control are read.
-    """
+    """What the strongest declared patch moves, in each measure."""
     rows = effects[(effects.against != NONE) & effects.declared].dropna(subset="difference")
     parts = []
     for measure, of in rows.groupby("measure", sort=False):
         row = of.loc[of.difference.abs().idxmax()]
         sure = "" if row.low > 0 or row.high < 0 else ", not shown"
-        parts.append(
-            f"{measure} by {row.difference:+z.2f} [{row.low:+z.2f}, {row.high:+z.2f}]{sure}"
-        )
+        parts.append(f"{measure} by {with_interval(row, 'difference', '+z.2f')}{sure}")
     return f"Another object's expression at the input moves {' and '.join(parts)}"
 
 
 def peaks_in_words(panels: Mapping[str, pd.DataFrame], column: str = "") -> str:
-    """Where each panel of an AUC is highest.
-
-    Args:
-        panels: by title, as `matrices` takes them.
-        column: what stands before the name of one.
-    """
+    """Where each panel of an AUC is highest; `column` stands before the name of one."""
     parts: list[str] = []
     for name, cells in panels.items():
         if at := peak(cells):
@@ -108,12 +91,7 @@ def peaks_in_words(panels: Mapping[str, pd.DataFrame], column: str = "") -> str:
 
 
 def range_in_words(panels: Mapping[str, pd.DataFrame], column: str) -> str:
-    """How far a column of each panel reaches, over its rows.
-
-    Args:
-        panels: by title, as `matrices` takes them.
-        column: which.
-    """
+    """How far a column of each panel reaches, over its rows."""
     rows = len(next(iter(panels.values())))
     name = next(iter(panels.values())).index.name
     parts = [
@@ -126,8 +104,7 @@ def range_in_words(panels: Mapping[str, pd.DataFrame], column: str) -> str:
 def mass_in_words(mass: pd.DataFrame) -> str:
     """How much of the attention text gets where it gets most, and which words get most of that.
 
-    Args:
-        mass: a row a block; "all text" is the sum of the other columns.
+    `mass` has a row a block; "all text" is the sum of the other columns.
     """
     block = mass["all text"].idxmax()
     words = mass.loc[block].drop("all text")
@@ -137,18 +114,12 @@ def mass_in_words(mass: pd.DataFrame) -> str:
     )
 
 
-def methods_in_words(summary: pd.DataFrame, method: str = "full") -> str:
-    """The recipe's mIoU beside the best simpler way and the best control.
-
-    Args:
-        summary: rows of `segmentation.csv`, of one split.
-        method: ours.
-    """
+def methods_in_words(summary: pd.DataFrame) -> str:
+    """The recipe's mIoU beside the best simpler way and the best control, of one split."""
     rows = summary[summary.metric == "miou"].dropna(subset="value").set_index("method")
-    if method not in rows.index:
-        return f"{method} has no score"
-    own = rows.loc[method]
-    parts = [f"The recipe has mIoU {own.value:.2f} [{own.low:.2f}, {own.high:.2f}]"]
+    if "full" not in rows.index:
+        return "full has no score"
+    parts = [f"The recipe has mIoU {with_interval(rows.loc['full'])}"]
     for kind, words in ((_SIMPLER, "the best simpler way"), ("controls", "the best control")):
         of = [name for name in rows.index if METHODS_IN_WORDS.get(name, ("", ""))[1] == kind]
         if of:
@@ -158,10 +129,7 @@ def methods_in_words(summary: pd.DataFrame, method: str = "full") -> str:
 
 
 def masks_in_words(ious: pd.Series) -> str:
-    """How good masks are: the median, and how many miss.
-
-    Args:
-        ious: of each mask.
+    """How good masks are: the median IoU, and how many miss.
 
     >>> masks_in_words(pd.Series([0.9, 0.8, 0.1]))
     'Half of the masks have an IoU of 0.80 or more; 1 of 3 has less than 0.5'
@@ -173,19 +141,13 @@ def masks_in_words(ious: pd.Series) -> str:
     )
 
 
-def curve_in_words(rows: pd.DataFrame, x: str, at: str) -> str:
-    """How mIoU goes from one end of an ordered choice to the other.
-
-    Args:
-        rows: as `interval_curve` takes them.
-        x: the column that orders them.
-        at: what its values are, such as "step".
-    """
-    rows = rows.assign(**{x: rows[x].astype(float)}).sort_values(x)
+def curve_in_words(rows: pd.DataFrame, at: str) -> str:
+    """How mIoU goes from one end of an ordered choice to the other; `at` is what its values are."""
+    rows = rows.astype({"value": float}).sort_values("value")
     first, last, best = rows.iloc[0], rows.iloc[-1], rows.loc[rows.miou.idxmax()]
     return (
-        f"mIoU is {first.miou:.2f} at {at} {first[x]:.2g} and {last.miou:.2f} at {at} "
-        f"{last[x]:.2g}, {best.miou:.2f} at most (at {best[x]:.2g})"
+        f"mIoU is {first.miou:.2f} at {at} {first.value:.2g} and {last.miou:.2f} at {at} "
+        f"{last.value:.2g}, {best.miou:.2f} at most (at {best.value:.2g})"
     )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from jinja2 import Environment
 
 from ground_probe.evaluation.tables import CHIEF
-
-EXPLORER = "explorer.html"
 
 
 class Section(NamedTuple):
@@ -80,15 +79,11 @@ SECTIONS = {
     ),
 }
 _QUESTION = "Does an instruction-based image editor know where to edit at its first denoising step?"
-_MAIN = ("10_emergence", "steps_grounding.png")
+_MAIN = "steps_grounding.png"
 
 
 def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
-    """Per label set and stream, what the block chosen on val scores on test, at each step.
-
-    Args:
-        emergence: the rows of `emergence.csv`.
-    """
+    """Per label set and stream, what the block chosen on val scores on test, at each step."""
     from ground_probe.study.table import best_blocks  # late: it brings torch
 
     chosen = {labels: best_blocks(emergence, labels) for labels in emergence["labels"].unique()}
@@ -99,29 +94,24 @@ def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
 
 
 def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
-    """Per dataset, split and method, the chief metrics with their intervals, best first.
-
-    Args:
-        segmentation: the rows of `segmentation.csv`.
-    """
-    cells = segmentation.assign(
-        cell=[
-            f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in segmentation.itertuples()
-        ]
-    )
+    """Per dataset, split and method, the chief metrics with their intervals, best first."""
+    rows = segmentation.itertuples()
+    cells = [f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in rows]
     index = ["dataset", "split", "method", "n_ok", "n_error"]
-    table = cells.pivot(index=index, columns="metric", values="cell")
-    values = cells.pivot(index=index, columns="metric", values="value")
+    wide = segmentation.assign(cell=cells).pivot(index=index, columns="metric")
+    table, values = wide["cell"], wide["value"]
     shown = [name for name in CHIEF if name in table] or list(table)
     return table.loc[values.sort_values(shown[0], ascending=False).index, shown]
 
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables of a study's folder, by title."""
+    from ground_probe.study.table import read_table  # late: it brings torch
+
     tables = {}
     if (path := folder / "emergence.csv").exists():
         title = "Separability by step (linear probe, AUC on test, block chosen on val)"
-        tables[title] = separability_by_step(pd.read_csv(path, dtype={"step": "Int64"}))
+        tables[title] = separability_by_step(read_table(path))
     if (path := folder / "segmentation.csv").exists():
         from ground_probe.study.figures import METHODS_IN_WORDS  # late: it brings seaborn
 
@@ -130,65 +120,29 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>ground_probe study</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem }}
-h1 {{ line-height: 1.2 }} h2 {{ border-top: 1px solid #ccc; margin-top: 2rem; padding-top: 1rem }}
-figure {{ margin: 1rem 0 }} img {{ max-width: 100%; max-height: 40rem; height: auto }}
-figcaption, .small {{ color: #444; font-size: 14px }}
-.table {{ overflow-x: auto }} table {{ border-collapse: collapse; font-size: 14px }}
-th, td {{ border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: right }}
-th {{ font-weight: 600 }} td {{ white-space: nowrap }} p, li {{ overflow-wrap: anywhere }}
-</style>
-<h1>{question}</h1>
-<p><strong>{answer}</strong></p>
-<p class="small">{about}</p>
-{main}
-{tables}
-{not_shown}
-{explorer}
-{sections}
-<h2>Files</h2>
-<ul class="small">{files}</ul>
-</html>
-"""
-
-
 def index_page(folder: Path, fields: Mapping[str, Any]) -> str:
-    """The page of a study's folder.
-
-    Args:
-        folder: of results.
-        fields: of the study's record.
-    """
-    commit = f"{fields['commit'] or 'none'}{' with changes' if fields['dirty'] else ''}"
+    """The page of a study's folder; `fields` are those of the study's record."""
     parts = fields["parts"]
     verdicts = [text for part in parts.values() for text in part.get("verdicts", {}).values()]
-    absent = [text for text in verdicts if "not shown" in text.lower()]
     emergence = parts.get("10_emergence", {})
-    names = [name for name in SECTIONS if name in parts]
-    names += [name for name in parts if name not in SECTIONS]
-    listed = sorted(path.name for path in folder.glob("*.csv"))
-    return _PAGE.format(
-        question=html.escape(_QUESTION),
-        answer=html.escape(_answer(emergence)),
-        about=html.escape(_about(fields, emergence, commit)),
-        main=_figure(folder, _MAIN[1], SECTIONS[_MAIN[0]].figures[_MAIN[1]]),
-        tables="".join(
-            f"<h3>{html.escape(title)}</h3>"
-            f'<div class="table">{table.to_html(float_format="{:.3f}".format, border=0)}</div>'
-            for title, table in tables(folder).items()
-        ),
-        not_shown=_list("What was not shown", absent),
-        explorer=f"<p>{_link(EXPLORER, 'Explorer')}: one example, every block, head and step.</p>"
-        if (folder / EXPLORER).exists()
-        else "",
-        sections="".join(_section(folder, name, parts[name]) for name in names),
-        files="".join(f"<li>{_link(name)}</li>" for name in (*listed, "run.json")),
+    order = [*(name for name in SECTIONS if name in parts), *parts]
+    template = (files("ground_probe.study") / "page.html").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(template).render(
+        question=_QUESTION,
+        answer=_answer(emergence),
+        about=_about(fields, emergence),
+        main=_MAIN,
+        main_caption=SECTIONS["10_emergence"].figures[_MAIN],
+        tables=tables(folder),
+        not_shown=[text for text in verdicts if "not shown" in text.lower()],
+        explorer=(folder / "explorer.html").exists(),
+        sections={
+            name: (SECTIONS.get(name, Section(name, "", {})), parts[name])
+            for name in dict.fromkeys(order)
+        },
+        drawn={path.name for path in folder.glob("figures/*.png")},
+        files=[*sorted(path.name for path in folder.glob("*.csv")), "run.json"],
     )
 
 
@@ -198,52 +152,10 @@ def _answer(emergence: Mapping[str, Any]) -> str:
     return known.get("grounding reference") or emergence.get("conclusion") or "Not shown."
 
 
-def _about(fields: Mapping[str, Any], emergence: Mapping[str, Any], commit: str) -> str:
+def _about(fields: Mapping[str, Any], emergence: Mapping[str, Any]) -> str:
+    commit = f"{fields['commit'] or 'none'}{' with changes' if fields['dirty'] else ''}"
     model, data = emergence.get("model", []), emergence.get("data", [])
     images = f"{emergence['n_images']} examples of test" if "n_images" in emergence else ""
     known = (" ".join(map(str, model)), " ".join(map(str, data[:1])), images)
     run = f"run {fields['digest']}, {fields['started_utc']}, commit {commit}"
     return " · ".join(filter(None, (*known, run)))
-
-
-def _section(folder: Path, name: str, part: Mapping[str, Any]) -> str:
-    section = SECTIONS.get(name, Section(name, "", {}))
-    figures = (_figure(folder, *each) for each in section.figures.items() if each[0] != _MAIN[1])
-    return (
-        f"<h2>{html.escape(section.title)}</h2><p><em>{html.escape(section.question)}</em> "
-        f"({_link(f'{name}.html', 'page')}, {_link(f'{name}.ipynb', 'notebook')})</p>"
-        f"<p>{html.escape(str(part.get('conclusion', '')))}</p>{''.join(figures)}"
-        f"{_verdicts(part.get('verdicts', {}))}"
-    )
-
-
-def _verdicts(verdicts: Mapping[str, str]) -> str:
-    lines = (
-        f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, text in verdicts.items()
-    )
-    text = "".join(lines)
-    if not text:
-        return ""
-    return f'<details><summary>Every verdict</summary><ul class="small">{text}</ul></details>'
-
-
-def _figure(folder: Path, name: str, caption: str) -> str:
-    path = f"figures/{name}"
-    if not (folder / path).exists():
-        return ""
-    caption = html.escape(caption)
-    return (
-        f'<figure><a href="{path}"><img src="{path}" alt="{caption}" loading="lazy"></a>'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _list(title: str, lines: list[str]) -> str:
-    if not lines:
-        return ""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f'<h3>{title}</h3><ul class="small">{items}</ul>'
-
-
-def _link(name: str, text: str = "") -> str:
-    return f'<a href="{html.escape(name)}">{html.escape(text or name)}</a>'

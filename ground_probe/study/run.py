@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import logging
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from traitlets import default
 
-from ground_probe.errors import GroundProbeError, InputError, unknown
+from ground_probe.errors import GroundProbeError, unknown
 from ground_probe.io import canonical_json, digest, whole_file, writable_folder
 from ground_probe.run_record import RunRecord, read_record, recording, status_path
 from ground_probe.study.finished import evaluations, finished_parts, inputs
@@ -56,36 +55,24 @@ def notebook_path(name: str) -> Path:
     return paths[name]
 
 
-def resolve_parameters(source: Path, given: dict[str, Any]) -> dict[str, Any]:
+def resolve_parameters(source: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter of a notebook: its defaults, with the given values in their place.
 
     Args:
         source: a notebook with a cell tagged `parameters`, of lines `name: type = literal`.
-        given: plain Python values; an integer will do for a float, nothing else is converted.
+        given: by name.
 
     Raises:
         UnknownNameError: the notebook declares no such parameter.
-        InputError: a value is not of the declared type, or the cell holds anything else.
     """
-    declared, values = {}, {}
-    for line in ast.parse(_parameters_cell(source)).body:
-        if not (
-            isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value
-        ):
-            raise InputError(f"{source.name}: {ast.unparse(line)!r} is not `name: type = literal`")
-        declared[line.target.id] = line.annotation
-        values[line.target.id] = ast.literal_eval(line.value)
-    for name, value in given.items():
-        if name not in declared:
-            raise unknown(f"parameter of {source.stem}", name, declared)
-        values[name] = value
-    for name, value in values.items():
-        annotation = declared[name]
-        if not _fits(value, annotation):
-            raise InputError(
-                f"parameter {name} of {source.stem} is {ast.unparse(annotation)}, got {value!r}"
-            )
-    return values
+    cells = nbformat.read(source, as_version=4).cells
+    (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    lines: Any = ast.parse(cell.source).body
+    defaults = {line.target.id: ast.literal_eval(line.value) for line in lines}
+    for name in given:
+        if name not in defaults:
+            raise unknown(f"parameter of {source.stem}", name, defaults)
+    return defaults | dict(given)
 
 
 def run_notebook(
@@ -113,7 +100,9 @@ def run_notebook(
         _end(status, "interrupted")
         raise
     except Exception as error:
-        reason = _reason(error)
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, papermill.PapermillExecutionError):
+            reason = f"{error.ename}: {error.evalue}"
         _end(status, "error", error=reason)
         raise GroundProbeError(f"{source.stem} failed: {reason} (see {executed})") from error
     record = read_record(status) if status.exists() else {"status": "never started"}
@@ -206,29 +195,6 @@ def run_study(
     return folder / "index.html"
 
 
-def _parameters_cell(source: Path) -> str:
-    cells = nbformat.read(source, as_version=4).cells
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", ())]
-    if len(tagged) != 1:
-        raise InputError(f"{source.name} has {len(tagged)} cells tagged `parameters`, expected one")
-    return tagged[0].source
-
-
-def _fits(value: Any, annotation: ast.expr) -> bool:
-    match annotation:
-        case ast.Constant(value=None):
-            return value is None
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _fits(value, left) or _fits(value, right)
-        case ast.Subscript(value=ast.Name(id="list"), slice=item):
-            return type(value) is list and all(_fits(each, item) for each in value)
-        case ast.Name(id="float"):
-            return type(value) in (int, float) and math.isfinite(value)
-        case ast.Name(id="int" | "str" | "bool" as name):
-            return type(value).__name__ == name  # so that True is no int
-    raise InputError(f"a parameter cannot be {ast.unparse(annotation)}: use int, float, str, bool")
-
-
 class _OwnKernel(AsyncKernelManager):
     """Runs `python3` as this interpreter's own ipykernel.
 
@@ -256,12 +222,6 @@ def _execute(source: Path, executed: Path, values: dict[str, Any], progress: Tex
         stderr_file=progress,
         iopub_timeout=600,  # on a busy machine a cell's last output comes later than in 4 s
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, papermill.PapermillExecutionError):
-        return f"{error.ename}: {error.evalue}"
-    return f"{type(error).__name__}: {error}"
 
 
 def _end(status: Path, how: str, **fields: Any) -> None:

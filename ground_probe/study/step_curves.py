@@ -8,15 +8,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ground_probe.study.claim import RIVALS
-from ground_probe.study.emergence_figures import MARKS, NONE, STYLES, band, counted, said, short
+from ground_probe.study.emergence_figures import (
+    MARKS,
+    NONE,
+    STYLES,
+    band,
+    control_in_words,
+    counted,
+    short,
+)
 from ground_probe.study.figures import Figure
-from ground_probe.study.findings import steps_in_words
 
 _CROWDED = 0.85
 _LABEL_CHARACTERS = 52  # below one panel
 
 
-def step_curves(rows: pd.DataFrame, *, about: str) -> Figure:
+def step_curves(rows: pd.DataFrame, *, title: str, about: str) -> Figure:
     """By step, the block that is best on val beside its controls, a panel a stream.
 
     What a claim must exceed is one grey band from the lowest to the highest, whose name is drawn;
@@ -24,6 +31,7 @@ def step_curves(rows: pd.DataFrame, *, about: str) -> Figure:
 
     Args:
         rows: from `beside_controls`.
+        title: what they show, a sentence a stream.
         about: which probe, and on which data.
     """
     rivals = RIVALS[rows.labels.iloc[0]]
@@ -37,7 +45,7 @@ def step_curves(rows: pd.DataFrame, *, about: str) -> Figure:
             if name not in rivals:
                 width = 2.5 if name == NONE else 1.0
                 of = here[here.control == name]
-                band(axes, of, said(name), colour, style, width, MARKS[name])
+                band(axes, of, control_in_words(name), colour, style, width, MARKS[name])
         axes.axhline(0.5, color="black", lw=0.6)
         axes.set_title(f"{stream} stream, n = {counted(here)} images", fontsize=9)
         blocks = fill(f"blocks: {_blocks(here)}", _LABEL_CHARACTERS)
@@ -54,7 +62,7 @@ def step_curves(rows: pd.DataFrame, *, about: str) -> Figure:
         title=about,
         title_fontsize=7,
     )
-    figure.suptitle(steps_in_words(rows), fontsize=10)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -70,7 +78,7 @@ def _controls(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(steps, edges["max"], color="0.45", lw=1.2, label="highest control")
     top = rows.loc[rows.value.idxmax()]
     axes.annotate(
-        said(top.control),
+        control_in_words(top.control),
         (float(top.step), top.value),
         xytext=(4, 3 if top.value < _CROWDED else -9),  # the editor's curve lies there
         textcoords="offset points",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ground_probe.io import whole_file
 from ground_probe.probes.table import COLUMNS, intervals
 from ground_probe.study.samples import INPUTS
 
@@ -16,11 +16,7 @@ _CELL = ["probe", "stream", "block", "step", "sigma"]
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with cluster intervals.
-
-    Args:
-        scores: one row an image, from `score` and its companions.
-    """
+    """Means over images with cluster intervals, of one row an image from `score` and the like."""
     parts = []
     for names, of in scores.groupby(_SET, sort=False):
         cells = of.groupby(_CELL, sort=False, dropna=False)
@@ -36,15 +32,18 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"step": "Int64"})
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write `emergence.csv`, whole or not at all."""
-    with whole_file(path) as part:
-        table.to_csv(part, index=False)
-
-
 def read_table(path: Path | str) -> pd.DataFrame:
     """`emergence.csv` with its integers."""
     return pd.read_csv(path, dtype={"step": "Int64"})
+
+
+def with_interval(row: Any, value: str = "value", form: str = ".2f") -> str:
+    """A row's value with its interval.
+
+    >>> with_interval(pd.Series({"value": 0.5, "low": 0.4, "high": 0.6}))
+    '0.50 [0.40, 0.60]'
+    """
+    return f"{getattr(row, value):{form}} [{row.low:{form}}, {row.high:{form}}]"
 
 
 def best_blocks(
@@ -52,14 +51,8 @@ def best_blocks(
 ) -> pd.DataFrame:
     """The block of each stream and step that is best on val, and what it scores on test.
 
-    Args:
-        table: from `summarise`.
-        labels: "separability" or "grounding".
-        probe: as in the table.
-        control: "none" for the editor as it is meant.
-
     Returns:
-        the table's test rows of the chosen cells, ordered by stream and step.
+        test rows of a table from `summarise`, ordered by stream and step.
     """
     rows = table[(table.labels == labels) & (table.probe == probe) & (table.control == control)]
     rows = rows[rows.seed == rows.seed.min()]
@@ -74,11 +67,6 @@ def beside_controls(table: pd.DataFrame, labels: str, probe: str = "linear") -> 
     The block of each stream and step is the best on val. Random weights are given their own best
     one; the inputs, which know no step, are repeated at every step; they and the control labels
     are always scored by the linear probe.
-
-    Args:
-        table: from `summarise`.
-        labels: "separability" or "grounding".
-        probe: as in the table.
     """
     chosen = best_blocks(table, labels, probe)
     test = table[(table.split == "test") & (table.labels == labels)]
