@@ -270,7 +270,7 @@ def test_mistakes_say_what_to_do(editor, image, view, tmp_path):
         explore(editor, image, EXPRESSION, truth=np.ones((2, 2), bool))
     with pytest.raises(PhraseError, match="at least one word"):
         explore(editor, image, " ")
-    with pytest.raises(InputError, match="it is a folder"):
+    with pytest.raises(InputError, match="Is a directory"):
         render([view], "about").save(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make the output folder"):

@@ -94,13 +94,13 @@ def test_options_make_the_peak_smaller(kontext):
 def test_facts_equal_the_published_configurations(model, folder, family):
     facts, published = build(model), build(model, CONFIGS / folder)
     assert facts.missing == published.missing == () and published.folder == CONFIGS / folder
-    for name, module in published.modules().items():
+    for name, module in published.modules.items():
         shapes = {key: each.shape for key, each in module.named_parameters()}
-        ours = {key: each.shape for key, each in facts.modules()[name].named_parameters()}
+        ours = {key: each.shape for key, each in facts.modules[name].named_parameters()}
         if (name, family) == ("unet", "InstructPix2Pix"):  # 8 input channels
             assert shapes.pop("conv_in.weight")[1] == 4 and ours.pop("conv_in.weight")[1] == 8
         assert ours == shapes, name
-    assert set(FACTS[family]) == set(published.modules())
+    assert set(FACTS[family]) == set(published.modules)
 
 
 def test_the_fraction_ends_with_the_block():

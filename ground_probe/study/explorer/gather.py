@@ -45,15 +45,10 @@ class View:
     """What the page shows of one expression. A cell is a token, or the mean of several.
 
     Args:
-        image: RGB.
-        instruction: what the editor was told.
         tokens: the instruction's, as its tokenizer spells them.
         own: which of them are the expression's.
         blocks: whose maps there are, in the order in which they run.
         every_block: the editor's, shown or not.
-        steps: denoising steps, from 0.
-        sigmas: their noise levels.
-        streams: of image tokens.
         tokens_grid: (rows, columns) of the editor's image tokens.
         geometry: how the cells lie in the image.
         attention: the probability that a cell attends to a token, the mean over heads.
@@ -65,12 +60,9 @@ class View:
         looked: (step, stream) from which the segmenter reads, as far as the page has them.
         features: each cell's, with unit norm, in the leading directions of its block and stream.
         held: the share of the features' variation that those directions hold.
-        mask: of what the expression refers to, at the image's size.
-        truth: the true mask, where it is known.
         prior: where the segmenter looked, in [0, 1].
         score: how much more each cell is like what is there than like the rest.
         compared: whether the recipe reads that; else it is a linear discriminant's, for the eye.
-        edit: what the instruction makes of the image; None if it was not asked for.
         predictions: the finished image as each step predicts it; none where that is not known.
         recipe: digest of the segmenter's choices.
     """
@@ -117,21 +109,7 @@ def gather(
     truths: Sequence[np.ndarray | None] = (),
     edit_steps: int = 0,
 ) -> list[View]:
-    """Segment expressions, and capture attention and features at the given steps.
-
-    Args:
-        editor: from `load_editor`.
-        image: of any size and mode.
-        expressions: what refers.
-        steps: denoising steps, from 0; the run stops after the last.
-        seed: of the noise.
-        recipe: the segmenter's choices; None for the editor's own.
-        truths: none, or a mask or None for each expression.
-        edit_steps: of the edit that is shown; 0 for none.
-
-    Raises:
-        InputError: no steps, no expressions, or not one true mask of the image's size for each.
-    """
+    """A view of each expression, segmented and traced at the given steps; see `explore`."""
     if not steps:
         raise InputError("no steps: give denoising steps counted from 0, as (0, 3, 9)")
     truths = truths or [None] * len(expressions)
@@ -142,13 +120,15 @@ def gather(
             f"an image of {(image.height, image.width)}: give one of that size, or None, for each"
         )
     recipe = recipe_for(editor, recipe)
-    whole = editor.geometry(image)
-    coarse = coarser(whole.grid, CELLS)
     views: list[View] = []
     for expression, truth in zip(expressions, truths, strict=True):
         heads = views[0].heads if views else None
-        view = _view(editor, image, expression, tuple(steps), seed, recipe, coarse, truth, heads)
-        views.append(replace(view, edit=_edit(editor, view, seed, edit_steps)))
+        view = _view(editor, image, expression, tuple(steps), seed, recipe, truth, heads)
+        if edit_steps:
+            with without_bar(editor.pipeline):
+                edit = editor.edit(view.image, view.instruction, seed, edit_steps)
+            view = replace(view, edit=edit)
+        views.append(view)
     return views
 
 
@@ -159,17 +139,17 @@ def _view(
     steps: tuple[int, ...],
     seed: int,
     recipe: Recipe,
-    coarse: Grid,
     truth: np.ndarray | None,
     heads: tuple[Head, ...] | None,
 ) -> View:
-    """A view on the coarse grid, without an edit; its heads are chosen where none are given."""
+    """A view without an edit; its heads are chosen where none are given."""
     every = tuple(blocks_of(editor.denoiser))
     named = prior_heads(every, recipe) if recipe.heads else {}
     evenly = spread(every, max(1, SITES // len(steps)))
     blocks = [block for block in every if block in evenly or block in named]
     instruction, span = fill(recipe.template, expression)
     whole = editor.geometry(image)
+    coarse = coarser(whole.grid, CELLS)
     taken = trace(
         editor,
         image,
@@ -242,11 +222,9 @@ def _view(
 
 
 def fitting(views: Sequence[View], room: int) -> list[View]:
-    """Views on a grid so coarse that all of their maps fit.
+    """Views on a grid so coarse that all of their maps fit in `room` bytes.
 
-    Args:
-        views: from `gather`.
-        room: bytes, one a number, besides two of four bytes for each map.
+    A number is one byte, besides two of four bytes for each map.
     """
     grid = views[0].geometry.grid
     maps = sum(view.attention[..., 0].size + view.by_head[..., 0].size for view in views)
@@ -293,8 +271,3 @@ def _on(view: View, grid: Grid, cells: Grid) -> View:
         prior=on_cells(view.prior, cells),
         score=on_cells(view.score, cells),
     )
-
-
-def _edit(editor: Editor, view: View, seed: int, steps: int) -> Image.Image | None:
-    with without_bar(editor.pipeline):
-        return editor.edit(view.image, view.instruction, seed, steps) if steps else None

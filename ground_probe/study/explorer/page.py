@@ -47,14 +47,8 @@ class Explorer:
     still: str = field(repr=False)
 
     def save(self, path: Path | str) -> Path:
-        """Write the page, making its folder; return where.
-
-        Raises:
-            InputError: the folder cannot be written, or the path is one.
-        """
+        """Write the page, making its folder; return where."""
         path = writable_folder(Path(path).parent) / Path(path).name
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder; give a file such as seen.html")
         with whole_file(path) as part:
             part.write_text(self.html, encoding="utf-8")
         return path
@@ -131,12 +125,7 @@ def explore(
 
 
 def render(views: Sequence[View], about: str) -> Explorer:
-    """The page of gathered views of one image.
-
-    Args:
-        views: from `gather`.
-        about: where they come from.
-    """
+    """The page of gathered views of one image; `about` says where they come from."""
     still = _uri(_still(views, about), quality=80)
     photo = _small(views[0].image)
     shown = _uri(photo, quality=85)
@@ -182,13 +171,7 @@ def packed(values: Float32[np.ndarray, "*sites numbers"]) -> dict[str, str]:
 def _data(
     views: Sequence[View], size_px: tuple[int, int], pictures: Sequence[dict[str, str]]
 ) -> dict[str, Any]:
-    """What the page's script reads.
-
-    Args:
-        views: from `gather`.
-        size_px: (width, height) of the photo in the page.
-        pictures: of each view, as URIs.
-    """
+    """What the page's script reads; `size_px` is (width, height) of the photo in the page."""
     view = views[0]
     x0, y0, x1, y1 = view.geometry.box
     height, width = view.geometry.image_size_px
@@ -235,7 +218,8 @@ def _of_view(view: View, size_px: tuple[int, int]) -> dict[str, Any]:
 
 def _pictures(view: View) -> dict[str, str]:
     named = {f"prediction {at}": picture for at, picture in enumerate(view.predictions)}
-    named |= {} if view.edit is None else {"edit": view.edit}
+    if view.edit is not None:
+        named["edit"] = view.edit
     return {name: _uri(_small(picture), quality=80) for name, picture in named.items()}
 
 

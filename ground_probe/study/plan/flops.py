@@ -20,8 +20,8 @@ from ground_probe.study.plan.parts import Parts
 class Flops:
     """FLOPs of one sentence; None where a part's configuration is missing.
 
-    A multiplication and an addition are two. What the segmenter does with the captured tensors is
-    not counted.
+    A multiplication and an addition are two; what the segmenter does with the captured tensors is
+    left out.
 
     Args:
         text: the text encoders.
@@ -39,25 +39,16 @@ class Flops:
 
 
 def count(parts: Parts, geometry: Geometry, text_tokens: int, last_block: str) -> Flops:
-    """Count one sentence.
-
-    Args:
-        parts: from `build`.
-        geometry: how the image lies on the token grid.
-        text_tokens: that the denoiser is given.
-        last_block: the last one needed.
-    """
-    editor = parts.editor
-    blocks = blocks_of(editor.denoiser)
-    given = denoiser_arguments(parts, geometry, text_tokens)
-    step, fraction = _counted(lambda: editor.denoiser(**given), blocks[last_block])
-    encode = decode = None
-    modules = parts.modules()
+    """Count one sentence: of so many text tokens, up to the last block that is needed."""
+    denoiser, modules = parts.editor.denoiser, parts.modules
+    given = _arguments(parts, geometry, text_tokens)
+    step, fraction = _counted(lambda: denoiser(**given), blocks_of(denoiser)[last_block])
+    encode = decode = text = None
     if "vae" in modules:
         encode, decode = _autoencoder(modules["vae"], native_px(parts, geometry))
-    encoders = [part for name, part in modules.items() if name.startswith("text_encoder")]
-    incomplete = any(name.startswith("text_encoder") for name in parts.missing)
-    text = None if incomplete else sum(_text(each, text_tokens) for each in encoders)
+    if not any(name.startswith("text_encoder") for name in parts.missing):
+        encoders = [part for name, part in modules.items() if name.startswith("text_encoder")]
+        text = sum(_text(each, text_tokens) for each in encoders)
     return Flops(text, encode, step, fraction, decode)
 
 
@@ -73,7 +64,7 @@ def image_tokens(parts: Parts, geometry: Geometry) -> int:
     return rows * cols * (2 if "reference" in parts.editor.family.streams else 1)
 
 
-def denoiser_arguments(parts: Parts, geometry: Geometry, text_tokens: int) -> dict[str, Any]:
+def _arguments(parts: Parts, geometry: Geometry, text_tokens: int) -> dict[str, Any]:
     """What a denoiser's forward is given for one image and one instruction, without values."""
     denoiser = parts.editor.denoiser
     config, tokens = denoiser.config, image_tokens(parts, geometry)

@@ -9,24 +9,12 @@ from ground_probe.errors import unknown
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU by its maker.
-
-    Args:
-        name: how `plan` calls it.
-        tflops: peak dense bfloat16 TFLOP/s, without sparsity.
-        memory_gb: in 10^9 bytes.
-        source: address of the page or paper that states both numbers.
-    """
+    """Peak dense bfloat16 TFLOP/s without sparsity, and 10^9 bytes, by the maker's own source."""
 
     name: str
     tflops: float
     memory_gb: float
     source: str
-
-    @property
-    def memory_gib(self) -> float:
-        """In 2^30 bytes; taking the data sheet's GB for 10^9 bytes errs on the safe side."""
-        return self.memory_gb * 1e9 / 2**30
 
 
 _NVIDIA = "https://www.nvidia.com"
@@ -52,9 +40,6 @@ GPUS = {
 
 def gpu(name: str) -> Gpu:
     """A GPU of the table.
-
-    Raises:
-        UnknownNameError: it is not in the table.
 
     >>> gpu("h200").tflops
     989.5

@@ -48,41 +48,31 @@ def memory_of(
     drop: bool,
     encode_ahead: bool,
 ) -> Memory:
-    """Where the weights go.
-
-    Args:
-        parts: of the model.
-        last: the last block that is needed.
-        device: the GPU.
-        weight: bytes of one.
-        offload: as `plan` takes it, and all below.
-        quantize: a name of `QUANTIZERS`.
-        drop: whether the blocks after the last are dropped.
-        encode_ahead: whether the text encoders are freed before the denoiser runs.
-    """
+    """Where the weights go: `weight` bytes each, the blocks after `last` dropped if asked for."""
     quantized = QUANTIZERS[quantize][2] if quantize else weight
 
     def gib(name: str, module: nn.Module) -> float:
         each = weight if name == "vae" else quantized
         return sum(p.numel() for p in module.parameters()) * each / GIB
 
-    sizes = {name: gib(name, module) for name, module in parts.modules().items()}
-    family, known = parts.editor.family, sum(sizes.values())
-    if parts.missing and family.memory_gb:  # the registry's total, in bfloat16
-        rest = family.memory_gb * 1e9 / GIB * quantized / 2 - known
+    sizes = {name: gib(name, module) for name, module in parts.modules.items()}
+    total = parts.editor.family.memory_gb
+    if parts.missing and total:  # the registry's, in bfloat16
+        rest = total * 1e9 / GIB * quantized / 2 - sum(sizes.values())
         sizes[" + ".join(parts.missing) + " (registry)"] = max(rest, 0.0)
     blocks = blocks_of(parts.editor.denoiser)
     after = list(blocks)[list(blocks).index(last) + 1 :]
     dropped = sum(gib("denoiser", blocks[name]) for name in after)
     text = sum(size for name, size in sizes.items() if "text_encoder" in name)
-    steps = dict(sizes)
-    denoiser = next(name for name in ("transformer", "unet") if name in sizes)
-    steps[denoiser] -= dropped if drop else 0.0
-    rest = sum(steps.values()) - text
+    kept = dict(sizes)
+    if drop:
+        kept["transformer" if "transformer" in kept else "unet"] -= dropped
+    rest = sum(kept.values()) - text
     if offload == "sequential":
         peak = max(gib("denoiser", each) for each in blocks.values())
     elif offload == "model":
-        peak = max(steps.values())
+        peak = max(kept.values())
     else:
         peak = max(text, rest) if encode_ahead else text + rest
-    return Memory(sizes, dropped, text, peak, device.memory_gib)
+    # A data sheet's GB, taken for 10^9 bytes, err on the safe side.
+    return Memory(sizes, dropped, text, peak, room=device.memory_gb * 1e9 / GIB)

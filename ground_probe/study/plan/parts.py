@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ground_probe.editors import FAMILIES, Editor, Family
-from ground_probe.editors.hub import repository
+from ground_probe.editors.hub import cached_index, repository
 from ground_probe.editors.weights import TINY
 from ground_probe.errors import InputError
 from ground_probe.study.plan.facts import FACTS
@@ -25,20 +25,15 @@ class Parts:
 
     Args:
         editor: of the pipeline's real class.
-        source: where the configurations come from.
-        folder: that holds them, if any.
+        modules: the pipeline's, by name.
+        folder: that holds the configurations; None for the package's own facts.
         missing: modules of the pipeline whose configuration is not there.
     """
 
     editor: Editor = field(repr=False)
-    source: str
+    modules: Mapping[str, nn.Module] = field(repr=False)
     folder: Path | None
     missing: tuple[str, ...]
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The pipeline's modules by name."""
-        components = self.editor.pipeline.components.items()
-        return {name: part for name, part in components if isinstance(part, nn.Module)}
 
 
 def build(model: str, config: str | Path | None = None) -> Parts:
@@ -51,20 +46,16 @@ def build(model: str, config: str | Path | None = None) -> Parts:
     Raises:
         InputError: no configuration is here; the message says what is missing.
     """
+    import diffusers
+
     name = repository(model)
     folder = _folder(name, config)
     family = _family(name, folder)
-    import diffusers
-
     pipeline_class = getattr(diffusers, family.pipeline)
-    classes = {
-        part: classes[0]
-        for part, classes in pipeline_class._get_signature_types().items()
-        if isinstance(classes[0], type) and issubclass(classes[0], nn.Module)
-    }
     modules, missing = {}, []
-    for part, cls in classes.items():
-        if part in ("safety_checker", "image_encoder"):  # never run by an edit
+    for part, (cls, *_) in pipeline_class._get_signature_types().items():
+        is_module = isinstance(cls, type) and issubclass(cls, nn.Module)
+        if not is_module or part in ("safety_checker", "image_encoder"):  # never run by an edit
             continue
         given = _given(part, family, folder)
         if given is None:
@@ -77,9 +68,8 @@ def build(model: str, config: str | Path | None = None) -> Parts:
             f"hf download {name} --include '*.json', or name a folder that has them "
             "(`plan` --config DIR)"
         )
-    source = str(folder) if folder else "the package's facts about this family"
     pipeline = _assembled(pipeline_class, modules)
-    return Parts(Editor(pipeline, family, name), source, folder, tuple(missing))
+    return Parts(Editor(pipeline, family, name), modules, folder, tuple(missing))
 
 
 def _folder(name: str, config: str | Path | None) -> Path | None:
@@ -89,24 +79,21 @@ def _folder(name: str, config: str | Path | None) -> Path | None:
         return chosen
     if config is not None or chosen.is_dir():
         raise InputError(f"{chosen} has no model_index.json: give the folder of a pipeline")
-    if name.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    index = try_to_load_from_cache(name, "model_index.json")
-    return Path(index).parent if isinstance(index, str) else None
+    index = cached_index(name) if name.count("/") == 1 else None
+    return index and index.parent
 
 
 def _family(name: str, folder: Path | None) -> Family:
-    for family in FAMILIES:
-        if family.weights == name:
-            return family
     index = json.loads((folder / "model_index.json").read_text()) if folder else {}
-    for family in FAMILIES:
-        if family.pipeline == index.get("_class_name"):
-            return family
-    known = ", ".join(family.weights.split("/")[-1] for family in FAMILIES)
-    raise InputError(f"{name} is no model of a known family, or is not here: choose from {known}")
+    by_name = {family.weights: family for family in FAMILIES}
+    by_class = {family.pipeline: family for family in FAMILIES}
+    family = by_name.get(name) or by_class.get(index.get("_class_name", ""))
+    if family is None:
+        known = ", ".join(family.weights.split("/")[-1] for family in FAMILIES)
+        raise InputError(
+            f"{name} is no model of a known family, or is not here: choose from {known}"
+        )
+    return family
 
 
 def _given(part: str, family: Family, folder: Path | None) -> Path | Mapping[str, Any] | None:

@@ -42,12 +42,8 @@ class Plan:
     """The cost of one evaluation on one GPU.
 
     Args:
-        model: hub id or folder.
         source: of the configurations.
         missing: modules that could not be counted.
-        dataset: see `load_split`.
-        split: of the data set.
-        sentences: of the split.
         native_px: (height, width) of a photo for the model.
         tokens: image tokens and text tokens of one forward.
         blocks: of the denoiser: how many are needed, of how many.
@@ -55,9 +51,7 @@ class Plan:
         steps_before: complete denoising steps before the one that the recipe reads.
         recipe: its digest.
         flops: of one sentence.
-        device: the GPU.
-        utilisation: share of its peak that is assumed.
-        memory: what goes where.
+        utilisation: share of the GPU's peak that is assumed.
     """
 
     model: str
@@ -88,13 +82,14 @@ class Plan:
             f"{FULL_STEPS} steps": float(encoded + full),
         }
 
+    def hours_of(self, flops: float) -> float:
+        """Of the device, at the assumed utilisation."""
+        return flops / (self.device.tflops * 1e12 * self.utilisation) / 3600
+
     def hours(self) -> dict[str, float]:
-        """Of the device at the assumed utilisation, for the whole split."""
-        speed = self.device.tflops * 1e12 * self.utilisation
-        return {
-            name: self.sentences * flops / speed / 3600
-            for name, flops in self.per_sentence().items()
-        }
+        """Of the whole split, as `per_sentence`."""
+        each = self.per_sentence().items()
+        return {name: self.hours_of(self.sentences * flops) for name, flops in each}
 
     def data(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -112,30 +107,25 @@ class Plan:
             f"recipe {self.recipe}: {self.steps_before} steps and {need} of {of} blocks",
             "",
             "TFLOP of one sentence",
-            *_rows(
-                {
-                    "  text encoders": flops.text,
-                    "  image to latents": flops.encode,
-                    "  one step": flops.step,
-                    f"  {need} of {of} blocks": flops.fraction,
-                    "  latents to image": flops.decode,
-                }
-            ),
+            _row("text encoders", flops.text),
+            _row("image to latents", flops.encode),
+            _row("one step", flops.step),
+            _row(f"{need} of {of} blocks", flops.fraction),
+            _row("latents to image", flops.decode),
             "",
             f"{'with encoding, for the split':<28}{'TFLOP':>10}{'hours':>10}",
         ]
-        for name, hours in self.hours().items():
-            tflop = _short(self.per_sentence()[name] / 1e12)
-            lines.append(f"  {name:<26}{tflop:>10}{_short(hours):>10}")
+        for name, one in self.per_sentence().items():
+            lines.append(f"{_row(name, one)}{_short(self.hours()[name]):>10}")
         lines += [
             f"  on one {device.name}, {device.tflops:g} TFLOP/s dense bf16 at "
             f"{self.utilisation:.0%}: {device.source}",
             "",
             "GiB of weights",
-            *(f"  {name:<26}{_short(gib):>10}" for name, gib in memory.parts.items()),
-            f"  {'of it droppable blocks':<26}{_short(memory.dropped):>10}",
-            f"  {'of it text encoders':<26}{_short(memory.text):>10}",
-            f"  {'most at once':<26}{_short(memory.peak):>10}   {self._verdict()}",
+            *(_row(name, gib, 1) for name, gib in memory.parts.items()),
+            _row("of it droppable blocks", memory.dropped, 1),
+            _row("of it text encoders", memory.text, 1),
+            f"{_row('most at once', memory.peak, 1)}   {self._verdict()}",
         ]
         if self.missing:
             lines.append(f"not counted, no configuration here: {', '.join(self.missing)}")
@@ -189,7 +179,7 @@ def plan(
     check_names(dataset, split)
     if not 0 < utilisation <= 1:
         raise InputError(f"utilisation {utilisation} is no share of a peak: give it in (0, 1]")
-    if quantize is not None and quantize not in QUANTIZERS:
+    if quantize and quantize not in QUANTIZERS:
         raise unknown("quantizer", quantize, QUANTIZERS)
     chosen = gpu(device)
     parts = build(model, config)
@@ -202,7 +192,7 @@ def plan(
     weight = BYTES[dtype or "bfloat16"]
     return Plan(
         model=parts.editor.name,
-        source=parts.source,
+        source=str(parts.folder or "the package's facts about this family"),
         missing=parts.missing,
         dataset=dataset,
         split=split,
@@ -221,21 +211,16 @@ def plan(
 
 
 def sweep_cost(planned: Plan, examples: int) -> dict[str, float]:
-    """What the first calibration costs: hours of forward passes, and GiB of one pass's states.
+    """What `sweep` on some examples costs: hours of forward passes, GiB of one pass's states.
 
     Scoring the candidates, which is arithmetic on what was kept, is not counted.
-
-    Args:
-        planned: any plan of the editor.
-        examples: how many are calibrated on.
     """
     flops, steps = planned.flops, max(CHOICES["step"])
     one = (flops.text or 0) + (flops.encode or 0) + (steps + 1) * flops.step
-    total = examples * len(CHOICES["template"]) * one
     kinds, kept = len(CHOICES["states"]), len(CHOICES["step"])
     tokens = planned.tokens[0] * planned.blocks[1] * kinds * kept
     return {
-        "hours": total / (planned.device.tflops * 1e12 * planned.utilisation) / 3600,
+        "hours": planned.hours_of(examples * len(CHOICES["template"]) * one),
         "states_gib": tokens * planned.width * BYTES["float16"] / GIB,
     }
 
@@ -257,20 +242,19 @@ def _sentences(dataset: str, split: str) -> int:
 def _text_tokens(parts: Parts) -> int:
     """512, where no other number is known; a tokenizer of the folder may allow fewer."""
     tokens = TEXT_TOKENS.get(parts.editor.family.name, 512)
-    if parts.folder is not None:
-        for name in ("tokenizer_2", "tokenizer"):
-            file = parts.folder / name / "tokenizer_config.json"
-            if file.is_file():
-                limit = json.loads(file.read_text()).get("model_max_length") or tokens
-                return min(tokens, int(limit))
+    if parts.folder is None:
+        return tokens
+    for name in ("tokenizer_2", "tokenizer"):
+        file = parts.folder / name / "tokenizer_config.json"
+        if file.is_file():
+            limit = json.loads(file.read_text()).get("model_max_length") or tokens
+            return min(tokens, int(limit))
     return tokens
 
 
-def _rows(values: dict[str, int | None]) -> list[str]:
-    return [
-        f"{name:<28}{'not shown' if value is None else _short(value / 1e12):>10}"
-        for name, value in values.items()
-    ]
+def _row(name: str, value: float | None, unit: float = 1e12) -> str:
+    shown = "not shown" if value is None else _short(value / unit)
+    return f"  {name:<26}{shown:>10}"
 
 
 def _short(number: float) -> str:
