@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import LogisticRegression
 
 from ground_probe import study as em
-from ground_probe.errors import IncompleteError, UnknownNameError
+from ground_probe.errors import IncompleteError
 from ground_probe.probes import per_image
 from ground_probe.stats import compare, estimate
 from ground_probe.study import table as tables
@@ -344,11 +344,3 @@ def test_a_claim_needs_cells(planted):
     scores, table = planted(noise)
     with pytest.raises(IncompleteError, match="no linear of the text stream"):
         em.claim(scores, table, stream="text")
-
-
-def test_unknown_maps_and_inputs_are_named(tmp_path):
-    samples = plant(tmp_path, noise, "none", "val")
-    with pytest.raises(UnknownNameError, match="unknown attention"):
-        samples.attention("to_the_moon", samples.cells[0])
-    with pytest.raises(UnknownNameError, match="unknown input"):
-        samples.inputs("hsv")

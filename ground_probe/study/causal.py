@@ -18,7 +18,7 @@ from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.editors.phrases import Span
-from ground_probe.errors import InputError, unknown
+from ground_probe.errors import InputError
 from ground_probe.study.spec import Spec, chance
 
 INPUT = "input"
@@ -32,70 +32,63 @@ WAYS = {
 """What of another object's expression takes the place of the expression's own: the text's rows, the
 pooled vector that modulates the blocks, or both, by the denoiser's names of them."""
 
+WAYS_IN_WORDS = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}
+
 RANDOM = "_random"
 """Ends the name of a patch's control: moved as far, row by row, in random directions."""
-
-INTERVENTIONS = (
-    "ablate",
-    "ablate_other",
-    *(name + kind for name in WAYS for kind in ("", RANDOM)),
-)
-"""Take the phrase's keys from the attention; those of other words; the patches of `WAYS`."""
-
-Told = tuple[str, Span]
 
 
 class Plan(NamedTuple):
     """How an example is run.
 
     Args:
-        told: the instruction with the span to work on.
+        instruction: with the span to work on.
         changes: edits of a trace.
         inputs: pairs of what the denoiser would be given and what it is given in its place, by name
             of the argument.
     """
 
-    told: Told
+    instruction: tuple[str, Span]
     changes: Sequence[Any] = ()
     inputs: Mapping[str, tuple[Tensor, Tensor]] = {}
 
 
-def intervene(editor: Editor, example: RefExample, told: Told, spec: Spec) -> Plan | None:
+def intervene(
+    editor: Editor, example: RefExample, instruction: tuple[str, Span], spec: Spec
+) -> Plan | None:
     """The instruction with the span to work on, and the changes that a spec asks for.
+
+    An intervention is "none"; "ablate", which takes the phrase's keys from the attention;
+    "ablate_other", which takes those of other words; or one of `WAYS`, with or without `RANDOM`.
 
     Returns:
         None where the example does not offer it.
 
     Raises:
-        UnknownNameError: no such intervention.
-        InputError: a patch at another step than the first, or of a pooled vector at a block.
+        InputError: a patch at another step than the first.
     """
     if spec.intervention == "none":
-        return Plan(told)
-    if spec.intervention not in INTERVENTIONS:
-        raise unknown("intervention", spec.intervention, INTERVENTIONS)
+        return Plan(instruction)
     if spec.intervention == "ablate":
-        return Plan(told, [ReweightPhrase(0.0, spec.at)])
+        return Plan(instruction, [ReweightPhrase(0.0, spec.at)])
     if spec.intervention == "ablate_other":
-        span = _other_words(*told)
-        return span and Plan((told[0], span), [ReweightPhrase(0.0, spec.at)])
+        span = _other_words(*instruction)
+        return span and Plan((instruction[0], span), [ReweightPhrase(0.0, spec.at)])
     if spec.steps != (0,):
         raise InputError(f"steps {spec.steps}: text is patched at step 0 alone")
     names = WAYS[spec.intervention.removesuffix(RANDOM)]
-    if spec.at != INPUT and names != WAYS["patch"]:
-        raise InputError(f"{spec.intervention} at {spec.at}: a pooled vector is patched at {INPUT}")
     other = replace(spec, condition="other_expression").instruction(example, ())
     if other is None:
         return None
-    own, foreign = (_text(editor, example, text, spec) for text, _ in (told, other))
+    own, foreign = (_text(editor, example, text, spec) for text, _ in (instruction, other))
     if any(own[name].shape != foreign[name].shape for name in names):
         return None
     if spec.intervention.endswith(RANDOM):
         foreign = {name: _as_far(own[name], foreign[name], example.key) for name in names}
     if spec.at == INPUT:
-        return Plan(told, inputs={name: (own[name], foreign[name]) for name in names})
+        return Plan(instruction, inputs={name: (own[name], foreign[name]) for name in names})
     (rows,) = (foreign[name] for name in names)
-    return Plan(told, [ReplaceRows(spec.at, "text", rows, steps=(0,))])
+    return Plan(instruction, [ReplaceRows(spec.at, "text", rows, steps=(0,))])
 
 
 def has_pooled(editor: Editor) -> bool:
@@ -134,11 +127,11 @@ def _other_words(instruction: str, span: Span) -> Span | None:
 
 def _text(editor: Editor, example: RefExample, instruction: str, spec: Spec) -> dict[str, Tensor]:
     """An instruction on its way, by the denoiser's names: as it enters, or its rows at a block."""
-    seen: dict[str, Tensor] = {}
+    text: dict[str, Tensor] = {}
 
     def note(given: dict[str, Any]) -> None:
         names = [name for name in WAYS["patch_both"] if isinstance(given.get(name), Tensor)]
-        seen.update({name: given[name][0].detach().clone() for name in names})
+        text.update({name: given[name][0].detach().clone() for name in names})
 
     entering = spec.at == INPUT
     with each_call(editor.denoiser, note):
@@ -152,7 +145,7 @@ def _text(editor: Editor, example: RefExample, instruction: str, spec: Spec) -> 
             num_steps=spec.num_steps,
             seed=spec.noise_seed(example.key),
         )
-    return seen if entering else {WAYS["patch"][0]: traced.hidden[spec.at, 0, "text"]}
+    return text if entering else {WAYS["patch"][0]: traced.hidden[spec.at, 0, "text"]}
 
 
 def _as_far(

@@ -1,4 +1,4 @@
-"""The claim: from which step on the referent is told, above every control, or not shown."""
+"""The claim: from which step on the referent is decodable, above every control, or not shown."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from ground_probe.errors import IncompleteError
 from ground_probe.stats import estimate, widened
-from ground_probe.study.paired import BOTH_KINDS, exceeded, later_steps, of_images, over
-from ground_probe.study.refits import BOTH, GIVEN_FIT, fit_variance
+from ground_probe.study.paired import exceeded, later_steps, of_images, over
+from ground_probe.study.refits import BOTH_KINDS, IN_WORDS, fit_variance
 from ground_probe.study.samples import INPUTS
-from ground_probe.study.table import beside_controls
+from ground_probe.study.table import beside_controls, with_interval
 
 RIVALS = {
     "separability": ("random_weights", *INPUTS, "control_labels"),
@@ -43,9 +43,6 @@ class Claim:
     """What was claimed and what the test images say.
 
     Args:
-        labels: "separability" or "grounding".
-        probe: what was scored.
-        stream: of image tokens.
         delta: how far below the best step the claimed one may lie, in the probe's units.
         steps: a row a step, of the block that is best on val: its test value with interval,
             whether every control was run there, the highest control, the largest adjusted p of
@@ -53,8 +50,8 @@ class Claim:
             paired by image, with the lower end of that, and whether this is within delta.
         rivals: a row a step and control: its value and interval, and how much it is exceeded by.
         later: a row a step: how much the first step lies below it, paired by image.
-        over: what every p and the intervals of differences see: other images to test on alone, or
-            to fit on as well. Intervals of one cell are always given the fit.
+        over: what every p and the intervals of differences are over, of `refits.IN_WORDS`.
+            Intervals of one cell are always given the fit.
     """
 
     labels: str
@@ -90,7 +87,7 @@ class Claim:
                 f"Shown: at step {row.step} (sigma {row.sigma:.2f}) the {self.stream} stream of "
                 f"{row.block} {_MEANING[self.labels]}, {self._of(row)}; the highest of "
                 f"{len(RIVALS[self.labels])} controls is {self._rival(row)}, adjusted p "
-                f"{row.p:.2g}{self._given}; {self._near(row)}."
+                f"{row.p:.2g}{IN_WORDS[self.over]}; {self._near(row)}."
             )
         tested = self.steps[self.steps.tested]
         if not len(tested):
@@ -101,12 +98,8 @@ class Claim:
             f"Not shown: at none of the steps {', '.join(map(str, tested.step))} the {self.stream} "
             f"stream {_MEANING[self.labels]} above every control and within {self.delta} of its "
             f"best; nearest is step {row.step}, {self._of(row)}, beside {self._rival(row)}, "
-            f"adjusted p {row.p:.2g}{self._given}; {self._near(row)}."
+            f"adjusted p {row.p:.2g}{IN_WORDS[self.over]}; {self._near(row)}."
         )
-
-    @property
-    def _given(self) -> str:
-        return BOTH if self.over == BOTH_KINDS else GIVEN_FIT
 
     def _near(self, row: pd.Series) -> str:
         best = f"the step that is best on val, {self.best.step}, has {self.best.value:.2f}"
@@ -117,9 +110,7 @@ class Claim:
         )
 
     def _of(self, row: pd.Series) -> str:
-        return (
-            f"{self.probe} {row.value:.2f} [{row.low:.2f}, {row.high:.2f}] on {row.n_images} images"
-        )
+        return f"{self.probe} {with_interval(row)} on {row.n_images} images"
 
     @staticmethod
     def _rival(row: pd.Series) -> str:

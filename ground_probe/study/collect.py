@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ground_probe.datasets.example import RefExample, Split
 from ground_probe.editors import Editor, encoded_once
-from ground_probe.errors import IncompleteError, InputError
+from ground_probe.errors import IncompleteError
 from ground_probe.io import digest, whole_file, writable_folder
 from ground_probe.study.causal import intervene
 from ground_probe.study.reduced import reduced
@@ -36,7 +36,7 @@ def collect(
     """Sample every cell (block, stream, step) of an editor on every example of a split.
 
     Images are streamed: each leaves one file, written whole or not at all, and is skipped when it
-    is there. Files are keyed by the editor, the data, the spec and what the editor was told.
+    is there. Files are keyed by the editor, the data, the spec and the instruction.
 
     Args:
         editor: from `load_editor`.
@@ -47,7 +47,6 @@ def collect(
         workers: processes, 0 for as many as there are cores; the samples are the same.
 
     Raises:
-        InputError: the folder holds other choices under the same name.
         IncompleteError: no example offers the spec's condition.
     """
     (samples,) = collect_each(editor, split, {control or spec.condition: spec}, folder, workers)
@@ -61,31 +60,17 @@ def collect_each(
     folder: Path | str,
     workers: int = 0,
 ) -> list[Samples]:
-    """What `collect` gives for each of several specs, image by image: its encoding is shared.
+    """What `collect` gives for each of several specs by the name of the control, image by image.
 
-    Args:
-        editor: from `load_editor`.
-        split: from `load_split`.
-        specs: by the name of what each is a control for.
-        folder: as that of `collect`.
-        workers: as those of `collect`.
-
-    Raises:
-        InputError: as `collect`.
-        IncompleteError: as `collect`.
+    An image is encoded once for all of them.
     """
-    told_apart = {
+    common = {
         "format": FORMAT,
         "editor": editor.revision,
         "data": [split.dataset, split.split, split.revision],
     }
-    folder = writable_folder(folder)
-    places = [
-        _settled(folder, json.loads(json.dumps({**told_apart, "spec": asdict(spec)})))
-        for spec in specs.values()
-    ]
-    expressions = split.expressions
-    keys = split.keys
+    places = [_place(folder, common | {"spec": asdict(spec)}) for spec in specs.values()]
+    expressions, keys = split.expressions, split.keys
 
     def paths(position: int) -> list[Path]:
         names = (digest([keys[position], _asked(expressions, spec)]) for spec in specs.values())
@@ -102,7 +87,7 @@ def collect_each(
     done = each_image(editor, keep, missing, workers)
     for _ in tqdm(done, desc=title, unit="image", leave=False, total=len(missing)):
         pass
-    opened = []
+    collections = []
     files = zip(*(paths(position) for position in range(len(keys))), strict=True)
     for (control, spec), of in zip(specs.items(), files, strict=True):
         kept = [path for path in of if path.exists()]
@@ -111,8 +96,8 @@ def collect_each(
                 f"no example of {split.dataset} {split.split} has {spec.condition!r}"
             )
         side = "val" if split.split == "val" else "test"
-        opened.append(Samples.open(kept, split=side, control=control, seed=spec.seed))
-    return opened
+        collections.append(Samples.open(kept, split=side, control=control, seed=spec.seed))
+    return collections
 
 
 def _asked(expressions: Sequence[str], spec: Spec) -> Sequence[str]:
@@ -120,14 +105,11 @@ def _asked(expressions: Sequence[str], spec: Spec) -> Sequence[str]:
     return expressions if spec.condition == "shuffled" else ()
 
 
-def _settled(folder: Path, settings: dict) -> Path:
-    place = writable_folder(folder / digest(settings))
-    said = place / "settings.json"
-    if not said.exists():
-        with whole_file(said) as part:
-            part.write_text(json.dumps(settings, indent=2))
-    elif json.loads(said.read_text()) != settings:
-        raise InputError(f"{place} holds samples of other choices: move it away")
+def _place(folder: Path | str, settings: dict) -> Path:
+    """The folder of some settings' samples, which also says what they are."""
+    place = writable_folder(Path(folder) / digest(settings))
+    with whole_file(place / "settings.json") as part:
+        part.write_text(json.dumps(settings, indent=2))
     return place
 
 

@@ -14,7 +14,7 @@ from ground_probe.evaluation.paired import moved
 from ground_probe.images import to_rgb
 from ground_probe.permutation import holm
 from ground_probe.study.claim import Claim
-from ground_probe.study.refits import GIVEN_FIT
+from ground_probe.study.refits import IN_WORDS, TEST_ONLY
 from ground_probe.study.table import with_interval
 
 _SEEN = 0.05  # mean change of a place, of the colors' range, that a reader sees
@@ -68,7 +68,7 @@ def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
         parts.append(f"Not shown for {' and '.join(absent)}.")
     parts += [
         f"In the {stream} stream the step that is best on val is {claim.best.step}; on test it "
-        f"has {with_interval(claim.best)}{GIVEN_FIT}."
+        f"has {with_interval(claim.best)}{IN_WORDS[TEST_ONLY]}."
         for stream, claim in of.items()
         if claim.shown and len(claim.later)
     ]

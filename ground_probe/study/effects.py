@@ -12,19 +12,17 @@ from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
 from ground_probe.permutation import holm
 from ground_probe.stats import compare
-from ground_probe.study.causal import INPUT, RANDOM, WAYS, causal_specs, has_pooled
+from ground_probe.study.causal import INPUT, RANDOM, WAYS_IN_WORDS, causal_specs, has_pooled
 from ground_probe.study.collect import collect_each
-from ground_probe.study.paired import BOTH_KINDS, TEST_ONLY
-from ground_probe.study.refits import BOTH, GIVEN_FIT, refit_cell
+from ground_probe.study.refits import BOTH_KINDS, IN_WORDS, refit_cell
 from ground_probe.study.samples import Samples
 from ground_probe.study.score import score
 from ground_probe.study.spec import Spec
+from ground_probe.study.table import with_interval
 from ground_probe.study.visible import PLACES, VIEWS
 
 NONE = "none"
 _SIGNIFICANT = 0.05
-_GIVEN = {BOTH_KINDS: BOTH, TEST_ONLY: GIVEN_FIT}
-_SAID = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}
 
 
 def causal_check(
@@ -35,19 +33,16 @@ def causal_check(
     blocks: Sequence[str],
     workers: int = 0,
 ) -> list[Samples]:
-    """Collect step 0 undisturbed and under every intervention.
+    """Collect step 0 of a few examples undisturbed and under every intervention.
 
-    Args:
-        editor: from `load_editor`; its text must be a stream of its blocks.
-        split: a few examples of test.
-        spec: of the study.
-        folder: where samples lie.
-        blocks: where to intervene besides the input; what they hand on reaches only the blocks
-            after them.
-        workers: processes, 0 for as many as there are cores.
+    Interventions are at the input and at `blocks`; what these hand on reaches only the blocks after
+    them. All else is as for `collect`.
     """
-    specs = causal_specs(spec, blocks, has_pooled(editor))
-    return collect_each(editor, split, {_name(each): each for each in specs}, folder, workers)
+    specs = {
+        NONE if each.intervention == NONE else f"{each.intervention} at {each.at}": each
+        for each in causal_specs(spec, blocks, has_pooled(editor))
+    }
+    return collect_each(editor, split, specs, folder, workers)
 
 
 def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.DataFrame:
@@ -114,31 +109,26 @@ def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.Da
 
 
 def causal_sentences(effects: pd.DataFrame, measure: str = "grounding") -> str:
-    """By which way language comes in, or that it is not shown.
-
-    Args:
-        effects: from `effects`.
-        measure: "grounding" or "edit".
-    """
+    """By which way language comes in, or that it is not shown: for "grounding" or "edit"."""
     rows = effects[(effects.measure == measure) & effects.declared].set_index("intervention")
     bare = effects[(effects.measure == measure) & (effects.against == NONE)]
-    said = []
-    for way, name in _SAID.items():
+    sentences = []
+    for way, name in WAYS_IN_WORDS.items():
         if f"{way} at {INPUT}" not in rows.index:
             continue
         row = rows.loc[f"{way} at {INPUT}"]
         undisturbed = bare[bare.intervention == row.name].less.item()
         moved = row.p_holm < _SIGNIFICANT and row.high < 0
-        said.append(
+        sentences.append(
             f"{name}: {undisturbed:.2f} undisturbed, {row.value:.2f} with another object's "
-            f"expression, {row.less:.2f} moved as far at random; {row.difference:+z.2f} "
-            f"[{row.low:+z.2f}, {row.high:+z.2f}] on {row.n_images} images, "
-            f"Holm p {row.p_holm:.2g}{_GIVEN.get(row.over, '')}, "
+            f"expression, {row.less:.2f} moved as far at random; "
+            f"{with_interval(row, 'difference', '+z.2f')} on {row.n_images} images, "
+            f"Holm p {row.p_holm:.2g}{IN_WORDS.get(row.over, '')}, "
             + ("used." if moved else "use not shown.")
         )
-    if len(said) == 1:
-        said.append("This editor has no pooled vector of the text.")
-    return f"{measure}, patched at the input. " + " ".join(said)
+    if len(sentences) == 1:
+        sentences.append("This editor has no pooled vector of the text.")
+    return f"{measure}, patched at the input. " + " ".join(sentences)
 
 
 def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -147,7 +137,7 @@ def _pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name, NONE
     for name in names[1:]:
         kind, _, at = name.partition(" at ")
-        if kind in WAYS:
+        if kind in WAYS_IN_WORDS:
             yield name, f"{kind}{RANDOM} at {at}"
 
 
@@ -157,7 +147,3 @@ def _edit(samples: Samples) -> pd.Series:
     contrast = means[:, PLACES.index("referent")] - means[:, PLACES.index("other objects")]
     images = samples.rows.drop_duplicates("key")["image_id"].to_numpy()
     return pd.Series(contrast).groupby(images).mean()
-
-
-def _name(spec: Spec) -> str:
-    return NONE if spec.intervention == NONE else f"{spec.intervention} at {spec.at}"

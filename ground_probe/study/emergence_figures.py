@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from scipy.spatial import cKDTree
 
+from ground_probe.study.causal import WAYS_IN_WORDS
 from ground_probe.study.figures import PALETTE, SEQUENTIAL, Figure
 
 KINDS = {"target": PALETTE[3], "distractor": PALETTE[0], "background": (0.75, 0.75, 0.75)}
@@ -32,8 +33,6 @@ STYLES = {
 }
 MARKS = dict(zip(STYLES, "osD^vXP*ph", strict=True))
 NONE = "none"
-PATCHES = {"patch": "text rows", "patch_pooled": "pooled vector", "patch_both": "both"}
-"""What of the text is patched, by the intervention's name."""
 
 
 def heat_maps(rows: pd.DataFrame, chosen: pd.DataFrame, *, title: str, about: str) -> Figure:
@@ -262,7 +261,7 @@ def counted(rows: pd.DataFrame) -> str:
 
 def _patched(name: str) -> str:
     kind, _, at = name.partition(" at ")
-    return f"{PATCHES[kind]}, {short(at)}"
+    return f"{WAYS_IN_WORDS[kind]}, {short(at)}"
 
 
 def control_in_words(control: str) -> str:

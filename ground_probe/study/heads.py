@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from operator import methodcaller
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,43 +20,31 @@ _CHOICE = ["map", "metric", "labels"]
 
 
 def head_table(fit: Samples, test: Samples, step: int = 0) -> pd.DataFrame:
-    """What each head's attention scores, nothing fitted, beside the mean over the heads.
+    """What each head's attention scores at a step, nothing fitted, beside the mean over the heads.
 
-    Args:
-        fit: of val, collected with `heads=True`.
-        test: of test, likewise.
-        step: denoising step, from 0.
+    Both collections are with `heads=True`.
 
     Returns:
         map ("attention" of image tokens to the phrase, or "attention_from_text"), metric ("auc" of
         the sampled tokens, or "pointing": the share of images whose highest token, of the whole
         grid or (grounding) of all tokens on objects, is the referent's), labels, block, stream,
         step, sigma, head (a number, or "mean"), split, value, low, high, n_images.
-
-    Raises:
-        InputError: heads were not kept.
     """
-    stack, scored = Stack.of([fit, test]), []
+    stack, scored = Stack.of([fit, test]), list[Scored]()
     for cell in tqdm([c for c in fit.cells if c[2] == step], desc="heads", leave=False):
         for kind in fit.maps:
             maps = stack.read(methodcaller("attention_heads", kind, cell))
             if maps.shape[1] == 1:
                 raise InputError("the samples hold one map a block: collect with heads=True")
-            where = dict(zip(("block", "stream", "step"), cell, strict=True))
-            where["sigma"] = fit.sigmas[step]
+            where = fit.where(cell)
             hits = stack.read(methodcaller("pointing", kind, cell))
             heads = [(MEAN, np.nanmean(maps, axis=1)), *enumerate(maps.T)]
             for (head, scores), hit in zip(heads, hits.swapaxes(0, 1), strict=True):
                 if np.isnan(scores).all():  # a block with fewer heads than another
                     continue
                 name = f"{kind}/{head}"
-                for labels in stack.questions:
-                    target = stack.labels(labels)[0]
-                    auc = stack.per_image(
-                        scores, target, labels, "auc", probe=f"{name}/auc", **where
-                    )
-                    scored.append(auc)
-                scored += _hits(stack, hit, name, where)
+                scored += stack.aucs(scores, probe=f"{name}/auc", **where)
+                scored += _hits(stack, hit, probe=f"{name}/pointing", **where)
     table = summarise(stack.table(scored))
     table[["map", "head", "metric"]] = table.pop("probe").str.split("/", expand=True).to_numpy()
     return table.drop(columns=["control", "seed"])
@@ -63,12 +53,9 @@ def head_table(fit: Samples, test: Samples, step: int = 0) -> pd.DataFrame:
 def chosen_heads(table: pd.DataFrame) -> pd.DataFrame:
     """The head that is best on val, and the best mean over heads, as they are on test.
 
-    Args:
-        table: from `head_table`.
-
     Returns:
-        test rows of the table, two for each map, metric, label set and stream, with `chosen`
-        ("one head" or "mean of heads") and `val`, the value that they were chosen by.
+        test rows of a table from `head_table`, two for each map, metric, label set and stream, with
+        `chosen` ("one head" or "mean of heads") and `val`, the value that they were chosen by.
     """
     parts = []
     for chosen, rows in table.groupby(np.where(table["head"] == MEAN, "mean of heads", "one head")):
@@ -80,12 +67,9 @@ def chosen_heads(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).sort_values([*_CHOICE, "stream", "chosen"])
 
 
-def _hits(stack: Stack, hits: np.ndarray, name: str, where: dict) -> list[Scored]:
+def _hits(stack: Stack, hits: np.ndarray, **about: Any) -> Iterator[Scored]:
     """The pointing game of the whole grid, image by image."""
     first = np.unique(stack.example, return_index=True)[1]
-    scored = []
     for labels in stack.questions:
         values = pd.Series(hits[first, LABELS.index(labels)]).groupby(stack.group[first]).mean()
-        about = {"labels": labels, "probe": f"{name}/pointing", **where}
-        scored.append((about, values.index.to_numpy(), values.to_numpy()))
-    return scored
+        yield {"labels": labels, **about}, values.index.to_numpy(), values.to_numpy()

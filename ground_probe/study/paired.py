@@ -1,9 +1,4 @@
-"""Differences between cells, paired by image.
-
-With refits, an interval and a p see other images to fit on as well as other images to test on.
-Without, they are given the fitted probes and too sure: with few images to fit on, p <= 0.05 comes
-far more often than in one of 20 nulls (`benchmarks/coverage.py`). The column `over` says which.
-"""
+"""Differences between cells, paired by image; the column `over` says what their intervals see."""
 
 from __future__ import annotations
 
@@ -14,20 +9,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from ground_probe.permutation import max_t
 from ground_probe.probes.table import FITTED, LINEAR
-from ground_probe.stats import compare
-from ground_probe.study.refits import fit_variance
+from ground_probe.stats import Difference, compare
+from ground_probe.study.refits import BOTH_KINDS, TEST_ONLY, fit_variance
 from ground_probe.study.table import best_blocks
-
-TEST_ONLY, BOTH_KINDS = "test images, given the fit", "images to fit and to test on"
 
 
 def over(refits: pd.DataFrame | None, *probes: str) -> str:
-    """What an interval and a p of probes see."""
-    told = refits is not None and all(name in LINEAR or name not in FITTED for name in probes)
-    return BOTH_KINDS if told else TEST_ONLY
+    """What an interval and a p of probes are over."""
+    both = refits is not None and all(name in LINEAR or name not in FITTED for name in probes)
+    return BOTH_KINDS if both else TEST_ONLY
 
 
 def selectivity(
@@ -52,25 +46,23 @@ def selectivity(
 
     Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.
     """
-    images = scores[(scores.labels == labels) & (scores.split == "test")]
+    images = _on_test(scores, labels)
     drawn = set(images[images.control == "control_labels"].step)
     rows = []
     for cell in best_blocks(table, labels, probe).itertuples():
         if cell.step not in drawn:
             continue
-        drawn_cell = cell._replace(control="control_labels")
-        pair = [of_images(images, each) for each in (cell, drawn_cell)]
-        pair = pd.concat(pair, axis=1, keys=["true", "control"]).dropna()
-        moves = fit_variance(refits, labels, cell, drawn_cell)
-        found = compare(*pair.to_numpy().T, fit_variance=moves)
+        control = cell._replace(control="control_labels")
+        values, found = _compared(images, cell, control, labels, refits)
+        true, by_place = values.mean(0)
         rows.append(
             {
                 "labels": labels,
                 "stream": cell.stream,
                 "step": cell.step,
                 "block": cell.block,
-                "true": pair["true"].mean(),
-                "control": pair["control"].mean(),
+                "true": true,
+                "control": by_place,
                 "selectivity": found.value,
                 "low": found.low,
                 "high": found.high,
@@ -102,28 +94,37 @@ def paired_probes(
         refits: from `refit`; what is not fitted, as attention, needs none.
 
     Returns:
-        a row for each label set, step and rival; p is a sign-flip p of that row alone, and `over`
-        says what it sees.
+        a row for each label set, step and rival; p is a sign-flip p of that row alone.
     """
     rows = []
     for labels in table.labels.unique():
-        images = scores[(scores.labels == labels) & (scores.split == "test")]
+        images = _on_test(scores, labels)
         best = {name: best_blocks(table, labels, name) for name in (probe, *rivals)}
-        best = {name: of[of.stream == stream].set_index("step") for name, of in best.items()}
-        for step, rival in product(best[probe].index, rivals):
-            pair = [_at(best[name], step) for name in (probe, rival)]
+        cells = {
+            (name, cell.step): cell
+            for name, of in best.items()
+            for cell in of[of.stream == stream].itertuples()
+        }
+        for step, rival in product([step for name, step in cells if name == probe], rivals):
             seen = over(refits, probe, rival)
-            moves = fit_variance(refits if seen == BOTH_KINDS else None, labels, *pair)
-            values = pd.concat([of_images(images, row) for row in pair], axis=1).dropna().to_numpy()
-            found = asdict(compare(*values.T, fit_variance=moves))
+            fits = refits if seen == BOTH_KINDS else None
+            _, found = _compared(images, cells[probe, step], cells[rival, step], labels, fits)
             named = {"labels": labels, "step": step, "probe": probe, "less": rival}
-            rows.append({**named, **found, "over": seen})
+            rows.append({**named, **asdict(found), "over": seen})
     return pd.DataFrame(rows)
 
 
-def _at(best: pd.DataFrame, step: int) -> Any:
-    (row,) = best.loc[[step]].reset_index().itertuples()
-    return row
+def _on_test(scores: pd.DataFrame, labels: str) -> pd.DataFrame:
+    return scores[(scores.labels == labels) & (scores.split == "test")]
+
+
+def _compared(
+    images: pd.DataFrame, first: Any, second: Any, labels: str, refits: pd.DataFrame | None
+) -> tuple[Float[np.ndarray, "images 2"], Difference]:
+    """The values of two rows of the table on the images that both have, and their difference."""
+    pair = pd.concat([of_images(images, row) for row in (first, second)], axis=1).dropna()
+    values = pair.to_numpy()
+    return values, compare(*values.T, fit_variance=fit_variance(refits, labels, first, second))
 
 
 def of_images(images: pd.DataFrame, row: Any) -> pd.Series:
@@ -141,13 +142,9 @@ def exceeded(
     own: pd.DataFrame,
     variances: Sequence[float],
 ) -> pd.DataFrame:
-    """By how much every control is exceeded at every step, p adjusted for all of them.
+    """By how much `own`, by image and step, exceeds each rival there; p is adjusted for all.
 
-    Args:
-        rivals: rows of controls.
-        images: one row an image.
-        own: what exceeds, by image and step.
-        variances: of each difference over refits.
+    `variances` are those of each difference over refits.
     """
     rivals = rivals[["step", "control", "block", "probe", "stream", "seed", "value", "low", "high"]]
     differences = [
@@ -162,31 +159,17 @@ def exceeded(
 
 
 def later_steps(own: pd.DataFrame, variances: Sequence[float], seen: str) -> pd.DataFrame:
-    """The first step less each later one, paired, p adjusted for the number of steps.
-
-    Args:
-        own: values by image and step.
-        variances: of each difference over refits.
-        seen: what interval and p see.
-    """
+    """The first step of `own` less each later one, paired, p adjusted for the number of steps."""
+    columns = ["step", "difference", "low", "high", "n_images", "p", "over"]
     own = own.dropna()
     first, steps = own.iloc[:, 0].to_numpy(), own.columns[1:]
     if not len(steps):
-        return pd.DataFrame(columns=["step", "difference", "low", "high", "n_images", "p", "over"])
+        return pd.DataFrame(columns=columns)
     found = [
-        compare(first, own[step].to_numpy(), fit_variance=moves)
+        asdict(compare(first, own[step].to_numpy(), fit_variance=moves))
         for step, moves in zip(steps, variances, strict=True)
     ]
     differences = np.stack([first - own[step].to_numpy() for step in steps])
     p = max_t(differences, fit_variance=np.array(variances))
-    return pd.DataFrame(
-        {
-            "step": steps,
-            "difference": [each.value for each in found],
-            "low": [each.low for each in found],
-            "high": [each.high for each in found],
-            "n_images": [each.n for each in found],
-            "p": p,
-            "over": seen,
-        }
-    )
+    table = pd.DataFrame(found).assign(p=p, step=steps, over=seen)
+    return table.rename(columns={"value": "difference", "n": "n_images"})[columns]

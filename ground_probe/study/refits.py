@@ -20,11 +20,14 @@ from ground_probe.study.spec import FOLDS
 from ground_probe.study.stack import Stack
 from ground_probe.study.table import best_blocks
 
-GIVEN_FIT = " given the fitted probes"
-"""Said of a p that sees other test images, and not that other images to fit on would have given
-other probes. `benchmarks/coverage.py` measures what that costs."""
-BOTH = " over other images to fit and to test on"
-"""Said of a p that sees both."""
+TEST_ONLY, BOTH_KINDS = "test images, given the fit", "images to fit and to test on"
+IN_WORDS = {
+    TEST_ONLY: " given the fitted probes",
+    BOTH_KINDS: " over other images to fit and to test on",
+}
+"""What a p and an interval of a difference are over, and how a sentence says it. Given the fit they
+do not see that other images to fit on would have given other probes, and with few images to fit on
+p <= 0.05 comes far more often than in one of 20 nulls (`benchmarks/coverage.py`)."""
 
 
 def refit(
@@ -99,14 +102,7 @@ def refit_cell(
 ) -> list[pd.DataFrame]:
     """The rows of one cell, for pairs of a label set and a probe.
 
-    Args:
-        fit: of val.
-        tests: of test.
-        cell: block, stream and step.
-        questions: pairs of a label set and one of `LINEAR`.
-        by_place: tell the labels of the control task, drawn by place, in place of the true ones.
-        seed: of resamples and drawn labels.
-        draws: refits.
+    With `by_place`, the labels are those of the control task, drawn by place.
     """
     stack, truth = Stack.of([fit, *tests]), None
     if by_place:
@@ -119,16 +115,9 @@ def refit_cell(
 
 
 def fit_variance(refits: pd.DataFrame | None, labels: str, first: Any, second: Any) -> float:
-    """The variance over refits of the difference of two cells' mean values.
+    """The variance over refits of the difference of the mean values of two rows of the table.
 
-    Args:
-        refits: from `refit`; None for 0, what is then said is given the fit.
-        labels: "separability" or "grounding".
-        first: a row of the table; what is not fitted does not move.
-        second: what is subtracted.
-
-    Raises:
-        IncompleteError: a linear probe that was not refitted.
+    It is 0 without refits: what is then said is given the fit. What is not fitted does not move.
     """
     if refits is None:
         return 0.0
@@ -162,10 +151,10 @@ def _refitted(
     """For each question and probe: control, draw and value."""
     beyond = np.unique(stack.group[~stack.fitted])
     for labels in sorted({labels for labels, _ in questions}):
-        target, asked = stack.labels(labels)
-        told = target if truth is None else truth
+        asked = stack.questions[labels]
+        classes = stack.target if truth is None else truth
         scores = refit_scores(
-            features[asked].astype(np.float32), told[asked], stack.group[asked], beyond,
+            features[asked].astype(np.float32), classes[asked], stack.group[asked], beyond,
             folds=FOLDS, **how,
         )  # fmt: skip
         rows = asked & ~stack.fitted
@@ -175,7 +164,7 @@ def _refitted(
         for probe in sorted(probe for name, probe in questions if name == labels):
             values = per_image(
                 scores.ravel(),
-                np.tile(told[rows], len(scores)),
+                np.tile(classes[rows], len(scores)),
                 (draw * len(stack.images) + group).ravel(),
                 metric=FITTED[probe][1],
                 examples=(draw * (stack.example.max() + 1) + example).ravel(),

@@ -14,7 +14,6 @@ import pandas as pd
 from jaxtyping import Float
 from safetensors import safe_open
 
-from ground_probe.errors import InputError, unknown
 from ground_probe.probes import position_features
 
 MAPS = ("attention", "attention_from_text")
@@ -66,6 +65,11 @@ class Samples:
         """(block, stream, step) of all that was kept."""
         return [(b, s, t) for b in self.blocks for s in self.streams for t in self.steps]
 
+    def where(self, cell: Cell) -> dict[str, Any]:
+        """A cell as columns of a table."""
+        names = ("block", "stream", "step", "sigma")
+        return dict(zip(names, (*cell, self.sigmas[cell[2]]), strict=True))
+
     @cached_property
     def maps(self) -> tuple[str, ...]:
         """The kinds of attention that were kept: a UNet's text does not attend to the image."""
@@ -92,48 +96,27 @@ class Samples:
 
     def hidden(self, cell: Cell) -> Float[np.ndarray, "rows width"]:
         """The hidden states of a cell."""
-        at = self._at(cell)
-        return np.concatenate([s[at].reshape(s.get_shape()[-2:]) for s in self._slices("hidden")])
+        return np.concatenate(self._parts("hidden", *self._at(cell)))
 
     def attention(self, kind: str, cell: Cell) -> Float[np.ndarray, " rows"]:
-        """Attention to the phrase or from it: the mean of the heads.
-
-        Raises:
-            UnknownNameError: this editor has no such maps.
-        """
+        """Attention to the phrase or from it, one of `maps`: the mean of the heads."""
         return np.nanmean(self.attention_heads(kind, cell), axis=1)
 
     def attention_heads(self, kind: str, cell: Cell) -> Float[np.ndarray, "rows heads"]:
         """Attention to the phrase or from it, head by head; one column where heads were meaned.
 
         A block with fewer heads than another has NaN in the columns that it lacks.
-
-        Raises:
-            UnknownNameError: this editor has no such maps.
         """
-        if kind not in self.maps:
-            raise unknown("attention", kind, self.maps)
-        k = self.maps.index(kind)
-        at = (slice(k, k + 1), *self._at(cell))
-        parts = [s[at].reshape(s.get_shape()[-2:]).T for s in self._slices("attention")]
-        return np.concatenate(parts).astype(np.float32)
+        parts = self._parts("attention", self.maps.index(kind), *self._at(cell))
+        return np.concatenate([part.T for part in parts]).astype(np.float32)
 
     def pointing(self, kind: str, cell: Cell) -> Float[np.ndarray, "rows heads labels"]:
         """Whether a map's highest token is the referent's, of the whole grid and of all objects.
 
         The mean over the heads stands before the heads; every row of an example has its values.
-
-        Raises:
-            UnknownNameError: this editor has no such maps.
-            InputError: heads were not kept.
+        They are there where heads were kept.
         """
-        if kind not in self.maps:
-            raise unknown("attention", kind, self.maps)
-        if not self.has("pointing"):
-            raise InputError("the samples hold one map a block: collect with heads=True")
-        k = self.maps.index(kind)
-        at = (slice(k, k + 1), *self._at(cell))
-        parts = [s[at].reshape(s.get_shape()[-2:]) for s in self._slices("pointing")]
+        parts = self._parts("pointing", self.maps.index(kind), *self._at(cell))
         lengths = [s.get_shape()[0] for s in self._slices("place")]
         return np.repeat(np.stack(parts), lengths, axis=0)
 
@@ -141,15 +124,12 @@ class Samples:
         """What the editor was given at each token: one of `INPUTS`."""
         if name == "position":
             return position_features(self.grid)[self.rows["place"]].astype(np.float32)
-        if name not in INPUTS:
-            raise unknown("input", name, INPUTS)
         return np.concatenate([part[:] for part in self._slices(name)])
 
     def change(self, view: int, step: int) -> Float[np.ndarray, " rows"]:
         """Visible change of one of `visible.VIEWS` at each token; needs `visible=True`."""
         at = self.steps.index(step)
-        slices = self._slices("change")
-        return np.concatenate([s[view : view + 1, at : at + 1].reshape(-1) for s in slices])
+        return np.concatenate(self._parts("change", view, at))
 
     def change_means(self) -> Float[np.ndarray, "examples views steps places"]:
         """Mean visible change over the referent, the other objects and the rest, by example."""
@@ -160,17 +140,14 @@ class Samples:
         with safe_open(self.files[0], framework="np") as file:
             return name in file.keys()  # noqa: SIM118 - not a dict
 
-    def _at(self, cell: Cell) -> tuple[slice, ...]:
-        slices = []
-        axes = ("block", "stream", "step")
-        for axis, name, names in zip(
-            axes, cell, (self.blocks, self.streams, self.steps), strict=True
-        ):
-            if name not in names:
-                raise unknown(axis, name, map(str, names))
-            index = names.index(name)
-            slices.append(slice(index, index + 1))
-        return tuple(slices)
+    def _at(self, cell: Cell) -> list[int]:
+        axes = (self.blocks, self.streams, self.steps)
+        return [names.index(name) for names, name in zip(axes, cell, strict=True)]
+
+    def _parts(self, name: str, *at: int) -> list[np.ndarray]:
+        """What stands at one place of an array, of every file."""
+        place = tuple(slice(index, index + 1) for index in at)  # a slice is all that it takes
+        return [s[place].reshape(s.get_shape()[len(at) :]) for s in self._slices(name)]
 
     def _slices(self, name: str) -> Iterator[Any]:
         for path in self.files:
@@ -180,7 +157,4 @@ class Samples:
 
 def _about(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="np") as file:
-        about = (file.metadata() or {}).get("about")
-    if about is None:
-        raise InputError(f"{path} is not a sample: remove it, it will be collected again")
-    return json.loads(about)
+        return json.loads(file.metadata()["about"])

@@ -11,7 +11,6 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
-from ground_probe.errors import InputError
 from ground_probe.probes import control_labels
 from ground_probe.probes.table import FITTED, LINEAR, fitted_values
 from ground_probe.study.samples import INPUTS, Cell, Samples
@@ -50,12 +49,12 @@ def score(
         for cell in fit.cells:
             if cell[2] != step or cell not in wanted:
                 continue
-            where = _where(fit, cell)
+            where = fit.where(cell)
             features = stack.read(partial(Samples.hidden, cell=cell))
             scored += _fitted(stack, features.astype(np.float32), **where)
             for kind in fit.maps:
                 maps = stack.read(partial(Samples.attention, kind=kind, cell=cell))
-                scored += _unfitted(stack, maps, probe=kind, **where)
+                scored += stack.aucs(maps, probe=kind, **where)
         found.append(stack.table(scored))
     return pd.concat(found, ignore_index=True)
 
@@ -77,12 +76,6 @@ def score_control_labels(
 ) -> pd.DataFrame:
     """The linear probe on labels drawn by place: what its capacity alone would score.
 
-    Args:
-        fit: of val.
-        tests: of test.
-        steps: which to score; None for all.
-        seed: of the labels.
-
     Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.
     """
     stack, scored = Stack.of([fit, *tests]), list[Scored]()
@@ -92,28 +85,23 @@ def score_control_labels(
     for cell in tqdm(fit.cells, desc="control labels", unit="cell", leave=False):
         if cell[2] in asked:
             features = stack.read(partial(Samples.hidden, cell=cell))
-            features, where = features.astype(np.float32), _where(fit, cell)
+            features, where = features.astype(np.float32), fit.where(cell)
             scored += _fitted(stack, features, probes=LINEAR, truth=drawn, **where)
     return stack.table(scored).assign(control="control_labels")
 
 
 def score_visible(test: Samples) -> pd.DataFrame:
-    """How well the visible change itself tells the referent: the same labels, no probe."""
-    if not test.has("change"):
-        raise InputError("the samples hold no visible change: collect with visible=True")
+    """How well the visible change itself tells the referent: the same labels, no probe.
+
+    `test` is collected with `visible=True`.
+    """
     stack, scored = Stack.of([test]), list[Scored]()
     for step in test.steps:
         where = {"block": "output", "stream": "noise", "step": step, "sigma": test.sigmas[step]}
         for view, name in enumerate(VIEWS):
             change = test.change(view, step)
-            scored += _unfitted(stack, change, probe=f"visible_{name}", **where)
+            scored += stack.aucs(change, probe=f"visible_{name}", **where)
     return stack.table(scored)
-
-
-def _where(samples: Samples, cell: Cell) -> dict[str, Any]:
-    return dict(zip(("block", "stream", "step"), cell, strict=True)) | {
-        "sigma": samples.sigmas[cell[2]]
-    }
 
 
 def _fitted(
@@ -125,12 +113,12 @@ def _fitted(
     **where: Any,
 ) -> Iterator[Scored]:
     beyond = np.unique(stack.group[~stack.fitted]).tolist() or None
-    for labels in stack.questions:
-        target, asked = stack.labels(labels)
-        told, group = (target if truth is None else truth)[asked], stack.group[asked]
+    classes = stack.target if truth is None else truth
+    for labels, asked in stack.questions.items():
+        group = stack.group[asked]
         found = fitted_values(
             features[asked],
-            told,
+            classes[asked],
             groups=group,
             examples=stack.example[asked],
             probes=probes,
@@ -138,9 +126,3 @@ def _fitted(
         )
         for probe, values in found:
             yield {"labels": labels, "probe": probe, **where}, np.unique(group), values
-
-
-def _unfitted(stack: Stack, scores: Float[np.ndarray, " n"], **where: Any) -> Iterator[Scored]:
-    for labels in stack.questions:
-        target, _ = stack.labels(labels)
-        yield stack.per_image(scores, target, labels, "auc", **where)

@@ -1,4 +1,4 @@
-"""What is kept of an editor, and what it is told: the true expression, or a control's."""
+"""What is kept of an editor, and its instruction: with the true expression, or a control's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ground_probe import datasets
 from ground_probe.datasets import RefExample, Split, load_split
 from ground_probe.editors import fill
 from ground_probe.editors.phrases import Span
-from ground_probe.errors import InputError, unknown
+from ground_probe.errors import InputError
 from ground_probe.io import seed_of
 
 NEUTRAL = "the object"
@@ -35,7 +35,7 @@ class Spec:
         heads: keep attention head by head instead of their mean.
         visible: measure how far the image has visibly changed at each step.
         seed: of the noise; an example's noise depends on it and on the example's key.
-        intervention: what disturbs the text on its way, "none" or one of `causal.INTERVENTIONS`.
+        intervention: what disturbs the text on its way, "none" or as `causal.intervene` has it.
         at: where: "input", at one block, or at "all" of them.
     """
 
@@ -53,15 +53,11 @@ class Spec:
 
     def __post_init__(self) -> None:
         """Refuse what no run could give."""
-        if self.condition not in CONDITIONS:
-            raise unknown("condition", self.condition, CONDITIONS)
         steps = tuple(self.steps)
         if not steps or steps != tuple(sorted(set(steps))) or steps[0] < 0:
             raise InputError(f"steps {steps}: give denoising steps from 0 in ascending order")
         if steps[-1] >= self.num_steps:
             raise InputError(f"step {steps[-1]} is not in a schedule of {self.num_steps} steps")
-        if self.tokens < 1 or self.width < 1:
-            raise InputError(f"tokens={self.tokens}, width={self.width}: keep at least one of each")
         fill(self.template, NEUTRAL)
         object.__setattr__(self, "steps", steps)
 
@@ -72,25 +68,16 @@ class Spec:
     def instruction(
         self, example: RefExample, expressions: Sequence[str]
     ) -> tuple[str, Span] | None:
-        """What the editor is told and where the expression lies in it.
+        """The instruction and where the expression lies in it; `expressions` are the whole split's.
 
-        Args:
-            example: from the split.
-            expressions: of the whole split, for those of other images.
-
-        Returns:
-            None where the example does not offer this condition, as an image with one object only.
+        None where the example does not offer this condition, as an image with one object only.
         """
         expression = CONDITIONS[self.condition](example, expressions)
         return fill(self.template, expression) if expression else None
 
 
 def splits_of(dataset: str) -> tuple[str, str]:
-    """The split that probes are fitted and cells are chosen on, and the one that is reported.
-
-    Raises:
-        InputError: the data set has no two splits besides its training split.
-    """
+    """The split that probes are fitted and cells are chosen on, and the one that is reported."""
     names = datasets.splits_of(dataset)
     tests = [name for name in names if name.startswith("test")]
     if "val" not in names or not tests:
@@ -112,9 +99,6 @@ def load_splits(
         limit: examples of the reported split, about.
         fit_limit: examples of the other at most; `limit` holds for it too.
         seed: of the images that are kept.
-
-    Raises:
-        InputError: fewer images than folds, or what `load_split` raises.
     """
     at_least(FOLDS, limit=limit, fit_limit=fit_limit)
     val, test = (
@@ -141,14 +125,7 @@ def at_least(least: float, **numbers: float) -> None:
 
 
 def early_spec(spec: Spec, steps: Sequence[int] = ()) -> Spec:
-    """The spec of the controls: a few of the steps, the first among them.
-
-    Args:
-        spec: of the study.
-        steps: at which controls run; none for the first three of the study's.
-
-    Raises:
-        InputError: a step that the study does not have, or none of them is 0.
+    """The spec of the controls, which run at some of the study's steps, by default the first three.
 
     >>> early_spec(Spec(steps=(0, 3, 9, 27))).steps
     (0, 3, 9)
@@ -198,5 +175,5 @@ CONDITIONS: dict[str, Callable[[RefExample, Sequence[str]], str | None]] = {
     "shuffled": _other_image,
     "word_order": _word_order,
 }
-"""What is said in place of the expression, by the control's name: itself; that of another object
-of the image; a word for any object; that of another image; its own words in another order."""
+"""What stands for the expression, by the control's name: itself; that of another object of the
+image; words for any object; that of another image; its own words in another order."""

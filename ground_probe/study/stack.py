@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,44 +67,32 @@ class Stack:
         return np.concatenate([what(each) for each in self.collections])
 
     @property
-    def questions(self) -> list[str]:
-        """The label sets that there is anything to ask of."""
-        target = self.frame["target"]
-        against = dict(zip(LABELS, ("rest", "distractor"), strict=True))
-        return [name for name in LABELS if target.any() and self.frame[against[name]].any()]
+    def target(self) -> Bool[np.ndarray, " n"]:
+        """The rows of the referent."""
+        return self.frame["target"].to_numpy()
 
-    def labels(self, name: str) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-        """Labels, and which rows the question is about."""
-        target = self.frame["target"].to_numpy()
-        against = self.frame["rest" if name == "separability" else "distractor"].to_numpy()
-        return target, target | against
+    @cached_property
+    def questions(self) -> dict[str, Bool[np.ndarray, " n"]]:
+        """The rows that a label set is about, for each of which there is anything to ask."""
+        against = zip(LABELS, ("rest", "distractor"), strict=True)
+        others = {labels: self.frame[name].to_numpy() for labels, name in against}
+        return {
+            labels: self.target | rows
+            for labels, rows in others.items()
+            if self.target.any() and rows.any()
+        }
 
-    def per_image(
-        self,
-        scores: Float[np.ndarray, " n"],
-        truth: Bool[np.ndarray, " n"],
-        labels: str,
-        metric: str,
-        **about: Any,
-    ) -> Scored:
-        """One value for each collection and image."""
-        _, asked = self.labels(labels)
-        group = self.group[asked]
-        values = per_image(
-            scores[asked], truth[asked], group, metric=metric, examples=self.example[asked]
-        )
-        return {"labels": labels, **about}, np.unique(group), values
+    def aucs(self, scores: Float[np.ndarray, " n"], **about: Any) -> Iterator[Scored]:
+        """What a score is worth as it is, for each label set, collection and image."""
+        for labels, asked in self.questions.items():
+            group, example = self.group[asked], self.example[asked]
+            values = per_image(scores[asked], self.target[asked], group, examples=example)
+            yield {"labels": labels, **about}, np.unique(group), values
 
     def table(self, scored: Iterable[Scored]) -> pd.DataFrame:
         """One row for each collection, image and thing that was scored."""
         abouts, groups, values = zip(*scored, strict=True)
-        times = [len(each) for each in groups]
-        return pd.concat(
-            [
-                self.images.iloc[np.concatenate(groups)].reset_index(drop=True),
-                pd.DataFrame(abouts)
-                .loc[np.repeat(range(len(abouts)), times)]
-                .reset_index(drop=True),
-            ],
-            axis=1,
-        ).assign(value=np.concatenate(values))
+        repeated = np.repeat(range(len(abouts)), [len(each) for each in groups])
+        images = self.images.iloc[np.concatenate(groups)].reset_index(drop=True)
+        about = pd.DataFrame(abouts).loc[repeated].reset_index(drop=True)
+        return pd.concat([images, about], axis=1).assign(value=np.concatenate(values))
