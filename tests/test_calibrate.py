@@ -11,7 +11,6 @@ import torch
 
 import ground_probe as gp
 from ground_probe.capture.sites import blocks_of
-from ground_probe.cli.calibrate import named
 from ground_probe.errors import InputError, PhraseError
 from ground_probe.io import seed_of
 from ground_probe.segmentation.recipe import Recipe
@@ -81,7 +80,11 @@ def test_it_writes_the_recipe_with_where_it_is_from_and_the_curve(editor, train,
 def test_it_begins_at_the_plain_recipe_for_the_packaged_one_has_seen_every_fold(
     editor, train, monkeypatch
 ):
-    monkeypatch.setattr("ground_probe.segmentation.recipes._packaged_for", None)
+    change = gp.recipe_for(editor, "change")
+    packaged = {"change": change}  # for comparison only
+    monkeypatch.setattr(
+        "ground_probe.segmentation.recipes._packaged_for", lambda name, _: packaged[name]
+    )
     found = calibrate(editor, train, **GRIDS).recipe
     assert (found.seeds, found.standardize) == (PLAIN.seeds, PLAIN.standardize)
 
@@ -312,15 +315,6 @@ def test_a_sweep_scores_each_candidate_as_segment_does(editor, train, tmp_path):
 def test_a_sweep_names_only_streams_that_the_editor_has():
     unet = gp.load_editor(instruct_pix2pix(), device="cpu")
     assert {recipe.streams for recipe in candidates(unet)} == {("noise",)}
-
-
-def test_data_sets_stand_between_commas_and_a_path_may_hold_some(tmp_path):
-    folder = tmp_path / "my,own,photos"
-    folder.mkdir()
-    assert named("scenes,scenes+") == ["scenes", "scenes+"]
-    assert named(f"scenes,{folder},scenes+") == ["scenes", str(folder), "scenes+"]
-    assert named(f"{folder}") == [str(folder)]
-    assert named(f"{tmp_path}/none,scenes") == [f"{tmp_path}/none", "scenes"]
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

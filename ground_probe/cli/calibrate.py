@@ -80,7 +80,7 @@ def _search(editor: Editor, splits: list[Split], out: Path, seed: int) -> Answer
         f"{calibration.curve.to_string(index=False, float_format='{:.3f}'.format)}\n\n"
         f"recipe {calibration.recipe.digest}: held-out mIoU {made['miou_held_out']:.3f} "
         f"[{low:.3f}, {high:.3f}] on {made['n']} examples, {made['fraction_of_step']:.0%} of a "
-        f"step\n\nResults: {out} {curve_path(out)}",
+        f"step; recipe change: {made['miou_change']:.3f}\n\nResults: {out} {curve_path(out)}",
         {
             "recipe": str(out),
             "curve_file": str(curve_path(out)),

@@ -78,7 +78,7 @@ def add_root(parser: argparse._ActionsContainer) -> None:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """`--recipe`."""
     group = parser.add_argument_group("recipe")
-    help_ = "default, paper, or a file such as `calibrate` writes; default: default"
+    help_ = "default, paper, change, or a file such as `calibrate` writes; default: default"
     group.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_)
 
 

@@ -13,7 +13,7 @@ from ground_probe.editors.fits import small_side_px
 from ground_probe.errors import InputError, unknown
 from ground_probe.segmentation.recipe import Recipe
 
-NAMES = ("default", "paper")
+NAMES = ("default", "paper", "change")
 
 
 def recipe_for(editor: Editor, recipe: Recipe | str | Path | None = None) -> Recipe:
@@ -22,6 +22,7 @@ def recipe_for(editor: Editor, recipe: Recipe | str | Path | None = None) -> Rec
     ```python
     recipe_for(editor)                  # the packaged one of its family, or the embedded editor's
     recipe_for(editor, "paper")         # the settings of the paper's authors, as far as known
+    recipe_for(editor, "change")        # what the step would change, and nothing else
     recipe_for(editor, "recipe.json")   # a file, from `calibrate` or written by hand
     ```
 
@@ -61,14 +62,9 @@ def read_recipe(name: str | Path) -> Recipe | str:
 
 
 def _packaged_for(name: str, editor: Editor) -> Recipe:
-    if name == "default" and editor.family.name == "FluxKontext" and small_side_px(editor.pipeline):
-        return _tiny()
-    return _of_family(name, editor.family.name, editor.family.streams)
-
-
-@cache
-def _tiny() -> Recipe:
-    return Recipe.from_choices(_packaged()["tiny"], "tiny")
+    family = editor.family.name
+    embedded = family == "FluxKontext" and small_side_px(editor.pipeline)
+    return _of_family(name, "tiny" if embedded else family, editor.family.streams)
 
 
 @cache

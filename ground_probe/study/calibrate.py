@@ -19,7 +19,8 @@ from ground_probe.errors import InputError
 from ground_probe.io import digest, whole_file
 from ground_probe.segmentation.forward import blocks_read, gives_change
 from ground_probe.segmentation.recipe import Depth, Recipe
-from ground_probe.study.bench import Bench, Grid, best_of, search, variants_of
+from ground_probe.segmentation.recipes import recipe_for
+from ground_probe.study.bench import Bench, Grid, best_of, search
 from ground_probe.study.head_search import HeadSearch
 
 COST_MARGIN = 0.01
@@ -66,12 +67,6 @@ GRID: Grid = (
     {"edges": (0.0, 1.0, 1.5, 2.0)},
 )
 """A group's settings are tried together, the plain ones first."""
-_CHANGE: Mapping[str, Sequence[Any]] = {
-    "prior": ("attention", "change"),
-    "classifier": ("none", "cosine", "lda"),
-    "product": (False, True),
-}
-"""Tried last: a change needs the whole step, so it must be worth more than stopping early."""
 _BEFORE_FEATURES = 3  # groups of the grid
 
 
@@ -156,11 +151,12 @@ def calibrate(
         "n": len(examples),
         "folds": folds,
         "keys": digest([example.key for example in examples]),
-        "grid": digest([templates, *map(_listed, (*grid, _CHANGE))]),
+        "grid": digest([templates, *map(_listed, grid)]),
         "seed": seed,
         "miou_held_out": round(float(held_out.mean()), 4),
         "miou_held_out_interval": [round(low, 4), round(high, 4)],
         "miou_in_sample": round(float(bench.ious(best).mean()), 4),
+        "miou_change": _of_change(bench),
         "fraction_of_step": round(fraction(bench.blocks, best), 4),
         "ground_probe": ground_probe.__version__,
     }
@@ -171,6 +167,13 @@ def calibrate(
         with whole_file(curve_path(out)) as part:
             curve.to_csv(part, index=False)
     return Calibration(recipe, curve)
+
+
+def _of_change(bench: Bench) -> float | None:
+    """What the recipe `change` has on the same examples; None where an editor gives no change."""
+    if not gives_change(bench.editor):
+        return None
+    return round(float(bench.ious(recipe_for(bench.editor, "change")).mean()), 4)
 
 
 def fraction(blocks: Sequence[str], recipe: Recipe) -> float:
@@ -214,10 +217,7 @@ class _Chooser:
         scores = np.array([self.bench.ious(recipe, rows).mean() for recipe in by_end])
         # The first that is good enough: the ends ascend.
         best = by_end[int(np.argmax(scores >= scores.max() - COST_MARGIN))]
-        if gives_change(self.bench.editor):
-            best = best_of(self.bench, (best, *variants_of(best, _CHANGE)), rows)
-        best = search(self.bench, best, self.grid[_BEFORE_FEATURES:], rows)
-        return best, [*by_end[:-1], best] if best.prior == "change" else by_end
+        return search(self.bench, best, self.grid[_BEFORE_FEATURES:], rows), by_end
 
     def _until(self, best: Recipe, end: int, rows: np.ndarray) -> Recipe:
         """The best recipe that reads no block after one."""
