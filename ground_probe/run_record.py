@@ -52,16 +52,9 @@ class RunRecord:
                 f"({_difference(before.get('spec') or {}, spec)}): choose another output folder, "
                 "or remove this one"
             )
-        record = cls(path)
-        record.write(
-            "started",
-            spec=spec,
-            digest=digest(spec),
-            **fields,
-            **environment(),
-            started_utc=_now(),
-            ended_utc=None,
-        )
+        fields |= {"spec": spec, "digest": digest(spec), **environment()}
+        record = cls(path, fields | {"started_utc": _now(), "ended_utc": None})
+        record.write("started")
         return record
 
     @property

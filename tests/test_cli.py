@@ -21,7 +21,7 @@ from ground_probe.study import run
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "refer-sample"
 
-COMMANDS = tuple(map(cli.command_name, cli.COMMANDS))
+COMMANDS = tuple(command.__name__.rpartition(".")[2] for command in cli.COMMANDS)
 
 
 def refusal(capsys, *argv: str) -> str:
@@ -211,7 +211,7 @@ def options() -> dict[str, set[str]]:
 def said_by(module: str) -> set[str]:
     """The commands that may say what a module says."""
     if module.startswith("cli.") and module not in REACHED_FROM:
-        return {module.removeprefix("cli.").replace("_", "-")} & set(COMMANDS)
+        return {module.removeprefix("cli.")} & set(COMMANDS)
     prefixes = [name for name in REACHED_FROM if f"{module}.".startswith(f"{name}.")]
     return REACHED_FROM[max(prefixes, key=len)] if prefixes else set(COMMANDS)
 

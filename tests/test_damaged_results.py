@@ -11,7 +11,7 @@ import pytest
 
 from ground_probe import cli
 from ground_probe.errors import InputError
-from ground_probe.evaluation import Store, evaluate, read
+from ground_probe.evaluation import Store, evaluate
 from ground_probe.evaluation.rows import error_row, row
 from ground_probe.evaluation.store import MANIFEST_COLUMNS
 from ground_probe.study import collect_report
@@ -82,7 +82,10 @@ FILES = {
 
 def refused(folder, name):
     """Every reader refuses, in a sentence with the file's name."""
-    for look in (lambda: Store(folder).about() and read(folder), lambda: collect_report(folder)):
+    for look in (
+        lambda: Store(folder).about() and Store(folder).results(),
+        lambda: collect_report(folder),
+    ):
         with pytest.raises(InputError, match=name) as raised:
             look()
         assert len(str(raised.value)) < 1500
@@ -91,7 +94,7 @@ def refused(folder, name):
 @pytest.mark.parametrize("kind", FILES)
 def test_a_damaged_file_is_named(folder, kind):
     name, content = FILES[kind]
-    read(folder)
+    Store(folder).results()
     (folder / name).write_bytes(content)
     refused(folder, name)
 

@@ -35,7 +35,7 @@ from evaluation_script import METHODS, segment
 import ground_probe as gp
 from ground_probe import load_split, testing
 from ground_probe.errors import InputError
-from ground_probe.evaluation import Processes, evaluate, mask_of, read
+from ground_probe.evaluation import Processes, Store, evaluate, mask_of
 from ground_probe.io import seed_of
 
 
@@ -154,7 +154,7 @@ def test_a_sentence_that_kills_its_process_is_an_error_after_three(tmp_path):
         assert process.returncode == 9
     output = finish(out, *arguments)
     assert "expected 48 / ok 44 / error 4 / duplicates dropped 0" in output
-    failed = read(out).rows.query("status == 'error'")
+    failed = Store(out).results()[0].query("status == 'error'")
     assert set(failed["example"]) == {split.keys[5]} and (failed["attempts"] == 3).all()
     assert failed["error"].str.startswith("ProcessDied: 3 processes ended").all()
 
@@ -222,7 +222,7 @@ def test_a_sentence_that_kills_its_processes_is_one_error(tmp_path):
     out, split = tmp_path / "run", load_split("scenes", "test", limit=LIMIT)
     output = finish(out, "processes2", LIMIT, 0, f"poison={split.expressions[5]}")
     assert "expected 48 / ok 44 / error 4 / duplicates dropped 0" in output
-    failed = read(out).rows.query("status == 'error'")
+    failed = Store(out).results()[0].query("status == 'error'")
     assert set(failed["example"]) == {split.keys[5]}
     assert failed["error"].str.contains(r"WorkerDied: 2 workers ended.*exit code 9").all()
 
@@ -273,7 +273,7 @@ def test_a_sentence_that_kills_its_workers_is_one_error(tmp_path):
     poison = split.expressions[5]
     output = finish(out, "ray2", LIMIT, 0, f"poison={poison}")
     assert "expected 48 / ok 44 / error 4 / duplicates dropped 0" in output
-    failed = read(out).rows.query("status == 'error'")
+    failed = Store(out).results()[0].query("status == 'error'")
     assert set(failed["example"]) == {split.keys[5]}
     assert failed["error"].str.startswith("WorkerDied: 2 workers ended").all()
 

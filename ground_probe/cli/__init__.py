@@ -128,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: argparse._SubParsersAction, command: ModuleType) -> None:
-    name = command_name(command)
+    name = command.__name__.rpartition(".")[2]
     text = _first_line(command)
     sub = commands.add_parser(
         name,
@@ -141,11 +141,6 @@ def _add(commands: argparse._SubParsersAction, command: ModuleType) -> None:
     sub.add_argument("--json", action="store_true", help="print the answer as JSON")
     sub.add_argument("--quiet", action="store_true", help="no progress and no advice")
     sub.set_defaults(run=command.run)
-
-
-def command_name(command: ModuleType) -> str:
-    """What a user types for a command's module."""
-    return command.__name__.rpartition(".")[2].replace("_", "-")
 
 
 def _first_line(module: ModuleType) -> str:

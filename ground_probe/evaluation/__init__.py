@@ -7,7 +7,7 @@ from ground_probe.evaluation.compared import (
     side_by_side,
     write_comparison,
 )
-from ground_probe.evaluation.loop import Evaluation, InProcess, evaluate, read
+from ground_probe.evaluation.loop import Evaluation, InProcess, evaluate
 from ground_probe.evaluation.paired import compare_runs
 from ground_probe.evaluation.processes import Processes
 from ground_probe.evaluation.rows import mask_of
@@ -37,7 +37,6 @@ __all__ = [
     "moved_most",
     "moved_page",
     "published",
-    "read",
     "side_by_side",
     "summarise",
     "write_comparison",

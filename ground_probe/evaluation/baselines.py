@@ -97,17 +97,10 @@ def _random_weights(
     return segment(_UNTRAINED[editor.denoiser], image, expression, recipe=recipe, seed=seed)
 
 
-def _edit_difference(
-    editor: Any, image: Image, expression: str, recipe: Any = None, seed: int = 0
-) -> Any:
-    """Where the finished edit differs from the image; takes a whole edit."""
-    return edit_difference(editor, image, expression, recipe, seed)
-
-
 _UNTRAINED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 CONTROLS: dict[str, Callable[..., Any]] = {
     "random_weights": _random_weights,
-    "edit_difference": _edit_difference,
+    "edit_difference": edit_difference,
 }
 """What needs the editor but not the one step that all other methods share."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from tqdm import tqdm
 
 from ground_probe.capture.sites import blocks_of
-from ground_probe.editors import Editor, fill, load_editor
+from ground_probe.editors import Editor, fill, load_editor, wrapped
 from ground_probe.errors import GroundProbeError, InputError
 from ground_probe.segmentation.forward import blocks_read
 from ground_probe.segmentation.recipe import Recipe
@@ -107,15 +107,13 @@ def encode_ahead(
     encoders = {name: _Remembered(getattr(pipeline, name), torch.device(device)) for name in names}
     pipeline.register_modules(**encoders)
     blank = Image.new("RGB", (64, 64))
-    for instruction in tqdm(instructions, unit="instruction", desc="encode"):
-        with _stops_at_the_image(pipeline), torch.no_grad():
-            try:
+    with wrapped(pipeline.vae, "encode", _stop), torch.no_grad():
+        for instruction in tqdm(instructions, unit="instruction", desc="encode"):
+            with suppress(_Stop):
                 pipeline(**editor.arguments(blank, instruction), num_inference_steps=2)
-            except _Stop:
-                continue
-        raise GroundProbeError(
-            f"{editor.family.pipeline} does not encode its text before its image"
-        )
+                raise GroundProbeError(
+                    f"{editor.family.pipeline} does not encode its text before its image"
+                )
     for encoder in encoders.values():
         encoder.forget()
 
@@ -126,19 +124,6 @@ class _Stop(BaseException):
 
 def _stop(*args: Any, **kwargs: Any) -> None:
     raise _Stop
-
-
-@contextmanager
-def _stops_at_the_image(pipeline: Any) -> Iterator[None]:
-    """The pipeline's calls end, without a bar, where the image would be encoded."""
-    before = getattr(pipeline, "_progress_bar_config", {})
-    pipeline.set_progress_bar_config(**{**before, "disable": True})
-    pipeline.vae.encode = _stop
-    try:
-        yield
-    finally:
-        del pipeline.vae.encode  # the class's own is there again
-        pipeline._progress_bar_config = before
 
 
 def _is_text_encoder(name: str, part: Any) -> bool:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 from ground_probe.datasets.example import RefExample
 from ground_probe.datasets.listed import as_split
-from ground_probe.errors import IncompleteError, UnknownWordsWarning
+from ground_probe.errors import GroundProbeError, UnknownNameError, UnknownWordsWarning
 from ground_probe.evaluation import tables
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
 from ground_probe.evaluation.expected import (
@@ -26,12 +26,14 @@ from ground_probe.evaluation.expected import (
     spec_of,
     writer_name,
 )
-from ground_probe.evaluation.failures import Failures
 from ground_probe.evaluation.job import Item, Job, Rows, library_segmenter
-from ground_probe.evaluation.rows import error_row
+from ground_probe.evaluation.rows import error_row, kind_of
 from ground_probe.evaluation.store import Counts, Store
 from ground_probe.io import whole_file, writable_folder
 from ground_probe.run_record import RunRecord, recording
+
+ALIKE = 5
+"""Sentences that may fail alike, with nothing before them that worked, before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +44,24 @@ class Evaluation:
     counts: Counts
     rows: pd.DataFrame
     summary: pd.DataFrame
-    failed: int = 0
+    failed: int
     """Sentences that failed and are not waived; their methods have no scores."""
 
 
-class Workers(Protocol):
-    """What runs sentences: this process, processes beside it, or actors on many devices."""
-
-    facts: dict[str, Any]
-    where: dict[str, Any]
-
-    def run(
-        self, items: Iterable[Item], started: Callable[[Iterable[str]], None]
-    ) -> Iterator[Rows]:
-        """Yield the rows of each item, in any order; `started` if this process may die of it."""
+Engine = Callable[[Job], AbstractContextManager[Any]]
+"""Gives the workers of a job: `facts` and `where` as `Job.describe` has them, and `run(items,
+started)`, which yields the rows of each item in any order, having said by `started(keys)` which of
+them this process may die of."""
 
 
-Engine = Callable[[Job], AbstractContextManager[Workers]]
-
-
-class InProcess:
+class InProcess(nullcontext):
     """Run every sentence here, one after the other; the default engine."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def __enter__(self) -> InProcess:
-        self._editor = self._job.load()
-        self.facts, where = self._job.describe(self._editor)
+        super().__init__(self)
+        self._job, self._editor = job, job.load()
+        self.facts, where = job.describe(self._editor)
         self.where = {"engine": "in process", **where}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        del self._editor
 
     def run(
         self, items: Iterable[Item], started: Callable[[Iterable[str]], None]
@@ -135,7 +122,11 @@ def evaluate(
         GroundProbeError: the first five sentences fail alike.
     """
     split, name, folder = as_split(split), writer_name(shard), writable_folder(out)
-    tables.check_waived(split.keys, waive)
+    if wrong := sorted(set(waive) - set(split.keys)):
+        raise UnknownNameError(
+            f"unknown example {wrong[0]!r}: waive by the names in the column `example` of "
+            f"rows.parquet, such as {split.keys[0]!r}"
+        )
     if segment is None and (own := [n for n in methods if n not in {**BASELINES, **CONTROLS}]):
         library_segmenter(own)
     load = editor if callable(editor) else lambda: editor
@@ -150,12 +141,17 @@ def evaluate(
         with store.writer(name) as writer, recording(record_path, spec, **facts) as record:
             items, deadly = pending(store, split, retry_errors, shard)
             writer.append([error_row(key, DIED) for key in deadly])
-            failures = Failures()
-            with tqdm(total=len(items), unit="sentence", leave=bool(items)) as bar:
-                for rows in workers.run(items, writer.started):
-                    writer.append(failures.one_traceback(rows))
-                    failures.check(rows)
-                    bar.update()
+            kinds = set()
+            bar = {"total": len(items), "unit": "sentence", "leave": bool(items)}
+            for done, rows in enumerate(tqdm(workers.run(items, writer.started), **bar), start=1):
+                writer.append(rows)
+                kinds |= {kind_of(row) for row in rows}
+                if done == ALIKE and len(kinds) == 1 and None not in kinds:
+                    raise GroundProbeError(
+                        f"the first {ALIKE} sentences all failed alike ({rows[0]['error']}), so "
+                        "nothing more was tried: the traceback is in the rows file; once it is "
+                        "mended repeat the command with --retry-errors"
+                    )
             return _finish(store, record, waive)
 
 
@@ -165,41 +161,22 @@ def _say_unknown_words(where: Mapping[str, Any]) -> None:
         warnings.warn(first["unknown_words"], UnknownWordsWarning, stacklevel=3)
 
 
-def read(out: str | Path, waive: Collection[str] = ()) -> Evaluation:
-    """The results of an evaluation's folder, from its rows.
-
-    Raises:
-        IncompleteError: a key has neither a result nor an error yet.
-        InputError: the folder holds no evaluation.
-    """
-    evaluation = _evaluation(Store(Path(out)), waive)
-    if evaluation.counts.missing:
-        raise IncompleteError(f"{out}: {evaluation.counts}; run the same command again to resume")
-    return evaluation
-
-
-def _evaluation(store: Store, waive: Collection[str]) -> Evaluation:
-    rows, counts = store.results()
-    summary = tables.summarise(rows, waive, store.about())
-    return Evaluation(store.folder, counts, rows, summary, len(tables.failed(rows, waive)))
-
-
 def _finish(store: Store, record: RunRecord, waive: Collection[str]) -> Evaluation:
     """Print the counts and, once nothing is missing, write the tables."""
-    evaluation = _evaluation(store, waive)
-    rows, counts = evaluation.rows, evaluation.counts
+    (rows, counts), about = store.results(), store.about()
+    summary, lost = tables.summarise(rows, waive, about), tables.failed(rows, waive)
     tqdm.write(f"{store.folder}: {counts}", file=sys.stderr)
-    record.fields["counts"] = counts.as_json()
+    record.fields["counts"] = counts._asdict()
     if not counts.missing:
         with whole_file(store.folder / "rows.parquet") as part:
             rows.to_parquet(part, index=False)
-        parts = tables.breakdown(rows, waive, store.about())
-        for name, table in (("summary", evaluation.summary), ("breakdown", parts)):
+        parts = tables.breakdown(rows, waive, about)
+        for name, table in (("summary", summary), ("breakdown", parts)):
             with whole_file(store.folder / f"{name}.csv") as part:
                 table.to_csv(part, index=False)
-    if evaluation.failed:
-        first = tables.failed(rows, waive).iloc[0]
-        message = f"{evaluation.failed} failed, the first is {first['example']}: {first['error']}"
+    if len(lost):
+        first = lost.iloc[0]
+        message = f"{len(lost)} failed, the first is {first['example']}: {first['error']}"
         tqdm.write(
             f"{message}\nits traceback is in {store.folder}/rows-*.jsonl; retry them "
             "(--retry-errors; where memory ran out, with --offload model), or waive them by name "
@@ -209,5 +186,5 @@ def _finish(store: Store, record: RunRecord, waive: Collection[str]) -> Evaluati
         record.finish("error", error=message)
     if not counts.missing and record.path.name != "run.json":  # the last shard speaks for all
         whole = RunRecord(store.folder / "run.json", dict(record.fields))
-        whole.finish("error" if evaluation.failed else "success")
-    return evaluation
+        whole.finish("error" if len(lost) else "success")
+    return Evaluation(store.folder, counts, rows, summary, len(lost))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol
@@ -13,8 +12,7 @@ from ground_probe.errors import GroundProbeError, InputError
 from ground_probe.evaluation.job import Item, Rows
 from ground_probe.evaluation.rows import error_row
 
-CHUNK_SENTENCES = 4
-FAILURES = 2
+DEATHS = 2
 Chunk = tuple[Item, ...]
 
 
@@ -72,65 +70,36 @@ class Pool:
     ) -> Iterator[Rows]:
         """Yield the rows of items as they are done; the driver itself cannot die of one.
 
-        A chunk whose worker died twice is divided; a sentence whose worker died twice is an error.
+        Sentences of an image go to one worker. If it dies each of them is tried alone; a sentence
+        that `DEATHS` workers died of alone is an error.
 
         Raises:
             GroundProbeError: a worker cannot be started again.
         """
-        waiting = deque(_Pending(chunk) for chunk in chunks(items, CHUNK_SENTENCES))
-        busy: dict[Worker, _Pending] = {}
+        waiting = deque(tuple(image) for _, image in groupby(items, attrgetter("image_id")))
+        busy: dict[Worker, Chunk] = {}
+        deaths: Counter[int] = Counter()
+        results: list[Rows] = []
         while waiting or busy:
             while waiting and self._idle:
-                worker, pending = self._idle.pop(), waiting.popleft()
-                worker.begin(pending.chunk)
-                busy[worker] = pending
+                worker, chunk = self._idle.pop(), waiting.popleft()
+                worker.begin(chunk)
+                busy[worker] = chunk
+            yield from results
             worker = self._wait(list(busy))
-            pending = busy.pop(worker)
+            chunk = busy.pop(worker)
             try:
                 results = worker.result()
             except WorkerDiedError as death:
+                results = []
                 worker.end()
                 worker = self._start(worker.number)
                 worker.ready()
-                results = pending.after(death, waiting)
+                deaths[chunk[0].index] += len(chunk) == 1
+                if deaths[chunk[0].index] < DEATHS:
+                    waiting.extend((item,) for item in chunk)
+                else:
+                    message = f"WorkerDied: {DEATHS} workers ended during this sentence ({death})"
+                    results = [[error_row(key, message) for key in chunk[0].keys.values()]]
             self._idle.append(worker)
-            yield from results
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A chunk still to run, and how often its worker died of it."""
-
-    chunk: Chunk
-    failures: int = 0
-
-    def after(self, death: BaseException, waiting: deque[_Pending]) -> list[Rows]:
-        """Queue the chunk again, or its halves; give up on a single sentence with error rows."""
-        self.failures += 1
-        if self.failures < FAILURES:
-            waiting.append(self)
-        elif len(self.chunk) > 1:
-            middle = len(self.chunk) // 2
-            waiting.extend([_Pending(self.chunk[:middle]), _Pending(self.chunk[middle:])])
-        else:
-            (item,) = self.chunk
-            message = f"WorkerDied: {FAILURES} workers ended during this sentence ({death})"
-            return [[error_row(key, message) for key in item.keys.values()]]
-        return []
-
-
-def chunks(items: Iterable[Item], sentences: int) -> Iterator[Chunk]:
-    """Group items into chunks of about `sentences`, never dividing an image.
-
-    >>> items = [Item(i, image, {}) for i, image in enumerate("aaabcc")]
-    >>> [[item.index for item in chunk] for chunk in chunks(items, 2)]
-    [[0, 1, 2], [3, 4, 5]]
-    """
-    chunk: list[Item] = []
-    for _, image in groupby(items, attrgetter("image_id")):
-        chunk += image
-        if len(chunk) >= sentences:
-            yield tuple(chunk)
-            chunk = []
-    if chunk:
-        yield tuple(chunk)
+        yield from results

@@ -140,7 +140,7 @@ def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
         # Workers are all of the work: behind every other process, as Ray has them, they'd starve.
         _NICENESS: os.environ.get(_NICENESS, "0"),
     }
-    before = {name: os.environ.get(name) for name in environment}
+    before = dict(os.environ)
     # Ray's socket paths must stay below 107 bytes, so the folder's own path is short.
     folder = tempfile.mkdtemp(prefix="ground-probe-ray-")
     os.environ.update(environment)
@@ -157,42 +157,32 @@ def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
         }
     finally:
         sweeper.communicate()  # its input ends
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        os.environ.clear()
+        os.environ.update(before)
         _read_environment()
 
 
 def _read_environment() -> None:
     """Let Ray, which has read its environment when it was imported, read it again."""
-    try:
-        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"this Ray ({ray.__version__}) cannot keep strangers out of a local cluster: "
-            "pip install 'ground-probe[ray]'"
-        ) from error
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 # Ends what is left of a cluster and removes its folder, once the pipe from the driver closes: a
 # driver that is killed while Ray starts would leave services for minutes, the folder for good.
 _SWEEPER = """
-import shutil, sys, psutil
+import contextlib, os, psutil, shutil, sys
+folder, us = sys.argv[1], os.getpid()
 sys.stdin.read()
-folder = sys.argv[1]
-for _ in range(5):
-    left = []
-    for process in psutil.process_iter():
-        try:
-            if folder in " ".join(process.cmdline()) and process.pid != psutil.Process().pid:
-                left.append(process)
-                process.kill()
-        except psutil.Error:
-            pass
+while left := [
+    process for process in psutil.process_iter(["cmdline"])
+    if folder in " ".join(process.info["cmdline"] or ()) and process.pid != us
+]:
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     psutil.wait_procs(left, timeout=5)
-    if not left:
-        break
 shutil.rmtree(folder, ignore_errors=True)
 """

@@ -1,8 +1,8 @@
 """The events of an evaluation, one JSON line each: what is written, and what is believed.
 
 `ok` holds counted pixels and the mask, `error` a message. `started` is written before a sentence is
-run in this process, `stopped` where somebody ended it in peace. A `started` without an end is a
-process that died of its sentence.
+run in this process, `stopped` where somebody ended the process in peace. A `started` without an end
+is a process that died of its sentence.
 """
 
 from __future__ import annotations
@@ -59,9 +59,17 @@ def error_row(key: str, error: BaseException | str, seconds: float = 0.0) -> Row
     about = {"key": key, "status": "error", "seconds": round(seconds, 4)}
     if isinstance(error, str):
         return about | {"error": one_line(error)}
-    lines = traceback.format_exception(error, limit=-12)
+    lines = traceback.format_exception(error, limit=-6)
     text = "".join(lines).encode(errors="backslashreplace").decode()
-    return about | {"error": one_line(error), "traceback": text[-8000:]}
+    return about | {"error": one_line(error), "traceback": text[-4000:]}
+
+
+def kind_of(row: Row) -> str | None:
+    """The class of a row's error and the line that raised it; None where it has none."""
+    if row["status"] == "ok":
+        return None
+    places = [x for x in row.get("traceback", "").splitlines() if x.startswith("  File ")]
+    return " ".join([row["error"].partition(":")[0], *places[-1:]])
 
 
 def one_line(error: BaseException | str) -> str:

@@ -16,10 +16,10 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.util import register_after_fork
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -40,28 +40,19 @@ _SPEC = b"ground_probe.spec"
 _SPEC_NAMES = ("model", "recipe", "dataset", "split")
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How many results are expected and what became of them."""
 
     expected: int
     ok: int
     error: int
+    missing: int
     duplicates: int
-
-    @property
-    def missing(self) -> int:
-        """Keys that have neither a result nor an error."""
-        return self.expected - self.ok - self.error
 
     def __str__(self) -> str:
         counts = f"expected {self.expected} / ok {self.ok} / error {self.error}"
         late = f" / missing {self.missing}" if self.missing else ""
         return f"{counts} / duplicates dropped {self.duplicates}{late}"
-
-    def as_json(self) -> dict[str, int]:
-        """All of them, `missing` included."""
-        return {**asdict(self), "missing": self.missing}
 
 
 class Writer:
@@ -69,16 +60,16 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("ab+")
+            self.file = path.open("ab+")
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
         # A worker that is forked in a dead one's place must not hold the lock.
-        register_after_fork(self, lambda writer: writer._file.close())
+        register_after_fork(self, lambda writer: writer.file.close())
         if fcntl is not None:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._file.close()
+                self.file.close()
                 raise InputError(
                     f"{path} is being written by another process: wait for it, or give each "
                     "process its own --shard i/n"
@@ -89,29 +80,16 @@ class Writer:
                 f"{path}: a torn last line ({torn} bytes, an interrupted write) was cut off",
                 stacklevel=3,
             )
-            self._file.truncate(whole)
-        self._running = False
+            self.file.truncate(whole)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Hand rows to the system, where a killed process cannot lose them."""
-        self._file.write(b"".join(canonical_json(row).encode() + b"\n" for row in rows))
-        self._file.flush()
-        self._running = False
+        self.file.write(b"".join(canonical_json(row).encode() + b"\n" for row in rows))
+        self.file.flush()
 
     def started(self, keys: Iterable[str]) -> None:
         """Say what is run from now on: should the process die of it, the next one knows."""
         self.append([{"status": "started", "keys": list(keys)}])
-        self._running = True
-
-    def stopped(self) -> None:
-        """Say that what is running was stopped by somebody, and did not fail."""
-        if self._running:
-            self.append([{"status": "stopped"}])
-
-    def close(self) -> None:
-        """Put everything on the disk and release the file and its lock."""
-        os.fsync(self._file.fileno())
-        self._file.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +183,11 @@ class Store:
         try:
             yield writer
         except (KeyboardInterrupt, SystemExit):
-            writer.stopped()
+            writer.append([{"status": "stopped"}])  # nobody died of what was running
             raise
         finally:
-            writer.close()
+            os.fsync(writer.file.fileno())
+            writer.file.close()
 
     def results(self) -> tuple[pd.DataFrame, Counts]:
         """The manifest joined with the rows: status `ok`, `error` or `missing`.
@@ -242,9 +221,8 @@ class Store:
         text = dict.fromkeys(("error", "traceback", "mask"), "string")
         rows = rows.astype({**dict.fromkeys(pixels, "Int64"), **text, "seconds": float})
         status = rows["status"].value_counts()
-        counts = Counts(
-            len(manifest), int(status.get("ok", 0)), int(status.get("error", 0)), duplicates
-        )
+        ok, error, missing = (int(status.get(name, 0)) for name in ("ok", "error", "missing"))
+        counts = Counts(len(manifest), ok, error, missing, duplicates)
         return pd.concat([manifest, rows], axis=1), counts
 
     def _events(self, keys: set[str]) -> tuple[dict[str, list[Row]], Counter[str]]:

@@ -19,7 +19,6 @@ from jaxtyping import Float
 
 from ground_probe import metrics
 from ground_probe.datasets import refcoco
-from ground_probe.errors import UnknownNameError
 from ground_probe.evaluation.rows import BOXES
 from ground_probe.stats import bootstrap
 from ground_probe.words import LOCATION_WORDS, words_of
@@ -53,11 +52,7 @@ def summarise(
         results: the table of `Store.results`.
         waive: `example` names of failed sentences that may be left out.
         about: of `Store.about`: the columns `ABOUT`.
-
-    Raises:
-        UnknownNameError: a waived example that does not exist.
     """
-    check_waived(results["example"], waive)
     scored = dict(list(_settled(results, waive).groupby(_KEYS)))
     summary = []
     for names, rows in results.groupby(_KEYS, sort=False):
@@ -111,15 +106,6 @@ def _whole(dataset: str, split: str, ok: pd.DataFrame) -> bool:
     if expected is None or ok["image_id"].nunique() != expected.images:
         return False
     return expected.sentences in (None, len(ok)) or not expected.confirmed
-
-
-def check_waived(examples: Collection[str], waive: Collection[str]) -> None:
-    """Raise UnknownNameError for a waived example that does not exist."""
-    if wrong := sorted(set(waive) - set(examples)):
-        raise UnknownNameError(
-            f"unknown example {wrong[0]!r}: waive by the names in the column `example` of "
-            f"rows.parquet, such as {next(iter(examples))!r}"
-        )
 
 
 def failed(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:

@@ -83,7 +83,7 @@ def _evaluation(store: Store) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFram
         "split": spec["split"],
         "sentences": rows["example"].nunique(),
         "of": tables.published_sentences(spec["dataset"], spec["split"]),
-        **counts.as_json(),
+        **counts._asdict(),
         "waived": len(waived),
     }
     summary = tables.summarise(rows, waived, about)
