@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ground_probe.cli.options import Answer, add_root
-from ground_probe.errors import InputError
+from ground_probe.errors import InputError, MissingWeightsError
 
 EXAMPLE = "--model black-forest-labs/FLUX.1-Kontext-dev --dataset refcoco_unc"
 
@@ -29,21 +29,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Look at everything, then say what is missing."""
+    from ground_probe.editors.hub import absent
+    from ground_probe.run_record import outdated, requirements
     from ground_probe.study.run import NOTEBOOKS, notebook_path
 
-    machine = _machine()
-    packages, outdated = _packages()
+    machine, problems = _machine(), outdated()
+    packages = {requirement.name: version for requirement, version in requirements()}
     notebooks = [str(notebook_path(name)) for name in NOTEBOOKS]
-    data, absent = _data(arguments)
-    weights, unloaded = _weights(arguments.model)
     lines = [
         *(f"{name} {version or 'is not installed'}" for name, version in packages.items()),
         *(f"{name} {version}" for name, version in machine.items()),
         *(f"notebook {path}" for path in notebooks),
-        *weights,
-        *(_in_detail(data) if arguments.dataset else _in_short(data)),
     ]
-    problems = [*outdated, *unloaded, *absent]
+    if arguments.model:
+        try:
+            absent(arguments.model)
+            lines.append(f"weights {arguments.model}: here")
+        except MissingWeightsError as error:
+            problems.append(str(error))
+    data, missing = _data(arguments)
+    lines += _in_detail(data) if arguments.dataset else _in_short(data)
+    problems += missing
     return Answer(
         "\n".join([*lines, *([] if problems else ["ready"])]),
         {
@@ -70,25 +76,6 @@ def _machine() -> dict[str, str]:
         "memory": f"{memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB available",
         "disk": f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free in {Path.cwd()}",
     }
-
-
-def _packages() -> tuple[dict[str, str | None], list[str]]:
-    from ground_probe.run_record import outdated, requirements
-
-    return {requirement.name: version for requirement, version in requirements()}, outdated()
-
-
-def _weights(model: str | None) -> tuple[list[str], list[str]]:
-    from ground_probe.editors.hub import absent
-    from ground_probe.errors import MissingWeightsError
-
-    if model is None:
-        return [], []
-    try:
-        absent(model)
-    except MissingWeightsError as error:
-        return [], [str(error)]
-    return [f"weights {model}: here"], []
 
 
 def _data(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
