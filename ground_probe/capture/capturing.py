@@ -15,13 +15,14 @@ from torch import nn
 from ground_probe.capture.edits import Edit, ReweightPhrase
 from ground_probe.capture.options import Options, Reduce, Words
 from ground_probe.capture.run import Run
-from ground_probe.capture.surroundings import refuse_caches, silent
 from ground_probe.capture.traces import Trace
 from ground_probe.editors.editor import denoiser_of
-from ground_probe.errors import InputError, SilentSiteError
+from ground_probe.errors import InputError, SilentSiteError, UnsupportedEditorError
 
 _open: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _opening = threading.Lock()
+# Hooks of diffusers that skip blocks or hand on stored outputs instead of computing them.
+_SKIPPING = ("cache", "fbc", "pyramid", "layer_skip", "taylorseer", "smoothed_energy")
 
 
 def capture(
@@ -118,7 +119,7 @@ def capturing(pipeline: Any, options: Options) -> Iterator[Trace]:
             raise _Stop
 
     run, denoiser, stopped = Run(pipeline, options, done), denoiser_of(pipeline), False
-    refuse_caches(denoiser)
+    _refuse_caches(denoiser)
     with ExitStack() as stack:
         stack.enter_context(_claimed(denoiser))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
@@ -128,7 +129,7 @@ def capturing(pipeline: Any, options: Options) -> Iterator[Trace]:
         if run.recorder:
             stack.enter_context(run.recorder.recording(pipeline))
         stack.enter_context(run.clock.counting(run.step_ended))
-        stack.callback(run.let_go)
+        stack.callback(run.attentions.let_go)
         for handle in run.hooks(denoiser):
             stack.callback(handle.remove)
         try:
@@ -137,7 +138,7 @@ def capturing(pipeline: Any, options: Options) -> Iterator[Trace]:
             stopped = True
     if stopped:
         pipeline.maybe_free_model_hooks()
-    if silence := silent(run.record.awaited, run.clock, denoiser) or run.silent_edit():
+    if silence := run.record.silence(denoiser) or run.edits.silence():
         raise SilentSiteError(silence)
     run.proof.require()
 
@@ -160,3 +161,19 @@ def _claimed(denoiser: nn.Module) -> Iterator[None]:
         yield
     finally:
         _open.discard(denoiser)
+
+
+def _refuse_caches(denoiser: nn.Module) -> None:
+    """Refuse a denoiser that does not compute all of its blocks.
+
+    Raises:
+        UnsupportedEditorError: names the hook.
+    """
+    for name, module in denoiser.named_modules():
+        for hook in getattr(vars(module).get("_diffusers_hook"), "hooks", {}):
+            if any(skips in hook for skips in _SKIPPING):
+                raise UnsupportedEditorError(
+                    f"the hook {hook!r} on {name or type(denoiser).__name__!r} skips blocks or "
+                    "repeats stored outputs, so a capture would not be faithful: call "
+                    "`disable_cache()` on the denoiser first"
+                )

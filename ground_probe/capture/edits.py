@@ -112,14 +112,13 @@ class Edits:
             (edit, resolve(blocks, edit.blocks) if hasattr(edit, "blocks") else chosen, set())
             for edit in edits
         ]
-        self._ran: set[tuple[str, int]] = set()
+        self._ran: set[tuple[str, int, str]] = set()
         self.blocks = frozenset(name for _, scope, _ in self._edits for name in scope)
 
     def of_block(self, name: str, output: Any) -> Any:
         """A block's output with its edits in it, or None where there are none."""
         clock, edited = self._clock, None
-        if "cond" in clock.roles:
-            self._ran.add((name, clock.step))
+        self._ran |= {(name, clock.step, role) for role in clock.roles}
         for edit, scope, made in self._edits:
             if name not in scope or isinstance(edit, ReweightPhrase) or not self._now(edit):
                 continue
@@ -135,7 +134,7 @@ class Edits:
             for row, role in enumerate(self._clock.roles):
                 site = Site(name, self._clock.step, stream, role)
                 new = edit(site, states[row])
-                if new is not None or not isinstance(edit, ReplaceRows):
+                if new is not None or not hasattr(edit, "stream"):
                     made.add(site)
                 if new is None:
                     continue
@@ -158,28 +157,24 @@ class Edits:
                 made.add(Site(name, clock.step, "text", "cond"))
         return call
 
-    def silent(self) -> str | None:
+    def silence(self) -> str | None:
         """Which edit did not take place; None if all did."""
         for edit, scope, made in self._edits:
-            kind = getattr(edit, "__name__", type(edit).__name__)
+            head = f"the edit {getattr(edit, '__name__', type(edit).__name__)} never took place"
             if not made:
+                return f"{head}: none of its blocks, steps and roles ran"
+            steps = getattr(edit, "steps", None) or {site.step for site in made}
+            roles = getattr(edit, "roles", None) or {site.role for site in made}
+            for part, wanted in (("step", steps), ("role", roles)):
+                if missed := set(wanted) - {getattr(site, part) for site in made}:
+                    return f"{head} at {part} {min(missed)!r}"
+            due = {at for at in self._ran if at[0] in scope and at[1] in steps and at[2] in roles}
+            if missed := due - {(site.block, site.step, site.role) for site in made}:
                 return (
-                    f"the edit {kind} never took place: none of its blocks, streams, steps and "
-                    "roles ran"
+                    f"{head} at {min(missed)[:2]}: the block hands on no such stream, or no "
+                    "attention to the phrase passed through F.scaled_dot_product_attention there; "
+                    "set the native attention backend"
                 )
-            for part in ("step", "role"):
-                named = {getattr(site, part) for site in made}
-                for wanted in getattr(edit, f"{part}s", None) or ():
-                    if wanted not in named:
-                        return f"the edit {kind} never took place at {part} {wanted!r}"
-            if isinstance(edit, ReweightPhrase):
-                due = {(b, s) for b, s in self._ran if b in scope and s in (edit.steps or (s,))}
-                if missed := sorted(due - {(site.block, site.step) for site in made}):
-                    return (
-                        f"the edit {kind} never took place at {missed[0]}: no attention to the "
-                        "phrase passed through F.scaled_dot_product_attention there; set the "
-                        "native attention backend"
-                    )
         return None
 
     def _now(self, edit: Any) -> bool:

@@ -63,11 +63,7 @@ class Layout:
         return rows, cols
 
     def split(self, output: Any) -> dict[str, Tensor]:
-        """The streams in a block's output: joint or apart, by their lengths.
-
-        Raises:
-            UnsupportedEditorError: its sequences are others than the layout's.
-        """
+        """The streams in a block's output: joint or apart, by their lengths."""
         parts = [part for part in _leaves(output) if part.ndim == 3]
         lengths = [part.shape[1] for part in parts]
         if not self.joint and len(parts) == 1:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ground_probe.capture.clock import Clock
 from ground_probe.capture.layout import Layout
 from ground_probe.capture.options import Options
-from ground_probe.capture.sites import key_of
+from ground_probe.capture.sites import ROLES, key_of
 from ground_probe.capture.traces import Trace
 from ground_probe.editors.family import Family
 from ground_probe.errors import InputError, NonFiniteError
@@ -35,7 +36,7 @@ class Record:
     def __init__(
         self, options: Options, blocks: Mapping[str, frozenset[str]], clock: Clock
     ) -> None:
-        self.options, self.blocks = options, blocks
+        self.options, self.blocks, self._clock = options, blocks, clock
         self.trace = Trace(
             blocks=tuple(blocks),
             steps=tuple(options.steps),
@@ -96,6 +97,33 @@ class Record:
         if self.awaited:
             self.awaited.discard((kind, key))
 
+    def silence(self, denoiser: nn.Module) -> str | None:
+        """Which sites stayed silent, and the likely cause; None if none did."""
+        if self.awaited is None:
+            return "the denoiser was not called: call the pipeline inside the `with` block"
+        if not self.awaited:
+            return None
+        kind, key = min(self.awaited, key=str)
+        step = key if kind == "prediction" else key[1]
+        role = "cond" if kind == "prediction" or key[-1] not in ROLES else key[-1]
+        steps = len(self._clock.timesteps)
+        if step not in self._clock.timesteps:
+            why = f"only {steps} steps ran; ask for earlier ones or run more"
+        elif (step, role) not in self._clock.ran:
+            why = f"no {role!r} forward ran in that step; turn classifier-free guidance on"
+        elif kind in _STATES or kind == "prediction":
+            why = "the block did not run; a step cache or a compiled module may skip its hooks"
+        else:
+            processors = (getattr(module, "processor", None) for module in denoiser.modules())
+            backends = {getattr(each, "_attention_backend", None) for each in processors}
+            names = [repr(getattr(each, "value", each)) for each in backends if each]
+            why = (
+                "no such attention passed through F.scaled_dot_product_attention there. The "
+                f"attention backend {' '.join(names)} may bypass it (set the native one), a step "
+                "cache may skip it, or the modules chosen attend to something else"
+            )
+        return f"{len(self.awaited)} sites stayed silent, the first is {kind} at {key}: {why}"
+
     def _sites(self, image_streams: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
         """(kind, key) of every site that is asked for."""
         options = self.options
@@ -103,20 +131,19 @@ class Record:
         image = [stream for stream in streams if stream != "text"] or image_streams
         states = _STATES if options.attention_output else _STATES[:1]
         maps = ["affinity"] * bool(len(options.affinity)) + ["key_mass"] * options.mass
-        for step in options.steps:
-            if options.prediction:
-                yield "prediction", step
-            for name in self.blocks:
-                for role in options.roles:
-                    if options.states is None or name in options.states:
-                        yield from (
-                            (k, key_of(name, step, s, role)) for k in states for s in streams
-                        )
-                    yield from ((kind, key_of(name, step, role)) for kind in maps)
-                if options.attention:
-                    yield "attention", key_of(name, step)
-                if options.propagate:
-                    yield from (("propagated", key_of(name, step, stream)) for stream in image)
+        if options.prediction:
+            yield from (("prediction", step) for step in options.steps)
+        for step, name in product(options.steps, self.blocks):
+            kept = options.states is None or name in options.states
+            for role in options.roles:
+                for kind, stream in product(states, streams if kept else ()):
+                    yield kind, key_of(name, step, stream, role)
+                for kind in maps:
+                    yield kind, key_of(name, step, role)
+            if options.attention:
+                yield "attention", key_of(name, step)
+            for stream in image if options.propagate else ():
+                yield "propagated", key_of(name, step, stream)
 
 
 def _count_bad(values: Tensor) -> int:

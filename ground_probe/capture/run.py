@@ -16,7 +16,7 @@ from ground_probe.capture.edits import Edits
 from ground_probe.capture.options import Options
 from ground_probe.capture.proof import Proof
 from ground_probe.capture.record import Record
-from ground_probe.capture.sites import Site, blocks_of, resolve
+from ground_probe.capture.sites import blocks_of, key_of, resolve
 from ground_probe.editors.editor import denoiser_of
 from ground_probe.editors.families import family_of
 from ground_probe.editors.phrases import locate
@@ -36,6 +36,8 @@ class Run:
     Attributes:
         clock: at which step, forward and noise level the run is.
         record: what was asked for, and what of it has come.
+        edits: which of them took place.
+        attentions: the hooks on attention modules.
         recorder: finds the phrase's keys, if there is a phrase.
         proof: of the layout of a pipeline outside the registry.
     """
@@ -52,8 +54,8 @@ class Run:
         self.record = Record(options, chosen, self.clock)
         self.recorder = Recorder(*options.phrase) if options.phrase else None
         self.proof = Proof(family)
-        self._edits = Edits(options.edits, blocks, chosen, self.clock)
-        self._attentions = Attentions(self.record, self._edits, self.clock)
+        self.edits = Edits(options.edits, blocks, chosen, self.clock)
+        self.attentions = Attentions(self.record, self.edits, self.clock)
         self._done = done
 
     def hooks(self, denoiser: nn.Module) -> Iterator[Any]:
@@ -63,14 +65,14 @@ class Run:
         if options.gradients:
             yield from _graph(denoiser, self.clock, options.steps, self.record.trace.inputs)
         for name, block in blocks_of(denoiser).items():
-            if name not in chosen and name not in self._edits.blocks:
+            if name not in chosen and name not in self.edits.blocks:
                 continue
             yield block.register_forward_hook(partial(self._returned, name))
             for inside in sorted(chosen.get(name, ())) if options.attention_output else ():
                 module = block.get_submodule(inside)
                 yield module.register_forward_hook(partial(self._attended, name))
             if options.listens:
-                yield from self._attentions.listen(name, block)
+                yield from self.attentions.listen(name, block)
 
     def step_ended(self, output: Tensor, sample: Tensor) -> None:
         """The scheduler is given what the denoiser returned, and its sample."""
@@ -80,14 +82,6 @@ class Run:
             record.put("prediction", step, sample.float() - clock.sigmas[step] * output.float())
         if step >= max(record.options.steps) or record.complete:
             self._done()
-
-    def let_go(self) -> None:
-        """Leave what an interrupted call has entered."""
-        self._attentions.let_go()
-
-    def silent_edit(self) -> str | None:
-        """Which edit did not take place; None if all did."""
-        return self._edits.silent()
 
     def _called(self, denoiser: nn.Module, args: tuple, kwargs: dict) -> None:
         given = arguments_of(denoiser, args, kwargs)
@@ -105,7 +99,7 @@ class Run:
             if isinstance(record.options.attention_to, str):
                 _require_once(record.options.attention_to, self.recorder.texts)
             keys = self.recorder.keys(text[clock.roles.index("cond")])
-            self._attentions.phrase = keys.phrase
+            self.attentions.phrase = keys.phrase
             trace.phrase_tokens = keys.tokens
             trace.phrase_keys = tuple(keys.phrase.tolist())
             trace.padding = tuple(keys.padding.tolist())
@@ -114,10 +108,10 @@ class Run:
             trace.reference = reference.detach().to("cpu", torch.float32, copy=True)
 
     def _returned(self, name: str, block: nn.Module, args: tuple, output: Any) -> Any:
-        edited = self._edits.of_block(name, output)
+        edited = self.edits.of_block(name, output)
         streams = self.clock.layout.split(output if edited is None else edited)
         self._keep("hidden", name, streams)
-        self._attentions.block_ran(name)
+        self.attentions.block_ran(name)
         if self.record.complete and self.proof.given:
             self._done()
         return edited
@@ -128,7 +122,7 @@ class Run:
     def _keep(self, kind: str, name: str, streams: Mapping[str, Tensor]) -> None:
         for stream, states in streams.items():
             for row, role in enumerate(self.clock.roles):
-                key = Site(name, self.clock.step, stream, role).key
+                key = key_of(name, self.clock.step, stream, role)
                 if self.record.awaits(kind, key):
                     self.record.put(kind, key, states[row])
 

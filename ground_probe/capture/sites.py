@@ -61,11 +61,6 @@ class Site(NamedTuple):
     stream: str
     role: str
 
-    @property
-    def key(self) -> tuple:
-        """The key of the state in a `Captured`."""
-        return key_of(*self)
-
 
 def key_of(block: str, step: int, *rest: str) -> tuple:
     """The key of a site in a `Captured`: its last part, the role, is left out when it is "cond".
