@@ -56,8 +56,10 @@ def failures(tokenizer, sentences, wrapper="{}"):
         decoded = []
         for text, encoding, (instruction, span) in zip(texts, encodings, filled, strict=True):
             at = text.rfind(instruction)
-            tokenized = Tokenized.of(text, encoding)
-            decoded.append([tokenized.ids[i] for i in tokenized.within(at + span[0], at + span[1])])
+            tokenized = Tokenized(text, encoding)
+            decoded.append(
+                [tokenized.encoding.ids[i] for i in tokenized.within(at + span[0], at + span[1])]
+            )
         spelled = tokenizer.batch_decode(decoded)
         for sentence, tokens in zip(sentences, spelled, strict=True):
             if bare(tokens) != bare(sentence):
@@ -200,7 +202,7 @@ def test_the_instruction_is_found_behind_a_template_that_says_the_same_words():
     recorder = Recorder("make the red circle green", "red circle")
     encoding = tokenizer(text).encodings[0]
     at = text.rfind(recorder.instruction)
-    tokenized = Tokenized.of(text, encoding)
+    tokenized = Tokenized(text, encoding)
     assert tokenized.within(at + recorder.span[0], at + recorder.span[1]) == [8, 9]
 
 
@@ -208,7 +210,7 @@ def test_a_cut_text_has_no_tokens_of_a_phrase_behind_the_cut():
     tokenizer = testing.word_tokenizer(6)
     text = "make the red circle blue and remove the car"
     encoding = tokenizer(text, truncation=True, max_length=6).encodings[0]
-    tokenized = Tokenized.of(text, encoding)
+    tokenized = Tokenized(text, encoding)
     assert tokenized.within(9, 19) == [2, 3] and tokenized.within(36, 43) == []
     assert tokenized.within(20, 28) == []  # half of it is cut: not to be mistaken for the whole
 

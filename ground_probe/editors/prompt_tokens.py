@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -23,8 +23,7 @@ from ground_probe.editors.wrapping import wrapped
 from ground_probe.errors import PhraseError, UnknownWordsWarning
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """Where an instruction lies among the denoiser's text tokens.
 
     Args:
@@ -58,8 +57,8 @@ class _Encoded:
     layers: tuple[Float[Tensor, "instruction _"], ...] = field(repr=False)
     unknown: tuple[str, ...] = ()
 
-    def dropped(self, layer: Tensor, text: Tensor) -> tuple[int, list[bool]] | None:
-        """How many rows before the instruction the pipeline drops, and which rows are there.
+    def dropped(self, layer: Tensor, text: Tensor) -> tuple[int, list[str]] | None:
+        """How many rows before the instruction the pipeline drops, and which tokens of the phrase.
 
         The pipeline may cut the beginning off and joins what it keeps, so one shift holds for all
         rows; the last of the best, for templates come before.
@@ -73,8 +72,9 @@ class _Encoded:
         row, key = same.nonzero().T
         shifts, counts = (key - row).unique(return_counts=True)
         shift = int(shifts[counts == counts.max()][-1])
-        there = [0 <= i + shift < len(text) and bool(same[i, i + shift]) for i in range(len(layer))]
-        return self.first - shift, there
+        there = set(row[key - row == shift].tolist())
+        tokens = zip(self.at, self.tokens, strict=True)
+        return self.first - shift, [t for at, t in tokens if at - self.first not in there]
 
 
 class Recorder:
@@ -124,12 +124,7 @@ class Recorder:
                 place = encoded.dropped(layer, text)
                 if place is None:
                     continue
-                dropped, there = place
-                gone = [
-                    token
-                    for at, token in zip(encoded.at, encoded.tokens, strict=True)
-                    if not there[at - encoded.first]
-                ]
+                dropped, gone = place
                 if gone:
                     lost = lost or gone
                     continue
@@ -175,7 +170,7 @@ class Recorder:
         texts = [text] if isinstance(text, str) else text or ()
         for one, encoded in zip(texts, getattr(encoding, "encodings", None) or (), strict=False):
             if isinstance(one, str):
-                self._tokenized.append(Tokenized.of(one, encoded, tokenizer.unk_token_id))
+                self._tokenized.append(Tokenized(one, encoded, tokenizer.unk_token_id))
         return encoding
 
     def _pass_layer(self, layer: nn.Module, args: tuple, output: Any) -> None:
@@ -187,11 +182,10 @@ class Recorder:
         if not isinstance(ids, Tensor) or ids.ndim != 2:
             return
         states = [s for s in (*_tensors(output), *layers) if s.shape[:2] == ids.shape]
+        candidates = [text for text in self._tokenized if self.instruction in text.text]
         for row, row_ids in enumerate(ids.tolist()):
-            candidates = [text for text in self._tokenized if self.instruction in text.text]
             # Pipelines also encode without padding, to warn of truncation: prefer what was used.
-            candidates.sort(key=lambda text: list(text.ids) != row_ids)
-            for text in candidates:
+            for text in sorted(candidates, key=lambda text: text.encoding.ids != row_ids):
                 shift = text.position_in(row_ids)
                 if shift is not None:
                     self._keep(text, shift, [state[row] for state in states])
@@ -200,18 +194,18 @@ class Recorder:
     def _keep(self, text: Tokenized, shift: int, layers: list[Tensor]) -> None:
         begin = text.text.rfind(self.instruction)
         start, stop = begin + self.span[0], begin + self.span[1]
-        phrase = text.within(start, stop)
+        phrase, encoding = text.within(start, stop), text.encoding
         if not phrase:
-            kept = [t for t, (a, b) in zip(text.tokens, text.spans, strict=True) if b > a]
-            self._lost.append(f"the text is cut at {len(text.ids)} tokens, which keep {kept}")
+            kept = [t for t, (a, b) in zip(encoding.tokens, encoding.offsets, strict=True) if b > a]
+            self._lost.append(f"the text is cut at {len(encoding.ids)} tokens, which keep {kept}")
             return
         whole = text.within(begin, min(begin + len(self.instruction), text.reach)) or phrase
         rows = slice(whole[0] + shift, whole[-1] + shift + 1)
         self._encoded.append(
             _Encoded(
                 at=tuple(i + shift for i in phrase),
-                tokens=tuple(text.tokens[i] for i in phrase),
-                padding=tuple(i + shift for i, real in enumerate(text.real) if not real),
+                tokens=tuple(encoding.tokens[i] for i in phrase),
+                padding=tuple(i + shift for i, m in enumerate(encoding.attention_mask) if not m),
                 first=rows.start,
                 layers=tuple(layer[rows].detach() for layer in layers),
                 unknown=tuple(text.unknown_words(start, stop)),

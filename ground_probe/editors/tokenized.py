@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ground_probe.editors.phrases import Span
+import tokenizers
+
 from ground_probe.words import FUNCTION_WORDS, word_spans
 
 
@@ -16,31 +17,20 @@ class Tokenized:
 
     Args:
         text: what was encoded.
-        ids: of its tokens.
-        real: which of them are no padding.
-        spans: the half-open characters of `text` that each stands for; empty for special tokens.
-        tokens: as the tokenizer spells them.
+        encoding: of a fast tokenizer: token ids and strings, the characters of `text` that each
+            token stands for, and in its attention mask which of them are no padding.
         unknown: the id that stands for whatever the tokenizer does not know, if there is one.
     """
 
     text: str
-    ids: tuple[int, ...]
-    real: tuple[bool, ...]
-    spans: tuple[Span, ...]
-    tokens: tuple[str, ...]
+    encoding: tokenizers.Encoding
     unknown: int | None = None
-
-    @classmethod
-    def of(cls, text: str, encoding: Any, unknown: int | None = None) -> Tokenized:
-        """From an encoding of a fast tokenizer."""
-        real = tuple(bool(mask) for mask in encoding.attention_mask)
-        ids, spans = tuple(encoding.ids), tuple(encoding.offsets)
-        return cls(text, ids, real, spans, tuple(encoding.tokens), unknown)
 
     @property
     def reach(self) -> int:
         """Where the text is cut off."""
-        return max((b for (_, b), real in zip(self.spans, self.real, strict=True) if real))
+        ends = zip(self.encoding.offsets, self.encoding.attention_mask, strict=True)
+        return max(stop for (_, stop), real in ends if real)
 
     def within(self, start: int, stop: int) -> list[int]:
         """The tokens of a span of the text, or none if it was cut off.
@@ -49,28 +39,31 @@ class Tokenized:
         """
         if self.reach < stop:
             return []
+        tokens = zip(self.encoding.offsets, self.encoding.attention_mask, strict=True)
         return [
-            i
-            for i, (a, b) in enumerate(self.spans)
-            if self.real[i] and self.text[max(a, start) : min(b, stop)].strip()
+            token
+            for token, ((a, b), real) in enumerate(tokens)
+            if real and self.text[max(a, start) : min(b, stop)].strip()
         ]
 
     def unknown_words(self, start: int, stop: int) -> list[str]:
         """The words of a span that the tokenizer does not know, but those that name nothing."""
-        if self.unknown is None or self.unknown not in self.ids:
+        ids, offsets = self.encoding.ids, self.encoding.offsets
+        if self.unknown is None or self.unknown not in ids:
             return []
-        stop = min(stop, self.reach)
-        lost = [self.spans[i] for i in self.within(start, stop) if self.ids[i] == self.unknown]
+        tokens = self.within(start, min(stop, self.reach))
+        lost = [offsets[token] for token in tokens if ids[token] == self.unknown]
         spans = [(a, b) for a, b in word_spans(self.text) if any(a < d and c < b for c, d in lost)]
         named = [self.text[a:b] for a, b in spans]
         return [word for word in dict.fromkeys(named) if word.lower() not in FUNCTION_WORDS]
 
     def position_in(self, ids: list[int]) -> int | None:
         """Where the text starts in an encoder's input, for pipelines that join several."""
-        if list(self.ids) == ids:
+        own, mask = self.encoding.ids, self.encoding.attention_mask
+        if own == ids:
             return 0
-        real = [i for i, real in zip(self.ids, self.real, strict=True) if real]
-        first = self.real.index(True) if real else 0
+        real = [token for token, is_real in zip(own, mask, strict=True) if is_real]
+        first = mask.index(1) if real else 0
         for at in range(len(ids) - len(real) + 1 if real else 0):
             if ids[at : at + len(real)] == real:
                 return at - first
@@ -96,6 +89,6 @@ def unknown_words(pipeline: Any, texts: Sequence[str]) -> list[list[str]]:
             continue
         encodings = tokenizer(list(texts), add_special_tokens=False, verbose=False).encodings
         for text, encoding, strange in zip(texts, encodings, words, strict=True):
-            tokenized = Tokenized.of(text, encoding, tokenizer.unk_token_id)
+            tokenized = Tokenized(text, encoding, tokenizer.unk_token_id)
             strange += [w for w in tokenized.unknown_words(0, len(text)) if w not in strange]
     return words
