@@ -159,10 +159,7 @@ class Attentions:
 def places_of(layout: Layout, call: Attention, cross: bool) -> Places | None:
     """Where the streams lie in an attention; None if it is not one of image tokens to a stream.
 
-    Args:
-        layout: of the denoiser's call.
-        call: the attention.
-        cross: whether its keys come from outside the image, in a denoiser that is not joint.
+    In a denoiser that is not joint, the keys of a cross-attention come from outside the image.
     """
     queries, keys = call.query.shape[2], call.key.shape[2]
     if layout.joint:

@@ -54,12 +54,7 @@ class Carrier:
     ) -> Iterator[tuple[str, Maps]]:
         """(stream, its maps) of a block; none yet in a UNet.
 
-        Args:
-            block: its name.
-            call: a row of the attention that has the phrase's keys.
-            rows: of its image tokens.
-            layout: of the denoiser's call.
-            maps: of its image tokens to the phrase.
+        `rows` are those of image tokens in the call that has the phrase's keys.
         """
         if layout.joint:
             for stream in self._streams or layout.grids:
@@ -72,13 +67,7 @@ class Carrier:
     def by_finest(
         self, block: str, layout: Layout, maps: Mapping[str, Maps]
     ) -> Iterator[tuple[str, Maps]]:
-        """(block, its map) of every block of a UNet, once the last has run.
-
-        Args:
-            block: the one that has run.
-            layout: of the denoiser's call.
-            maps: to the phrase, by block.
-        """
+        """(block, its map) of every block of a UNet, once the last has run: `block` just did."""
         if not self._unet or block != self._blocks[-1] or not self._held:
             return
         if not all(name in maps for name in self._blocks):

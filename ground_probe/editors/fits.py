@@ -25,7 +25,7 @@ def kontext_fit(pipeline: Any, size_px: Size) -> Fit:
     side, multiple = small_side_px(pipeline), 2 * pipeline.vae_scale_factor
     if side:
         return Fit(_floored((side, side), multiple))
-    _check("FLUX.1 Kontext", size_px, side_px=multiple)
+    _check(pipeline, size_px, side_px=multiple)
     # The pipeline compares the ratio of whole tokens, not that of the image.
     height, width = (max(s, multiple) for s in _floored(size_px, multiple))
     ratio = width / height
@@ -44,7 +44,7 @@ def kontext_arguments(pipeline: Any, native: Size) -> dict[str, Any]:
 
 def qwen_fit(pipeline: Any, size_px: Size) -> Fit:
     """Stretched to an area of one megapixel, its ratio kept, to whole tokens."""
-    _check("Qwen-Image-Edit", size_px, ratio=_QWEN_RATIO)
+    _check(pipeline, size_px, ratio=_QWEN_RATIO)
     from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dimensions
 
     width, height, _ = calculate_dimensions(1024 * 1024, size_px[1] / size_px[0])
@@ -53,7 +53,7 @@ def qwen_fit(pipeline: Any, size_px: Size) -> Fit:
 
 def longcat_fit(pipeline: Any, size_px: Size) -> Fit:
     """As `qwen_fit`, with a rounding of its own."""
-    _check("LongCat-Image-Edit", size_px, ratio=_QWEN_RATIO)
+    _check(pipeline, size_px, ratio=_QWEN_RATIO)
     from diffusers.pipelines.longcat_image.pipeline_longcat_image_edit import calculate_dimensions
 
     width, height = calculate_dimensions(1024 * 1024, size_px[1] / size_px[0])
@@ -63,7 +63,7 @@ def longcat_fit(pipeline: Any, size_px: Size) -> Fit:
 def flux2_fit(pipeline: Any, size_px: Size) -> Fit:
     """Shrunk to one megapixel if larger, then cropped in the middle to whole tokens."""
     height, width = size_px
-    _check("FLUX.2", size_px, side_px=64, ratio=8)
+    _check(pipeline, size_px, side_px=64, ratio=8)
     if height * width > 1024 * 1024:
         scale = math.sqrt(1024 * 1024 / (width * height))
         height, width = int(height * scale), int(width * scale)
@@ -80,7 +80,7 @@ def cover_fit(pipeline: Any, size_px: Size) -> Fit:
 
 def kandinsky_fit(pipeline: Any, size_px: Size) -> Fit:
     """Stretched to the pipeline's size of the nearest ratio, unless it has one of its sizes."""
-    _check("Kandinsky 5", size_px, side_px=16, ratio=_QWEN_RATIO)
+    _check(pipeline, size_px, side_px=16, ratio=_QWEN_RATIO)
     ratio = size_px[1] / size_px[0]
     width, height = min(pipeline.resolutions, key=lambda size: abs(size[0] / size[1] - ratio))
     return Fit((height, width))
@@ -103,13 +103,13 @@ def unet_fit(pipeline: Any, size_px: Size) -> Fit:
     return Fit(tuple(max(1, round(s / multiple)) * multiple for s in sides))
 
 
-def _check(name: str, size_px: Size, side_px: int = 1, ratio: int = 0) -> None:
+def _check(pipeline: Any, size_px: Size, side_px: int = 1, ratio: int = 0) -> None:
     """Refuse an image that the pipeline would refuse, or stumble over, inside its call."""
     if min(size_px) < side_px or (ratio and max(size_px) > ratio * min(size_px)):
         most = f" and at most {ratio}:1" if ratio else ""
         raise InputError(
-            f"{name} takes images of at least {side_px} px a side{most}, this one is "
-            f"{size_px[1]} x {size_px[0]} px: enlarge, crop or pad it"
+            f"{type(pipeline).__name__} takes images of at least {side_px} px a side{most}, this "
+            f"one is {size_px[1]} x {size_px[0]} px: enlarge, crop or pad it"
         )
 
 

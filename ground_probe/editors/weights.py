@@ -52,19 +52,7 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
 def load_pipeline(
     model: str, dtype: torch.dtype, quantize: str | None = None, download: bool = False
 ) -> Any:
-    """Load a pipeline, on the CPU.
-
-    Args:
-        model: see `load_editor`.
-        dtype: of the weights.
-        quantize: a name of `QUANTIZERS`.
-        download: whether the hub may be asked for what is not here.
-
-    Raises:
-        MissingWeightsError: the weights are not here, cannot be had, or are not whole.
-        UnsupportedEditorError: the folder holds another pipeline than an editor.
-        InputError: a package that the pipeline needs is missing.
-    """
+    """Load a pipeline, on the CPU; see `load_editor`."""
     folder = TINY if model == "tiny" else Path(model).expanduser()
     if folder.is_dir():
         return load_folder(folder, dtype, quantize)
@@ -87,7 +75,7 @@ def _load_cached(name: str, dtype: torch.dtype, quantize: str | None) -> Any:
 
 
 def load_folder(folder: Path, dtype: torch.dtype, quantize: str | None = None) -> Any:
-    """Load what `save_pretrained` left in a folder, on the CPU; see `load_pipeline`."""
+    """Load what `save_pretrained` left in a folder, on the CPU."""
     import diffusers
     from transformers import PreTrainedModel
 
@@ -114,15 +102,16 @@ def _index(folder: Path) -> tuple[type, dict[str, type]]:
 
     path = folder / "model_index.json"
     if not path.is_file():
-        what = "no model_index.json" if folder.is_dir() else "no files: it does not exist"
-        raise MissingWeightsError(f"{folder} has {what}: give a folder that `save_pretrained` left")
+        raise MissingWeightsError(
+            f"{folder} has no model_index.json: give a folder that `save_pretrained` left"
+        )
     try:
         index = json.loads(path.read_bytes())
         name = index["_class_name"]
         parts = {
-            part: tuple(value)
+            part: value
             for part, value in index.items()
-            if isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+            if value and isinstance(value, list) and all(isinstance(v, str) for v in value)
         }
     except Exception as error:
         raise _told(path, error) from error
@@ -132,23 +121,22 @@ def _index(folder: Path) -> tuple[type, dict[str, type]]:
             f"{path} names the pipeline {name!r}, which diffusers {diffusers.__version__} does not "
             "have: code that comes with weights is not run"
         )
-    return kind, {part: _class_of(path, part, *value) for part, value in parts.items()}
+    return kind, {part: _class_of(path, part, value) for part, value in parts.items()}
 
 
-def _class_of(path: Path, part: str, library: Any = None, name: Any = None, *more: Any) -> type:
+def _class_of(path: Path, part: str, names: list[str]) -> type:
     """The class of a part, looked up in diffusers and transformers alone."""
     import diffusers
+    import transformers
 
-    if library in ("diffusers", "transformers"):
-        module: Any = importlib.import_module(library)
-    else:  # a pipeline's own parts, as "stable_diffusion"
-        known = isinstance(library, str) and library.isidentifier() and library[0] != "_"
-        module = getattr(diffusers.pipelines, library, None) if known else None
-    kind = getattr(module, name, None) if isinstance(name, str) and not more else None
+    library, *name = names
+    modules = {"diffusers": diffusers, "transformers": transformers}
+    own = getattr(diffusers.pipelines, library, None)  # a pipeline's, as "stable_diffusion"
+    kind = getattr(modules.get(library, own), ".".join(name), None)
     if not isinstance(kind, type):
         raise UnsupportedEditorError(
-            f"{path} takes {part} from {library!r} ({name!r}): only parts of diffusers and "
-            "transformers, as installed here, are loaded"
+            f"{path} takes {part} from {names}: only parts of diffusers and transformers, as "
+            "installed here, are loaded"
         )
     return kind
 

@@ -40,14 +40,16 @@ def wrapped(owner: Any, name: str, around: Callable[..., Any]) -> Iterator[None]
         with _LOCK:
             method.layers.remove(around)
             if not method.layers:
-                method.give_back(owner, name)
+                delattr(owner, name)
+                if method.before is not None:
+                    setattr(owner, name, method.before)
 
 
 class _Wrapped:
     """A method and what its calls go through, the outermost last."""
 
     def __init__(self, owner: Any, name: str) -> None:
-        self._before = vars(owner).get(name)  # somebody's own, which hides that of the class
+        self.before = vars(owner).get(name)  # somebody's own, which hides that of the class
         self._method = getattr(owner, name)
         self.layers: list[Callable[..., Any]] = []
         functools.update_wrapper(self, self._method)  # pipelines look at signatures
@@ -57,13 +59,6 @@ class _Wrapped:
         for around in tuple(self.layers):
             call = functools.partial(around, call)
         return call(*args, **kwargs)
-
-    def give_back(self, owner: Any, name: str) -> None:
-        """Leave the object as it was found."""
-        if self._before is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, self._before)
 
 
 @contextmanager
