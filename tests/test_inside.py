@@ -228,7 +228,7 @@ def test_patching_everything_gives_the_others_edit(editor, image):
     ways = {"text": "encoder_hidden_states", "pooled": "pooled_projections"}
     entering = [(INPUT, 0, stream) for stream, name in ways.items() if name in parameters]
     if "text_encoder_layers" in parameters:  # every block is given the words: no one entrance
-        with pytest.raises(InputError, match="is not there"):
+        with pytest.raises(InputError, match="unknown block 'input'"):
             gp.activation_patching(editor, image, instruction, other, together=[entering], **run)
         entering = []
     together = [[*entering, (last, 0, noise)], []]

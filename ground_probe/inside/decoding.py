@@ -35,7 +35,7 @@ def decode(
     Args:
         editor: from `load_editor`.
         image: what is edited, for its size.
-        instruction: any; it is encoded and not heard.
+        instruction: any; it is encoded and has no effect.
         latents: as the scheduler holds them, such as `trace.prediction[step]`.
         output: of the denoiser in an earlier call; None computes one, whose values are not used.
         pipeline_kwargs: further arguments of the pipeline's call.
@@ -43,10 +43,9 @@ def decode(
 
     def ended(call: Callable, model_output: Tensor, timestep: Any, sample: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]
         result = call(model_output, timestep, sample, *args, **kwargs)
-        told = latents.to(sample)
         if isinstance(result, tuple):
-            return (told, *result[1:])
-        result.prev_sample = told
+            return (latents.to(sample), *result[1:])
+        result.prev_sample = latents.to(sample)
         return result
 
     def denoised(call: Callable, *args: Any, **kwargs: Any) -> Any:

@@ -8,22 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from ground_probe.capture import Trace, trace
-from ground_probe.capture.edits import cloned
-from ground_probe.capture.sites import blocks_of, resolve
+from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, wrapped
 from ground_probe.errors import UnsupportedEditorError
 from ground_probe.inside.decoding import decode
-from ground_probe.inside.running import require_trunk, same_draws, unguided
-
-
-class _Told(BaseException):
-    """The step's prediction is there. No `except Exception` on the way may swallow it."""
+from ground_probe.inside.running import Patch, require_trunk, same_draws, unguided
 
 
 @dataclass(frozen=True)
@@ -106,82 +100,48 @@ def logit_lens(
     denoiser = require_trunk(editor)
     given, every = unguided(editor, pipeline_kwargs), blocks_of(denoiser)
     last = list(every)[-1]
+    options: dict[str, Any] = {
+        "steps": step, "attention": False, "prediction": True, "seed": seed,
+        "num_steps": num_steps, "pipeline_kwargs": given,
+    }  # fmt: skip
     outputs: list[Any] = []  # of the denoiser, call by call
     returned: dict[type, Any] = {}  # by a block of each class: the next one only needs its shape
     with ExitStack() as stack:
         stack.enter_context(same_draws(editor, seed))
-        stack.enter_context(wrapped(denoiser, "forward", partial(_kept, outputs.append)))
+        stack.enter_context(wrapped(denoiser, "forward", partial(_keeping, outputs.append)))
         for block in every.values():
             keep = partial(returned.__setitem__, type(block))
-            stack.enter_context(wrapped(block, "forward", partial(_kept, keep)))
-        whole = trace(
-            editor, image, instruction, blocks=blocks, steps=step, attention=False,
-            prediction=True, seed=seed, num_steps=num_steps, pipeline_kwargs=given,
-        )  # fmt: skip
+            stack.enter_context(wrapped(block, "forward", partial(_keeping, keep)))
+        whole = trace(editor, image, instruction, blocks=blocks, **options)
     if len(outputs) != step + 1:
         raise UnsupportedEditorError(
             f"{len(outputs)} forwards ran in {step + 1} steps: a lens is of a run without guidance"
         )
-    raw = returned[type(every[last])]
     predictions = {}
-    for name in resolve(every, blocks):
-        instead = cloned(raw)
-        for stream, states in whole.layout.split(instead).items():
-            if (name, step, stream) in whole.hidden:
-                states[0] = whole.hidden[name, step, stream].to(states)
-        hand_on = {block: returned[type(block)] for block in every.values()}
-        hand_on[every[last]] = instead
+    for name in whole.blocks:
+        states = {(last, *at): kept for (block, *at), kept in whole.hidden.items() if block == name}
         with ExitStack() as stack:
             stack.enter_context(same_draws(editor, seed))
-            for block, output in hand_on.items():
-                stack.enter_context(wrapped(block, "forward", partial(_given, output)))
-            arguments = editor.arguments(image, instruction, seed) | given
-            predictions[name] = _predicted(
-                editor, arguments, num_steps, whole.sigmas[step], outputs[:-1], stack
-            )
+            stack.enter_context(wrapped(denoiser, "forward", partial(_replay, iter(outputs[:-1]))))
+            for block in every.values():
+                skip = partial(_handing_on, returned[type(block)])
+                stack.enter_context(wrapped(block, "forward", skip))
+            short = trace(editor, image, instruction, blocks=(), edit=Patch(states), **options)
+        predictions[name] = short.prediction[step]
     show = partial(decode, editor, image, instruction, output=outputs[-1], pipeline_kwargs=given)
     return Lens(predictions, whole, show)
 
 
-def _predicted(
-    editor: Editor,
-    arguments: Mapping[str, Any],
-    num_steps: int | None,
-    sigma: float,
-    before: Sequence[Any],
-    stack: ExitStack,
-) -> Tensor:
-    """A step's prediction of the clean latents, the steps before it replayed."""
-    replay: Iterator[Any] = iter(before)
-    left = [len(before)]
-
-    def denoised(call: Callable, *args: Any, **kwargs: Any) -> Any:
-        output = next(replay, None)
-        return call(*args, **kwargs) if output is None else output
-
-    def stepped(call: Callable, output: Tensor, timestep: Any, sample: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]
-        if not left[0]:
-            raise _Told(sample.float() - sigma * output.float())
-        left[0] -= 1
-        return call(output, timestep, sample, *args, **kwargs)
-
-    stack.enter_context(wrapped(editor.denoiser, "forward", denoised))
-    stack.enter_context(wrapped(editor.pipeline.scheduler, "step", stepped))
-    steps = {} if num_steps is None else {"num_inference_steps": num_steps}
-    try:
-        with torch.no_grad():
-            editor.pipeline(**arguments, **steps)
-    except _Told as told:
-        editor.pipeline.maybe_free_model_hooks()
-        return told.args[0].to("cpu", copy=True)
-    raise UnsupportedEditorError("the pipeline ended before the step was reached")
-
-
-def _kept(keep: Callable[[Any], Any], call: Callable, *args: Any, **kwargs: Any) -> Any:
+def _keeping(keep: Callable[[Any], Any], call: Callable, *args: Any, **kwargs: Any) -> Any:
     output = call(*args, **kwargs)
     keep(output)
     return output
 
 
-def _given(output: Any, call: Callable, *args: Any, **kwargs: Any) -> Any:
+def _replay(before: Iterator[Any], call: Callable, *args: Any, **kwargs: Any) -> Any:
+    output = next(before, None)
+    return call(*args, **kwargs) if output is None else output
+
+
+def _handing_on(output: Any, call: Callable, *args: Any, **kwargs: Any) -> Any:
     return output

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ground_probe.capture import Site, Trace, trace
+from ground_probe.capture import trace
 from ground_probe.capture.calls import each_call, replaced_inputs
-from ground_probe.capture.sites import blocks_of, resolve
+from ground_probe.capture.sites import Captured, blocks_of, resolve
 from ground_probe.editors import Editor
 from ground_probe.errors import InputError
-from ground_probe.inside.running import require_prediction, same_draws
+from ground_probe.inside.running import Patch, Place, require_prediction, same_draws
 
 INPUT = "input"
 """Where the words enter the denoiser, before any block: as text rows and, in some, pooled."""
 
 _ENTERS = {"text": "encoder_hidden_states", "pooled": "pooled_projections"}
 _AT_BLOCKS = "text_encoder_layers"  # words that every block is given anew have no one entrance
-Place = tuple[str, int, str]
-
-
-@dataclass(frozen=True, eq=False)
-class _Swap:
-    """Let states of another run take their place at some sites."""
-
-    blocks: Sequence[str]
-    states: Mapping[Place, Float[Tensor, "tokens dim"]]
-
-    def __call__(self, site: Site, states: Tensor) -> Tensor | None:
-        other = self.states.get((site.block, site.step, site.stream))
-        return other.to(states) if other is not None and site.role == "cond" else None
-
-
-class _Run(NamedTuple):
-    """A run to be told apart, or to take states from: its trace, and how its words enter."""
-
-    trace: Trace
-    entering: Mapping[str, Tensor]
 
 
 def activation_patching(
@@ -103,97 +81,73 @@ def activation_patching(
     require_prediction(editor)
     steps = (steps,) if isinstance(steps, int) else tuple(steps)
     wanted = (streams,) if isinstance(streams, str) else tuple(streams)
-    there = tuple(stream for stream in editor.family.streams if stream in wanted)
-    names = tuple(resolve(blocks_of(editor.denoiser), blocks))
-    names += tuple({b for of in together for b, _, _ in of if b != INPUT} - set(names))
+    asked = [stream for stream in editor.family.streams if stream in wanted]
+    names = resolve(blocks_of(editor.denoiser), blocks)
+    more = {block for sites in together for block, _, _ in sites if block not in (INPUT, *names)}
     options: dict[str, Any] = {
-        "steps": steps, "streams": editor.family.streams if together else there,
-        "attention": False, "prediction": True, "seed": seed, "num_steps": num_steps,
-        "pipeline_kwargs": pipeline_kwargs,
+        "steps": steps, "attention": False, "prediction": True, "seed": seed,
+        "num_steps": num_steps, "pipeline_kwargs": pipeline_kwargs,
     }  # fmt: skip
-    own, foreign = (_run(editor, image, text, names, options) for text in (instruction, other))
-    before, after = (run.trace.prediction[steps[-1]].double() for run in (own, foreign))
+    captured = {"blocks": (*names, *more), "streams": editor.family.streams if together else asked}
+    (joint, own, before), (_, foreign, after) = (
+        _run(editor, image, text, options | captured) for text in (instruction, other)
+    )
     distance = float((after - before).norm())
     if not distance:
         raise InputError(
             f"{instruction!r} and {other!r} predict the same at step {steps[-1]}: choose "
             "instructions that the editor tells apart"
         )
+    singles = [
+        site
+        for site in own
+        if (site[2] in asked if site[0] != INPUT else "text" in asked or not joint)
+    ]
+    patches: dict[Place, Sequence[Place]] = {site: [site] for site in singles}
+    patches |= {("together", number, ""): sites for number, sites in enumerate(together)}
     rows = []
-    for row, sites in _rows(own, foreign, names, steps, there, together):
-        _require(own, foreign, sites)
-        states = {site: foreign.trace.hidden[site] for site in sites if site[0] != INPUT}
-        swap = _Swap(tuple(dict.fromkeys(site[0] for site in states)), states)
-        inputs = {
-            _ENTERS[stream]: (own.entering[stream], foreign.entering[stream])
-            for block, _, stream in sites
-            if block == INPUT
-        }
+    for row, sites in patches.items():
+        pairs = {site: (own[site], foreign[site]) for site in sites}
+        _require_counterparts(pairs)
+        states = {site: pair[1] for site, pair in pairs.items() if site[0] != INPUT}
+        inputs = {_ENTERS[site[2]]: pair for site, pair in pairs.items() if site[0] == INPUT}
         with same_draws(editor, seed), replaced_inputs(editor.denoiser, inputs):
-            changed = trace(
-                editor, image, instruction, **options | {"streams": ()},
-                blocks=(), edit=swap if states else None,
+            patched = trace(
+                editor, image, instruction, blocks=(), streams=(),
+                edit=Patch(states) if states else None, **options,
             ).prediction[steps[-1]].double()  # fmt: skip
-        effect = float(((changed - before) * (after - before)).sum()) / distance**2
-        left = float((changed - after).norm()) / distance
+        effect = float(((patched - before) * (after - before)).sum()) / distance**2
+        left = float((patched - after).norm()) / distance
         rows.append((*row, effect, left))
     return pd.DataFrame(rows, columns=["block", "step", "stream", "effect", "left"])
 
 
 def _run(
-    editor: Editor, image: Image.Image, text: str, names: Sequence[str], options: Mapping[str, Any]
-) -> _Run:
-    """A run without a patch, with its states and what carries its words into the denoiser."""
-    entering: dict[str, Tensor] = {}
+    editor: Editor, image: Image.Image, text: str, options: Mapping[str, Any]
+) -> tuple[bool, Captured, Tensor]:
+    """A run without a patch: whether it is joint, all that can be patched, and its prediction."""
+    first, last = options["steps"][0], options["steps"][-1]
+    conditional = -1 if editor.family.rows[-1] == "cond" else 0  # the row of a guided batch
+    states: dict[Place, Tensor] = {}
 
     def note(given: dict[str, Any]) -> None:
         if given.get(_AT_BLOCKS) is not None:
             return
         for stream, name in _ENTERS.items():
             if isinstance(given.get(name), Tensor):  # the first forward is the conditional one
-                entering.setdefault(stream, given[name][-1 if _last(editor) else 0].clone())
+                states.setdefault((INPUT, first, stream), given[name][conditional].clone())
 
     with same_draws(editor, options["seed"]), each_call(editor.denoiser, note):
-        return _Run(trace(editor, image, text, blocks=names, **options), entering)
+        traced = trace(editor, image, text, **options)
+    return traced.layout.joint, Captured(states | traced.hidden), traced.prediction[last].double()
 
 
-def _last(editor: Editor) -> bool:
-    """Whether the conditional row of a guided batch is its last."""
-    return editor.family.rows[-1] == "cond"
-
-
-def _rows(
-    own: _Run,
-    foreign: _Run,
-    names: Sequence[str],
-    steps: Sequence[int],
-    streams: Sequence[str],
-    together: Sequence[Sequence[Place]],
-) -> Iterator[tuple[Place, Sequence[Place]]]:
-    """(what a row is called, its sites)."""
-    for stream in own.entering if "text" in streams or not own.trace.layout.joint else ():
-        yield (INPUT, steps[0], stream), [(INPUT, steps[0], stream)]
-    for site in own.trace.hidden:
-        if len(site) == 3 and site[0] in names and site[2] in streams:
-            yield site, [site]
-    for number, sites in enumerate(together):
-        yield ("together", number, ""), [tuple(site) for site in sites]  # type: ignore[misc]
-
-
-def _require(own: _Run, foreign: _Run, sites: Sequence[Place]) -> None:
-    """Refuse sites that a run does not have, or that have other rows in the two."""
-    for site in sites:
-        held = (
-            [run.entering.get(site[2]) for run in (own, foreign)]
-            if site[0] == INPUT
-            else [run.trace.hidden[site] for run in (own, foreign)]
-        )
-        if any(states is None for states in held):
-            raise InputError(f"{site} is not there: the words enter as {', '.join(own.entering)}")
-        shapes = [tuple(states.shape) for states in held]  # type: ignore[union-attr]
-        if shapes[0] != shapes[1]:
+def _require_counterparts(pairs: Mapping[Place, tuple[Tensor, Tensor]]) -> None:
+    """Refuse sites that have other rows in the two runs."""
+    for site, (ours, theirs) in pairs.items():
+        if ours.shape != theirs.shape:
             raise InputError(
-                f"{site} has {shapes[0][0]} tokens in one run and {shapes[1][0]} in the other, so "
+                f"{site} has {len(ours)} tokens in one run and {len(theirs)} in the other, so "
                 "that no token has a counterpart: give instructions of as many tokens, or patch "
                 "streams=('noise', 'reference')"
             )

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ground_probe.capture import Trace, trace
+from ground_probe.capture.calls import each_call
 from ground_probe.capture.kernel import Attention, Listening
 from ground_probe.capture.layout import Layout
-from ground_probe.capture.sites import Captured, attentions_of, blocks_of
+from ground_probe.capture.sites import Captured, blocks_of
 from ground_probe.editors import Editor
 from ground_probe.editors.phrases import Span
 from ground_probe.errors import InputError, UnsupportedEditorError
@@ -76,8 +77,8 @@ def attention_rollout(
         "attention": False, "streams": ("noise",), "steps": step, "seed": seed,
         "num_steps": num_steps, "pipeline_kwargs": unguided(editor, pipeline_kwargs),
     }  # fmt: skip
-    first = next(iter(blocks_of(editor.denoiser)))
     with same_draws(editor, seed):
+        first = next(iter(blocks_of(editor.denoiser)))
         known = trace(editor, image, instruction, phrase, blocks=first, **options)
     rolling = _Rolling(known.layout, known.phrase_keys, residual)
     with same_draws(editor, seed), rolling.through(editor.denoiser):
@@ -85,50 +86,43 @@ def attention_rollout(
     return replace(
         whole,
         hidden=Captured(),
-        attention=Captured({(block, step): maps for block, maps in rolling.maps.items()}),
+        attention=Captured({(block, step): share for block, share in rolling.shares.items()}),
     )
 
 
 class _Rolling:
-    """The rollout of the step that is running: it starts anew at the first block."""
+    """The rollout of the step that is running: it starts anew at the first block.
+
+    1. Before a block runs, its name is noted.
+    2. Every attention over the whole sequence is computed as ever, and carries the share on.
+    """
 
     def __init__(self, layout: Layout, keys: tuple[int, ...], residual: float) -> None:
-        self._text, self._image = layout.within_sequence()
+        text, self._image = layout.within_sequence()
         self._start = torch.zeros(layout.text + layout.image)
-        self._start[[self._text.start + key for key in keys]] = 1
-        self._residual, self._now = residual, self._start
-        self._listening: list[Listening] = []
-        self.maps: dict[str, Tensor] = {}
+        self._start[[text.start + key for key in keys]] = 1
+        self._residual, self._share, self._block = residual, self._start, ""
+        self.shares: dict[str, Tensor] = {}  # by block, of image tokens
 
     @contextmanager
     def through(self, denoiser: nn.Module) -> Iterator[None]:
-        """Hear the attention of every block."""
+        """Follow the attention of every block."""
         with ExitStack() as stack:
             for place, (name, block) in enumerate(blocks_of(denoiser).items()):
-                for module in attentions_of(block).values():
-                    enter = partial(self._enter, name, place == 0)
-                    for handle in (
-                        module.register_forward_pre_hook(enter),
-                        module.register_forward_hook(self._leave, always_call=True),
-                    ):
-                        stack.callback(handle.remove)
+                stack.enter_context(each_call(block, partial(self._enter, name, place == 0)))
+            stack.enter_context(Listening(self._attend))
             yield
 
-    def _enter(self, name: str, first: bool, *_: Any) -> None:
+    def _enter(self, name: str, first: bool, _: dict[str, Any]) -> None:
+        self._block = name
         if first:
-            self._now = self._start
-        self._listening.append(Listening(partial(self._heard, name)))
-        self._listening[-1].__enter__()
+            self._share = self._start
 
-    def _leave(self, *_: Any) -> None:
-        self._listening.pop().__exit__(None, None, None)
-
-    def _heard(self, name: str, call: Attention) -> Tensor:
-        if call.query.shape[2] == call.key.shape[2] == len(self._start):
-            heads = call.query.shape[1]
-            now = self._now.to(call.query.device)
-            carried = call.one(0).carry(now[None, None, :, None].expand(1, heads, -1, 1))
+    def _attend(self, call: Attention) -> Tensor:
+        if self._block and call.query.shape[2] == call.key.shape[2] == len(self._start):
+            heads, share = call.query.shape[1], self._share.to(call.query.device)
+            carried = call.one(0).carry(share[None, None, :, None].expand(1, heads, -1, 1))
             mixed = carried[0, :, :, 0].mean(0)
-            self._now = self._residual * now + (1 - self._residual) * mixed
-            self.maps[name] = self._now[self._image].to("cpu", copy=True)[None, :, None]
+            self._share = self._residual * share + (1 - self._residual) * mixed
+            self.shares[self._block] = self._share[self._image].to("cpu", copy=True)[None, :, None]
         return call.output()

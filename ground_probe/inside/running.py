@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ground_probe.capture import Site
 from ground_probe.capture.clock import predicts
 from ground_probe.capture.tracing import without_bar
 from ground_probe.editors import Editor, encoded_once
 from ground_probe.errors import UnsupportedEditorError
+
+Place = tuple[str, int, str]
+"""Block, step and stream."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """An edit: states of another run take the place of a run's own."""
+
+    states: Mapping[Place, Tensor]
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Whose outputs are patched."""
+        return tuple(dict.fromkeys(block for block, _, _ in self.states))
+
+    def __call__(self, site: Site, states: Tensor) -> Tensor | None:
+        """The other run's states of a site, if there are any."""
+        other = self.states.get((site.block, site.step, site.stream))
+        return other.to(states) if other is not None and site.role == "cond" else None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ground_probe.capture import Site, Trace, trace
@@ -71,19 +72,18 @@ def probe_direction(
             f"features of shape {x.shape} and labels of shape {y.shape} with {y.sum()} positives: "
             "give (n, dim) and (n,) with both classes"
         )
-    if isinstance(estimator, str) and estimator == "means":
+    if isinstance(estimator, str) and estimator not in ("means", "linear"):
+        raise unknown("estimator", estimator, ("means", "linear"))
+    if estimator == "means":
         normal = x[y].mean(0) - x[~y].mean(0)
     else:
-        if isinstance(estimator, str):
-            if estimator != "linear":
-                raise unknown("estimator", estimator, ("means", "linear"))
+        if estimator == "linear":
             estimator = LogisticRegression(C=0.01, max_iter=1000)
-        scale = x.std(0)
-        scale = np.where(scale > 0, scale, 1.0)
-        fitted = clone(estimator).fit((x - x.mean(0)) / scale, y)
+        scaler = StandardScaler().fit(x)
+        fitted = clone(estimator).fit(scaler.transform(x), y)
         if not hasattr(fitted, "coef_"):
             raise InputError(f"{type(fitted).__name__} has no `coef_`: give a linear classifier")
-        normal = np.ravel(fitted.coef_) / scale
+        normal = np.ravel(fitted.coef_) / scaler.scale_
     if not np.linalg.norm(normal) > 0:
         raise InputError("the probe finds no direction: the two classes have the same mean")
     unit = normal / np.linalg.norm(normal)
