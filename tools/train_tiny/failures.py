@@ -28,11 +28,7 @@ FEWEST = 10
 
 
 def pooled(breakdown: pd.DataFrame) -> pd.DataFrame:
-    """Hits of each group over the styles of cartoons, with Wilson's 95 % interval.
-
-    Args:
-        breakdown: Rows of `score.breakdown`.
-    """
+    """Hits of each group over the styles of cartoons, with Wilson's 95 % interval."""
     rows = breakdown[breakdown["style"].isin(cartoons.STYLES)].copy()
     rows["hits"] = rows.hit * rows.n
     groups = rows.groupby(["by", "group"], sort=False)[["hits", "n"]].sum().reset_index()

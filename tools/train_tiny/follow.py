@@ -26,27 +26,20 @@ class Outcome:
         change: Mean absolute change of the latent that the first step predicts, on tokens.
         change_px: Mean absolute change (0-1) of the decoded prediction against the decoded
             reference, so that what the autoencoder loses does not count as change.
-        predicted: That prediction as an image, where the edit was finished.
+        predicted: That prediction as an image.
         image: The finished image, where the edit was finished.
     """
 
     change: Float[np.ndarray, "rows cols"]
     change_px: Float[np.ndarray, "height width"]
-    predicted: UInt8[np.ndarray, "height width 3"] | None = None
-    image: UInt8[np.ndarray, "height width 3"] | None = None
+    predicted: UInt8[np.ndarray, "height width 3"]
+    image: UInt8[np.ndarray, "height width 3"] | None
 
 
 def run_edits(
     pipeline: FluxKontextPipeline, edits: list[tuple[ReferringScene, str]], finish: bool, seed: int
 ) -> list[Outcome]:
-    """Follow instructions on scenes of one size.
-
-    Args:
-        pipeline: The editor.
-        edits: Scenes, each with an instruction.
-        finish: Whether to run all steps; otherwise stop after the first.
-        seed: Seed of the noise.
-    """
+    """Follow instructions on scenes of one size, to the end or for one step."""
     outcomes: list[Outcome] = []
     for start in tqdm(range(0, len(edits), _BATCH), unit="batch", leave=False):
         batch = edits[start : start + _BATCH]
@@ -94,14 +87,9 @@ def _run_batch(
     change = (first[0] - reference).abs().mean(-1).reshape(-1, side, side).cpu().numpy()
     predicted, copied = (_decode(pipeline, tokens, side_px) for tokens in (first[0], reference))
     change_px = np.abs(predicted - copied).mean(-1)
-    if not finish:
-        return [Outcome(*pair) for pair in zip(change, change_px, strict=True)]
-    return [
-        Outcome(*pair, *((255 * image).round().astype(np.uint8) for image in images))
-        for *pair, images in zip(
-            change, change_px, zip(predicted, finished, strict=True), strict=True
-        )
-    ]
+    shown = (255 * predicted).round().astype(np.uint8)
+    ended = (255 * finished).round().astype(np.uint8) if finish else [None] * len(batch)
+    return [Outcome(*one) for one in zip(change, change_px, shown, ended, strict=True)]
 
 
 def _decode(

@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 _CHANGE = 0.1
@@ -35,12 +35,6 @@ def autoencoder_loss(vae: AutoencoderKL, images: Float[Tensor, "b 3 h w"]) -> Te
     )
 
 
-def token_ids(count: int) -> Int[Tensor, "tokens 3"]:
-    """Positions of a square image's noise tokens, as the pipeline gives them."""
-    side = math.isqrt(count)
-    return FluxKontextPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32)
-
-
 def editor_loss(
     transformer: FluxTransformer2DModel,
     reference: Float[Tensor, "b tokens dim"],
@@ -55,10 +49,8 @@ def editor_loss(
 
     Args:
         transformer: Predicts it.
-        reference: Latents before.
-        edited: Latents after.
-        hidden: The instruction's states.
-        pooled: The instruction's one vector.
+        reference, edited: Latents before and after.
+        hidden, pooled: The instruction's states, and its one vector.
         pure_noise: Share of examples at sigma = 1, where only language can explain the edit.
         noise_tokens: Share of the noise tokens that are there at all, the same of every example.
         generator: Of everything random, on the latents' device.
@@ -72,7 +64,8 @@ def editor_loss(
     sigma = _SHIFT * chance[0] / (1 + (_SHIFT - 1) * chance[0])
     sigma = torch.where(chance[1] < pure_noise, 1.0, sigma)
     noise, after, before = noise[:, kept], edited[:, kept], reference[:, kept]
-    noise_ids = token_ids(count).to(device)
+    side = math.isqrt(count)
+    noise_ids = FluxKontextPipeline._prepare_latent_image_ids(1, side, side, device, torch.float32)
     reference_ids = noise_ids.clone()
     reference_ids[:, 0] = 1
     velocity = transformer(

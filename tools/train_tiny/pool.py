@@ -32,11 +32,6 @@ class LatentPool:
     """Scenes and their edits on the device; the oldest make room for new ones.
 
     Drawing scenes takes longer than learning from them, so each is learned from several times.
-
-    Args:
-        vae: Encodes them.
-        capacity: Largest number of scenes.
-        device: Where they are kept.
     """
 
     def __init__(self, vae: AutoencoderKL, capacity: int, device: str) -> None:
@@ -76,12 +71,7 @@ class LatentPool:
 
 
 class Ahead:
-    """Chunks made by a thread while training goes on.
-
-    Args:
-        chunks: Without end.
-        most: How many may wait.
-    """
+    """Chunks made by a thread while training goes on; at most so many wait."""
 
     def __init__(self, chunks: Iterable[Chunk], most: int) -> None:
         self._ready: queue.Queue[Chunk | Exception] = queue.Queue(most)

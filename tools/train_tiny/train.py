@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ground_probe.errors import InputError
+from ground_probe.io import whole_file
 from tools.train_tiny.build import build_pipeline
 from tools.train_tiny.examples import EDITS_A_SCENE, EditChunks, ImageChunks
 from tools.train_tiny.losses import autoencoder_loss, editor_loss
@@ -28,6 +29,7 @@ from tools.train_tiny.optimizers import optimizers
 from tools.train_tiny.pool import Ahead, LatentPool, pixels
 
 MODULES = ("vae", "transformer", "text_encoder", "text_encoder_2")
+PROGRESS = ("step", "chunks", "elapsed", "editor_from", "curve")
 CHECKPOINT = "training.pt"
 CURVE = "curve.csv"
 AUTOENCODER_UNTIL = 0.08
@@ -39,19 +41,12 @@ _FILL_EVERY = 8
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the editor's training.
-
-    Args:
-        name: What the curve calls it.
-        until: Share of the whole time at which it ends.
-        pure_noise: Share of examples at sigma = 1, where only language can explain the edit.
-        noise_tokens: Share of the noise tokens that are there; at sigma = 1 they are all alike.
-    """
+    """A part of the editor's training."""
 
     name: str
-    until: float
-    pure_noise: float
-    noise_tokens: float
+    until: float  # share of the whole time at which it ends
+    pure_noise: float  # share of examples at sigma = 1, where only language can explain the edit
+    noise_tokens: float  # share of the noise tokens that are there; at sigma = 1 they are all alike
 
 
 STAGES = (Stage("finding", 0.7, 0.85, 0.375), Stage("drawing", 1.0, 0.65, 1.0))
@@ -59,19 +54,12 @@ STAGES = (Stage("finding", 0.7, 0.85, 0.375), Stage("drawing", 1.0, 0.65, 1.0))
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything a device can take.
+    """How much of everything a device can take."""
 
-    Args:
-        scenes: In a batch, with a few edits each.
-        pool: Scenes that are kept.
-        first: Scenes that are there before the first step.
-        workers: Processes that draw scenes.
-    """
-
-    scenes: int
-    pool: int
-    first: int
-    workers: int
+    scenes: int  # in a batch, with a few edits each
+    pool: int  # scenes that are kept
+    first: int  # scenes that are there before the first step
+    workers: int  # processes that draw scenes
 
 
 SCALES = {
@@ -132,11 +120,7 @@ class Run:
             "modules": {name: getattr(self.pipeline, name).state_dict() for name in MODULES},
             "optimizers": [o.state_dict() for o in (self.vae_optimizer, *self.optimizers)],
             "scaling": dict(self.pipeline.vae.config),
-            "step": self.step,
-            "chunks": self.chunks,
-            "elapsed": self.elapsed,
-            "editor_from": self.editor_from,
-            "curve": self.curve,
+            **{name: getattr(self, name) for name in PROGRESS},
         }
 
     def _restore(self) -> None:
@@ -150,7 +134,7 @@ class Run:
         for optimizer, values in restored:
             optimizer.load_state_dict(values)
         self._scale(state["scaling"]["shift_factor"], state["scaling"]["scaling_factor"])
-        for name in ("step", "chunks", "elapsed", "editor_from", "curve"):
+        for name in PROGRESS:
             setattr(self, name, state[name])
 
     def _go_on(self, folder: str | Path) -> None:
@@ -167,12 +151,8 @@ class Run:
 
     def save(self) -> None:
         """Replace the checkpoint; a kill leaves the old one or the new one, never half of one."""
-        part = self.out / f"{CHECKPOINT}.part"
-        with part.open("wb") as file:
-            torch.save(self._state(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.out / CHECKPOINT)
+        with whole_file(self.out / CHECKPOINT) as part:
+            torch.save(self._state(), part)
         self._saved = time.monotonic()
 
     def advance(self, stage: str, **losses: Tensor) -> None:
@@ -209,11 +189,9 @@ class Run:
         latents: list[Tensor] = []
         for images in self.made(ImageChunks(self.seed)):
             images = pixels(images.to(self.device))
-            share = min(1.0, self.progress / AUTOENCODER_UNTIL)
-            warm = min(1.0, (self.step + 1) / 30)
-            self.vae_optimizer.param_groups[0]["lr"] = (
-                AUTOENCODER_RATE * warm * max(0.02, 1 - share)
-            )
+            decay = max(0.02, 1 - self.progress / AUTOENCODER_UNTIL)
+            rate = AUTOENCODER_RATE * min(1.0, (self.step + 1) / 30) * decay
+            self.vae_optimizer.param_groups[0]["lr"] = rate
             loss = autoencoder_loss(vae, images)
             self.vae_optimizer.zero_grad()
             loss.backward()
@@ -302,7 +280,7 @@ def train(
     seed: int = 0,
     start: str | Path | None = None,
 ) -> Path:
-    """Train the embedded editor and save it as a `FluxKontextPipeline` folder.
+    """Train the embedded editor and save it as a `FluxKontextPipeline` folder, which is returned.
 
     Args:
         minutes: Time to train, that of earlier interrupted runs included; on CPU the time that
@@ -313,12 +291,6 @@ def train(
         seed: Seed of weights, scenes and noise.
         start: Pipeline folder to go on from with a new clock and new optimizers; its autoencoder is
             kept. None to begin from nothing.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: There is a run in `out` and `resume` was not given, or the other way round.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device was found: train on the CPU (--device cpu), for hours")
