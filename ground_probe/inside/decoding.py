@@ -33,12 +33,11 @@ def decode(
     and the autoencoder are its own and nothing is copied from it.
 
     Args:
-        editor: from `load_editor`.
         image: what is edited, for its size.
         instruction: any; it is encoded and has no effect.
         latents: as the scheduler holds them, such as `trace.prediction[step]`.
         output: of the denoiser in an earlier call; None computes one, whose values are not used.
-        pipeline_kwargs: further arguments of the pipeline's call.
+        editor, pipeline_kwargs: as of `trace`.
     """
 
     def ended(call: Callable, model_output: Tensor, timestep: Any, sample: Tensor, *args, **kwargs):  # type: ignore[no-untyped-def]

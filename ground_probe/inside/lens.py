@@ -86,13 +86,8 @@ def logit_lens(
 
     Args:
         editor: from `load_editor`; its denoiser must be a transformer.
-        image: what to edit.
-        instruction: what to change.
-        blocks: "all" or globs.
         step: denoising step, from 0.
-        seed: of the noise.
-        num_steps: of the schedule; None for the pipeline's own default.
-        pipeline_kwargs: further arguments of the pipeline's call. Guidance is off.
+        image, instruction, blocks, seed, num_steps, pipeline_kwargs: as of `trace`, unguided.
 
     Raises:
         UnsupportedEditorError: a UNet, a scheduler that is not of flow matching, or guidance.

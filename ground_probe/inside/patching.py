@@ -58,17 +58,12 @@ def activation_patching(
     there is no such row.
 
     Args:
-        editor: from `load_editor`.
-        image: what to edit.
         instruction: the run that is patched.
         other: the run that states are taken from.
-        blocks: "all" or globs.
         steps: denoising steps, from 0. Effects are on what the last of them predicts.
         streams: those of them that the blocks hand on are patched.
         together: sets of (block, step, stream), each patched at once as one more row.
-        seed: of the noise, the same in all runs.
-        num_steps: of the schedule; None for the pipeline's own default.
-        pipeline_kwargs: further arguments of the pipeline's call.
+        editor, image, blocks, seed, num_steps, pipeline_kwargs: as of `trace`.
 
     Returns:
         a row for each site, those of "input" first, with effect and left; a row of `together` has

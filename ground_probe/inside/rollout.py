@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ground_probe.capture import Trace, trace
 from ground_probe.capture.calls import each_call
 from ground_probe.capture.kernel import Attention, Listening
-from ground_probe.capture.layout import Layout
 from ground_probe.capture.sites import Captured, blocks_of
 from ground_probe.editors import Editor
 from ground_probe.editors.phrases import Span
@@ -50,14 +49,9 @@ def attention_rollout(
 
     Args:
         editor: from `load_editor`; text and image must share one sequence.
-        image: what to edit.
-        instruction: what to change.
-        phrase: words of the instruction, or their (start, stop); None for the whole instruction.
         step: denoising step, from 0.
         residual: the share that the residual stream keeps.
-        seed: of the noise.
-        num_steps: of the schedule; None for the pipeline's own default.
-        pipeline_kwargs: further arguments of the pipeline's call. Guidance is off.
+        image, instruction, phrase, seed, num_steps, pipeline_kwargs: as of `trace`, unguided.
 
     Returns:
         a trace whose `attention` are the rollouts, so that `grid` and `image_tokens` hold for them.
@@ -77,52 +71,35 @@ def attention_rollout(
         "attention": False, "streams": ("noise",), "steps": step, "seed": seed,
         "num_steps": num_steps, "pipeline_kwargs": unguided(editor, pipeline_kwargs),
     }  # fmt: skip
+    every = blocks_of(editor.denoiser)
+    first = next(iter(every))
     with same_draws(editor, seed):
-        first = next(iter(blocks_of(editor.denoiser)))
         known = trace(editor, image, instruction, phrase, blocks=first, **options)
-    rolling = _Rolling(known.layout, known.phrase_keys, residual)
-    with same_draws(editor, seed), rolling.through(editor.denoiser):
-        whole = trace(editor, image, instruction, phrase, **options)
-    return replace(
-        whole,
-        hidden=Captured(),
-        attention=Captured({(block, step): share for block, share in rolling.shares.items()}),
-    )
+    text_at, image_at = known.layout.within_sequence()
+    start = torch.zeros(known.layout.text + known.layout.image)
+    start[[text_at.start + key for key in known.phrase_keys]] = 1
+    running, share = "", start
+    rollouts = Captured()
 
+    def enter(block: str, given: dict[str, Any]) -> None:
+        nonlocal running, share
+        running = block
+        if block == first:  # of each step
+            share = start
 
-class _Rolling:
-    """The rollout of the step that is running: it starts anew at the first block.
-
-    1. Before a block runs, its name is noted.
-    2. Every attention over the whole sequence is computed as ever, and carries the share on.
-    """
-
-    def __init__(self, layout: Layout, keys: tuple[int, ...], residual: float) -> None:
-        text, self._image = layout.within_sequence()
-        self._start = torch.zeros(layout.text + layout.image)
-        self._start[[text.start + key for key in keys]] = 1
-        self._residual, self._share, self._block = residual, self._start, ""
-        self.shares: dict[str, Tensor] = {}  # by block, of image tokens
-
-    @contextmanager
-    def through(self, denoiser: nn.Module) -> Iterator[None]:
-        """Follow the attention of every block."""
-        with ExitStack() as stack:
-            for place, (name, block) in enumerate(blocks_of(denoiser).items()):
-                stack.enter_context(each_call(block, partial(self._enter, name, place == 0)))
-            stack.enter_context(Listening(self._attend))
-            yield
-
-    def _enter(self, name: str, first: bool, _: dict[str, Any]) -> None:
-        self._block = name
-        if first:
-            self._share = self._start
-
-    def _attend(self, call: Attention) -> Tensor:
-        if self._block and call.query.shape[2] == call.key.shape[2] == len(self._start):
-            heads, share = call.query.shape[1], self._share.to(call.query.device)
+    def attend(call: Attention) -> Tensor:
+        nonlocal share
+        if running and call.query.shape[2] == call.key.shape[2] == len(start):
+            heads, share = call.query.shape[1], share.to(call.query.device)
             carried = call.one(0).carry(share[None, None, :, None].expand(1, heads, -1, 1))
-            mixed = carried[0, :, :, 0].mean(0)
-            self._share = self._residual * share + (1 - self._residual) * mixed
-            self.shares[self._block] = self._share[self._image].to("cpu", copy=True)[None, :, None]
+            share = residual * share + (1 - residual) * carried[0, :, :, 0].mean(0)
+            rollouts[running, step] = share[image_at].to("cpu", copy=True)[None, :, None]
         return call.output()
+
+    with ExitStack() as stack:
+        for name, block in every.items():
+            stack.enter_context(each_call(block, partial(enter, name)))
+        stack.enter_context(same_draws(editor, seed))
+        stack.enter_context(Listening(attend))
+        whole = trace(editor, image, instruction, phrase, **options)
+    return replace(whole, hidden=Captured(), attention=rollouts)

@@ -105,8 +105,7 @@ class Steer:
         remove: first bring every row to the middle along the direction, so that nothing of it is
             left to tell the rows apart.
         rows: which tokens of the stream; None for all.
-        steps: denoising steps; None for all.
-        roles: forwards of classifier-free guidance.
+        steps, roles: denoising steps, None for all, and forwards of classifier-free guidance.
 
     >>> direction = Direction(torch.tensor([1.0, 0.0]), middle=0.0, spread=2.0)
     >>> at = Site("transformer_blocks.0", 0, "noise", "cond")
@@ -174,16 +173,11 @@ def dose_curve(
     ```
 
     Args:
-        editor: from `load_editor`.
-        image: what to edit.
-        instruction: what to change.
         steer: what is added or removed; its own dose does not count.
         doses: in standard deviations. 0 is the undisturbed run, unless the steering removes.
         measure: of a trace with its prediction; a number, or several by name.
         step: whose prediction is measured.
-        seed: of the noise.
-        num_steps: of the schedule; None for the pipeline's own default.
-        pipeline_kwargs: further arguments of the pipeline's call.
+        editor, image, instruction, seed, num_steps, pipeline_kwargs: as of `trace`.
 
     Returns:
         a row for each dose: dose and value, or dose and the measure's names.
