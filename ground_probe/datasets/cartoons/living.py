@@ -91,21 +91,14 @@ def _horse(u: Sequence[float]) -> Drawing:
         "mane", 0.09, (-long + 0.03, back + 0.06), (-long - 0.12, back + 0.2), (-long - 0.1, 0.75)
     )
     yield from _four_legs("coat", long, 0.9 - leg, 0.09)
-    yield from (
-        box("dark", x, 0.94, x + 0.1, 1) for x in (-long, -long + 0.13, long - 0.22, long - 0.09)
-    )
+    for x in (-long, -long + 0.13, long - 0.22, long - 0.09):
+        yield box("dark", x, 0.94, x + 0.1, 1)
     yield box("coat", -long, back, long, 0.98 - leg, 0.09)
     top = (long + neck, 0.06)
     yield poly("mane", (long - 0.27, back + 0.03), (top[0] - 0.14, 0.04), top, (long, back + 0.1))
     yield poly("coat", (long - 0.2, back + 0.02), (top[0] - 0.06, 0.1), nose, (long, back + 0.24))
-    yield poly(
-        "coat",
-        (top[0] - 0.08, 0.1),
-        (top[0], 0),
-        (top[0] + 0.05, 0.07),
-        nose,
-        (nose[0] - 0.09, nose[1] + 0.07),
-    )
+    ear, chin = ((top[0] - 0.08, 0.1), (top[0], 0)), (nose[0] - 0.09, nose[1] + 0.07)
+    yield poly("coat", *ear, (top[0] + 0.05, 0.07), nose, chin)
     yield box("saddle", -0.16, back - 0.03, 0.1, back + 0.06, 0.02)
     yield box("saddle", -0.12, back, 0.06, back + 0.17, 0.03)
     yield oval("dark", top[0] + 0.01, 0.12, 0.022)
@@ -125,48 +118,32 @@ def _horse(u: Sequence[float]) -> Drawing:
 )
 def _cow(u: Sequence[float]) -> Drawing:
     long, leg, head = mix(0.46, 0.6, u[0]), mix(0.26, 0.34, u[1]), mix(0.13, 0.17, u[2])
-    face = (long + 0.1, mix(0.24, 0.36, u[3]))
+    x, y = long + 0.1, mix(0.24, 0.36, u[3])
+    chin = y + 1.25 * head
     yield line("hide", 0.04, (-long, 0.22), (-long - 0.1, 0.4), (-long - 0.08, 0.66))
     yield from _four_legs("hide", long, 0.9 - leg, 0.12)
-    yield from (
-        box("dark", x, 0.94, x + 0.13, 1) for x in (-long, -long + 0.18, long - 0.29, long - 0.12)
-    )
+    for hoof in (-long, -long + 0.18, long - 0.29, long - 0.12):
+        yield box("dark", hoof, 0.94, hoof + 0.13, 1)
     yield oval("skin", -0.5 * long, 0.98 - leg, 0.11, 0.08)
     yield box("hide", -long, 0.16, long, 0.98 - leg, 0.09)
     yield oval("patches", -0.5 * long, 0.32, 0.17, 0.12)
     yield oval("patches", 0.22 * long, 0.44, 0.19, 0.12)
-    yield box(
-        "bell",
-        face[0] - 0.09,
-        face[1] + 1.25 * head,
-        face[0] + 0.06,
-        face[1] + 1.25 * head + 0.16,
-        0.03,
-    )
-    yield from (
-        line(
-            "paper",
-            0.05,
-            (face[0] - s * 0.08, face[1] - head),
-            (face[0] - s * 0.17, face[1] - head - 0.14),
-        )
-        for s in (-1, 1)
-    )
-    yield oval("hide", face[0] - 1.3 * head, face[1] - 0.5 * head, 0.1, 0.05)
-    yield oval("hide", *face, head, 1.25 * head)
-    yield oval("skin", face[0] + 0.04, face[1] + 0.85 * head, 0.95 * head, 0.6 * head)
-    yield from (
-        oval("dark", face[0] + s * 0.06 + 0.02, face[1] - 0.15 * head, 0.025) for s in (-1, 1)
-    )
+    yield box("bell", x - 0.09, chin, x + 0.06, chin + 0.16, 0.03)
+    for side in (-1, 1):
+        root, tip = (x - side * 0.08, y - head), (x - side * 0.17, y - head - 0.14)
+        yield line("paper", 0.05, root, tip)
+    yield oval("hide", x - 1.3 * head, y - 0.5 * head, 0.1, 0.05)
+    yield oval("hide", x, y, head, 1.25 * head)
+    yield oval("skin", x + 0.04, y + 0.85 * head, 0.95 * head, 0.6 * head)
+    yield from (oval("dark", x + s * 0.06 + 0.02, y - 0.15 * head, 0.025) for s in (-1, 1))
 
 
 @noun("tree", (54, 80), "out", leaves=ANY, trunk=ANY, fruit=0.4)
 def _tree(u: Sequence[float]) -> Drawing:
     wide, low, thick = mix(0.22, 0.34, u[0]), mix(0.56, 0.68, u[1]), mix(0.05, 0.09, u[2])
     side = mix(0.14, 0.2, u[3])
-    yield poly(
-        "trunk", (-thick, low - 0.1), (thick, low - 0.1), (1.5 * thick, 1), (-1.5 * thick, 1)
-    )
+    top, foot = low - 0.1, 1.5 * thick
+    yield poly("trunk", (-thick, top), (thick, top), (foot, 1), (-foot, 1))
     yield from (oval("leaves", x, 0.42, side) for x in (-wide, wide))
     yield oval("leaves", -0.45 * wide, 0.22, 0.2)
     yield oval("leaves", 0.5 * wide, 0.24, 0.19)
@@ -186,9 +163,8 @@ def _tree(u: Sequence[float]) -> Drawing:
 def _flower(u: Sequence[float]) -> Drawing:
     reach, pot, petal = mix(0.15, 0.2, u[0]), mix(0.15, 0.22, u[1]), mix(0.095, 0.12, u[2])
     yield line("stem", 0.05, (0, 0.3), (0, 0.76))
-    yield from (
-        poly("stem", (0, 0.68), (s * mix(0.16, 0.26, u[3]), 0.5), (s * 0.06, 0.56)) for s in (-1, 1)
-    )
+    for side in (-1, 1):
+        yield poly("stem", (0, 0.68), (side * mix(0.16, 0.26, u[3]), 0.5), (side * 0.06, 0.56))
     turns = [(0, -1), (0.95, -0.31), (0.59, 0.81), (-0.59, 0.81), (-0.95, -0.31)]
     yield from (oval("petals", reach * x, 0.28 + reach * y, petal) for x, y in turns)
     yield oval("core", 0, 0.28, 0.1)

@@ -24,12 +24,12 @@ def _cup(u: Sequence[float]) -> Drawing:
 @noun("bottle", (34, 54), glass=ANY, label=ANY, cap=ANY)
 def _bottle(u: Sequence[float]) -> Drawing:
     wide, neck, shoulder = mix(0.13, 0.19, u[0]), mix(0.05, 0.075, u[1]), mix(0.32, 0.44, u[2])
-    low = mix(0.78, 0.88, u[3])
+    low, top = mix(0.78, 0.88, u[3]), shoulder - 0.14
     yield box("glass", -neck, 0.08, neck, shoulder)
     yield poly(
         "glass",
-        (-neck, shoulder - 0.14),
-        (neck, shoulder - 0.14),
+        (-neck, top),
+        (neck, top),
         (wide, shoulder),
         (wide, 1),
         (-wide, 1),
@@ -42,15 +42,8 @@ def _bottle(u: Sequence[float]) -> Drawing:
 @noun("chair", (42, 60), "in", back=ANY, cushion=ANY, legs=NEUTRAL)
 def _chair(u: Sequence[float]) -> Drawing:
     wide, seat, top = mix(0.24, 0.34, u[0]), mix(0.54, 0.62, u[1]), mix(0.0, 0.1, u[2])
-    yield from both(
-        poly(
-            "legs",
-            (wide - 0.09, seat),
-            (wide, seat),
-            (wide + mix(0, 0.08, u[3]), 1),
-            (wide - 0.07, 1),
-        )
-    )
+    foot = wide + mix(0, 0.08, u[3])
+    yield from both(poly("legs", (wide - 0.09, seat), (wide, seat), (foot, 1), (wide - 0.07, 1)))
     yield from both(box("legs", 0.5 * wide - 0.05, seat, 0.5 * wide, 0.88))
     yield box("back", -wide, top, wide, seat + 0.04, 0.05)
     yield box("cushion", -wide - 0.06, seat - 0.03, wide + 0.06, seat + 0.1, 0.04)
@@ -80,14 +73,9 @@ def _umbrella(u: Sequence[float]) -> Drawing:
 @noun("ball", (20, 34), ball=ANY, band=ANY)
 def _ball(u: Sequence[float]) -> Drawing:
     thick, tilt = mix(0.09, 0.15, u[0]), mix(-0.25, 0.25, u[1])
+    middle, rise, fall = 0.5 + mix(-0.1, 0.1, u[2]), 0.7 * tilt, 0.3 * tilt
     yield oval("ball", 0, 0.5, 0.5)
-    bend = mix(-0.1, 0.1, u[2])
-    path = [
-        (-0.47, 0.5 + 0.7 * tilt),
-        (-0.2, 0.5 + bend + 0.3 * tilt),
-        (0.2, 0.5 + bend - 0.3 * tilt),
-        (0.47, 0.5 - 0.7 * tilt),
-    ]
+    path = (-0.47, 0.5 + rise), (-0.2, middle + fall), (0.2, middle - fall), (0.47, 0.5 - rise)
     yield line("band", 2 * thick * mix(0.8, 1.0, u[3]), *path)
 
 
@@ -133,13 +121,9 @@ def _book(u: Sequence[float]) -> Drawing:
     side = wide + deep
     yield poly("paper", (lean + wide, 0.06), (lean + side, 0.02), (side - 0.02, 0.92), (wide, 0.98))
     yield poly("cover", (lean - wide, 0.04), (lean + wide, 0.04), (wide, 1), (-wide, 1))
-    tall = mix(0.14, 0.26, u[3])
+    upper, lower, half, end = 0.75 * lean, 0.6 * lean, 0.6 * wide, 0.2 + mix(0.14, 0.26, u[3])
     yield poly(
-        "label",
-        (0.75 * lean - 0.6 * wide, 0.2),
-        (0.75 * lean + 0.6 * wide, 0.2),
-        (0.6 * lean + 0.6 * wide, 0.2 + tall),
-        (0.6 * lean - 0.6 * wide, 0.2 + tall),
+        "label", (upper - half, 0.2), (upper + half, 0.2), (lower + half, end), (lower - half, end)
     )
 
 

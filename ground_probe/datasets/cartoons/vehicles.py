@@ -20,25 +20,14 @@ def _wheels(radius: float, *places: float) -> Drawing:
 def _car(u: Sequence[float]) -> Drawing:
     long, roof, wheel = mix(0.85, 1.2, u[0]), mix(0.4, 0.62, u[1]), mix(0.19, 0.25, u[2])
     back = mix(-0.62, -0.4, u[3]) * long
-    front, belt = back + 2 * roof, 0.42
+    front, belt, sill = back + 2 * roof, 0.42, 0.42 - 0.03
     yield poly(
         "roof", (back - 0.12, belt), (back + 0.08, 0.04), (front - 0.2, 0.04), (front + 0.08, belt)
     )
     middle = (back + front) / 2 - 0.06
-    yield poly(
-        "glass",
-        (back, belt - 0.03),
-        (back + 0.12, 0.13),
-        (middle - 0.04, 0.13),
-        (middle - 0.04, belt - 0.03),
-    )
-    yield poly(
-        "glass",
-        (middle + 0.04, belt - 0.03),
-        (middle + 0.04, 0.13),
-        (front - 0.22, 0.13),
-        (front - 0.06, belt - 0.03),
-    )
+    left, right = middle - 0.04, middle + 0.04
+    yield poly("glass", (back, sill), (back + 0.12, 0.13), (left, 0.13), (left, sill))
+    yield poly("glass", (right, sill), (right, 0.13), (front - 0.22, 0.13), (front - 0.06, sill))
     yield box("body", -long, belt - 0.02, long, 0.86, 0.1)
     yield box("metal", long - 0.1, 0.52, long - 0.01, 0.62)
     yield box("metal", -long, 0.74, long, 0.8)
@@ -50,12 +39,9 @@ def _bus(u: Sequence[float]) -> Drawing:
     long, wheel, low = mix(0.75, 1.0, u[0]), mix(0.11, 0.15, u[1]), mix(0.52, 0.62, u[2])
     yield box("body", -long, 0.02, long, 0.9, 0.07)
     yield box("stripe", -long, low, long, low + mix(0.1, 0.16, u[3]))
-    panes = 4
-    step = (1.72 * long - 0.2) / panes
-    left = -0.93 * long
-    yield from (
-        box("glass", left + i * step, 0.14, left + (i + 0.8) * step, 0.44) for i in range(panes)
-    )
+    step, left = (1.72 * long - 0.2) / 4, -0.93 * long
+    for pane in range(4):
+        yield box("glass", left + pane * step, 0.14, left + (pane + 0.8) * step, 0.44)
     yield box("glass", 0.93 * long - 0.2, 0.14, 0.93 * long, 0.84)
     yield from _wheels(wheel, -0.6 * long, 0.5 * long)
 
@@ -63,23 +49,15 @@ def _bus(u: Sequence[float]) -> Drawing:
 @noun("truck lorry", (40, 60), "out", groups="vehicle thing", box=ANY, cab=ANY, **_ON_WHEELS)
 def _truck(u: Sequence[float]) -> Drawing:
     long, cab, wheel = mix(0.6, 0.85, u[0]), mix(0.34, 0.44, u[1]), mix(0.13, 0.17, u[2])
-    roof = mix(0.2, 0.36, u[3])
-    yield box("metal", -long, 0.78, long + cab, 0.86)
+    roof, nose = mix(0.2, 0.36, u[3]), long + cab
+    yield box("metal", -long, 0.78, nose, 0.86)
     yield box("box", -long, 0.02, long - 0.04, 0.8)
     yield poly(
-        "cab",
-        (long, roof),
-        (long + 0.6 * cab, roof),
-        (long + cab, 0.56),
-        (long + cab, 0.84),
-        (long, 0.84),
+        "cab", (long, roof), (long + 0.6 * cab, roof), (nose, 0.56), (nose, 0.84), (long, 0.84)
     )
+    door, top = long + 0.1, roof + 0.07
     yield poly(
-        "glass",
-        (long + 0.1, roof + 0.07),
-        (long + 0.55 * cab, roof + 0.07),
-        (long + 0.84 * cab, 0.54),
-        (long + 0.1, 0.54),
+        "glass", (door, top), (long + 0.55 * cab, top), (long + 0.84 * cab, 0.54), (door, 0.54)
     )
     yield from _wheels(wheel, -0.72 * long, -0.72 * long + 2.2 * wheel, long + 0.5 * cab)
 
@@ -87,18 +65,12 @@ def _truck(u: Sequence[float]) -> Drawing:
 @noun("boat sailboat ship", (46, 72), "out", hull=ANY, sail=ANY, flag=ANY, wood="wood")
 def _boat(u: Sequence[float]) -> Drawing:
     long, deck, sail = mix(0.45, 0.62, u[0]), mix(0.68, 0.76, u[1]), mix(0.32, 0.46, u[2])
-    mast = mix(-0.12, 0.06, u[3])
+    mast, foot = mix(-0.12, 0.06, u[3]), deck - 0.08
+    fore, aft = mast + 0.04, mast - 0.05
     yield box("wood", mast - 0.025, 0.02, mast + 0.025, deck + 0.02)
     yield poly("flag", (mast - 0.02, 0.01), (mast - 0.2, 0.06), (mast - 0.02, 0.12))
-    yield poly(
-        "sail", (mast + 0.04, 0.06), (mast + 0.04 + sail, deck - 0.08), (mast + 0.04, deck - 0.08)
-    )
-    yield poly(
-        "sail",
-        (mast - 0.05, 0.18),
-        (mast - 0.05, deck - 0.08),
-        (mast - 0.05 - 0.7 * sail, deck - 0.08),
-    )
+    yield poly("sail", (fore, 0.06), (fore + sail, foot), (fore, foot))
+    yield poly("sail", (aft, 0.18), (aft, foot), (aft - 0.7 * sail, foot))
     yield poly("hull", (-long, deck), (long + 0.1, deck), (0.7 * long, 1), (-0.75 * long, 1))
 
 
@@ -136,9 +108,6 @@ def _house(u: Sequence[float]) -> Drawing:
         "roof", (-wide - 0.1, eaves), (-peak * wide, 0.06), (peak * wide, 0.06), (wide + 0.1, eaves)
     )
     yield box("door", side - 0.09, 0.68, side + 0.09, 1)
-    panes = (
-        [side - 0.26, side + 0.26]
-        if abs(side) < 0.08
-        else [side - 0.26 if side > 0 else side + 0.26]
-    )
-    yield from (box("glass", x - 0.08, 0.58, x + 0.08, 0.75) for x in panes)
+    for x, there in ((side - 0.26, side > -0.08), (side + 0.26, side < 0.08)):
+        if there:
+            yield box("glass", x - 0.08, 0.58, x + 0.08, 0.75)
