@@ -351,7 +351,7 @@ def test_a_capture_within_a_capture_of_one_pipeline_is_refused(editor, image):
 
 
 def test_captures_of_two_pipelines_do_not_meet(image):
-    inner, outer = (gp.load_editor(testing.kontext(seed)) for seed in (0, 1))
+    inner, outer = (gp.load_editor(testing.kontext(seed=seed)) for seed in (0, 1))
     bare = [gp.trace(editor, image, INSTRUCTION) for editor in (inner, outer)]
     with gp.capture(outer.pipeline) as captured:
         nested = gp.trace(inner, image, INSTRUCTION)
@@ -363,7 +363,7 @@ def test_captures_of_two_pipelines_do_not_meet(image):
 
 def test_two_threads_with_an_editor_each_get_what_one_gets(image):
     phrases = ("red circle", "circle")
-    editors = [gp.load_editor(testing.kontext(seed)) for seed in (0, 1)]
+    editors = [gp.load_editor(testing.kontext(seed=seed)) for seed in (0, 1)]
     alone = [
         gp.trace(editor, image, INSTRUCTION, phrase, propagate=1)
         for editor, phrase in zip(editors, phrases, strict=True)

@@ -107,7 +107,7 @@ def test_an_object_changed_in_place_is_another_editor(revision, change):
 
 
 def test_two_pipelines_of_one_class_are_two_editors():
-    one, other = (gp.load_editor(testing.kontext(seed)) for seed in (0, 1))
+    one, other = (gp.load_editor(testing.kontext(seed=seed)) for seed in (0, 1))
     assert one.revision != other.revision
     assert one.revision == gp.load_editor(testing.kontext()).revision
 

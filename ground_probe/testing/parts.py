@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import diffusers
@@ -103,10 +105,17 @@ def template_tokens(tokenizer: Any, template: str) -> int:
     return len(tokenizer(template.partition("{}")[0], add_special_tokens=False).input_ids)
 
 
-def ready(pipeline: Any) -> Any:
-    """The pipeline for inference, without a progress bar."""
-    for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.eval().requires_grad_(False)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def tiny(build: Callable[..., Any]) -> Callable[..., Any]:
+    """A builder of seeded weights, ready for inference, without a progress bar."""
+
+    @wraps(build)
+    def built(*args: Any, seed: int = 0, **kwargs: Any) -> Any:
+        torch.manual_seed(seed)
+        pipeline = build(*args, **kwargs)
+        for component in pipeline.components.values():
+            if isinstance(component, torch.nn.Module):
+                component.eval().requires_grad_(False)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    return built

@@ -12,66 +12,62 @@ from ground_probe.testing.parts import (
     QWEN_TOKENS,
     autoencoder,
     clip_text,
-    ready,
     template_tokens,
+    tiny,
     video_autoencoder,
     word_tokenizer,
 )
 from ground_probe.testing.vision import qwen3_vl, qwen_vl
 
 
+@tiny
 def qwen_edit(kind: Any = diffusers.QwenImageEditPipeline) -> Any:
     """QwenImageEditPipeline or QwenImageEditPlusPipeline: 3 blocks, 16 px a token."""
-    torch.manual_seed(0)
     tokenizer = word_tokenizer(1024, QWEN_TOKENS)
     encoder, processor = qwen_vl(tokenizer)
-    return ready(
-        kind(
-            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-            vae=video_autoencoder(4, diffusers.AutoencoderKLQwenImage),
-            text_encoder=encoder,
-            tokenizer=tokenizer,
-            processor=processor,
-            transformer=diffusers.QwenImageTransformer2DModel(
-                in_channels=16,
-                out_channels=4,
-                num_layers=3,
-                joint_attention_dim=32,
-                axes_dims_rope=(4, 6, 6),
-                **HEADS,
-            ),
-        )
+    return kind(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=video_autoencoder(4, diffusers.AutoencoderKLQwenImage),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        processor=processor,
+        transformer=diffusers.QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=3,
+            joint_attention_dim=32,
+            axes_dims_rope=(4, 6, 6),
+            **HEADS,
+        ),
     )
 
 
+@tiny
 def longcat() -> Any:
     """LongCatImageEditPipeline: 2 double + 2 single blocks, 16 px a token."""
-    torch.manual_seed(0)
     tokenizer = word_tokenizer(512, QWEN_TOKENS)
     encoder, processor = qwen_vl(tokenizer)
-    return ready(
-        diffusers.LongCatImageEditPipeline(
-            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-            vae=autoencoder(4, latent_channels=16, sample_size=1024, shift_factor=0.1),
-            text_encoder=encoder,
-            tokenizer=tokenizer,
-            text_processor=processor,
-            transformer=diffusers.LongCatImageTransformer2DModel(
-                in_channels=64,
-                num_layers=2,
-                num_single_layers=2,
-                joint_attention_dim=32,
-                pooled_projection_dim=32,
-                axes_dims_rope=(4, 6, 6),
-                **HEADS,
-            ),
-        )
+    return diffusers.LongCatImageEditPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder(4, latent_channels=16, sample_size=1024, shift_factor=0.1),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        text_processor=processor,
+        transformer=diffusers.LongCatImageTransformer2DModel(
+            in_channels=64,
+            num_layers=2,
+            num_single_layers=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            axes_dims_rope=(4, 6, 6),
+            **HEADS,
+        ),
     )
 
 
+@tiny
 def joy_edit() -> Any:
     """JoyImageEditPipeline: 3 blocks, 16 px a token, image tokens before text."""
-    torch.manual_seed(0)
     tokenizer = word_tokenizer(1024, QWEN_TOKENS)
     encoder, processor = qwen3_vl(tokenizer)
     pipeline = diffusers.JoyImageEditPipeline(
@@ -92,12 +88,12 @@ def joy_edit() -> Any:
     template = pipeline.prompt_template_encode["multiple_images"]
     drop = template_tokens(tokenizer, template)
     pipeline.prompt_template_encode_start_idx["multiple_images"] = drop
-    return ready(pipeline)
+    return pipeline
 
 
+@tiny
 def kandinsky5() -> Any:
     """Kandinsky5I2IPipeline: 3 blocks with self- and cross-attention; small sizes."""
-    torch.manual_seed(0)
     tokenizer, tokenizer_2 = word_tokenizer(1024, QWEN_TOKENS), word_tokenizer(77)
     encoder, processor = qwen_vl(tokenizer)
     pipeline = diffusers.Kandinsky5I2IPipeline(
@@ -127,4 +123,4 @@ def kandinsky5() -> Any:
     drop = template_tokens(tokenizer, pipeline.prompt_template)
     pipeline.prompt_template_encode_start_idx = drop
     pipeline.resolutions = [(width // 4, height // 4) for width, height in pipeline.resolutions]
-    return ready(pipeline)
+    return pipeline

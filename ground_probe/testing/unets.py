@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-import torch
 
 from ground_probe.testing.parts import (
     QWEN_TOKENS,
     autoencoder,
     clip_text,
-    ready,
     template_tokens,
+    tiny,
     word_tokenizer,
 )
 from ground_probe.testing.vision import qwen3_vl
@@ -31,27 +30,25 @@ _UNET = {
 }
 
 
+@tiny
 def instruct_pix2pix() -> Any:
     """StableDiffusionInstructPix2PixPipeline: 5 attention blocks on 8 px and 16 px tokens."""
-    torch.manual_seed(0)
     tokenizer = word_tokenizer(16)
-    return ready(
-        diffusers.StableDiffusionInstructPix2PixPipeline(
-            vae=autoencoder(4, sample_size=1024),
-            text_encoder=clip_text(len(tokenizer)),
-            tokenizer=tokenizer,
-            unet=diffusers.UNet2DConditionModel(**_UNET),
-            scheduler=diffusers.EulerAncestralDiscreteScheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+    return diffusers.StableDiffusionInstructPix2PixPipeline(
+        vae=autoencoder(4, sample_size=1024),
+        text_encoder=clip_text(len(tokenizer)),
+        tokenizer=tokenizer,
+        unet=diffusers.UNet2DConditionModel(**_UNET),
+        scheduler=diffusers.EulerAncestralDiscreteScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
 
 
+@tiny
 def sdxl_instruct_pix2pix() -> Any:
     """StableDiffusionXLInstructPix2PixPipeline: as `instruct_pix2pix`, with two text encoders."""
-    torch.manual_seed(0)
     tokenizer = word_tokenizer(16)
     more = {
         "cross_attention_dim": 64,
@@ -60,23 +57,21 @@ def sdxl_instruct_pix2pix() -> Any:
         "projection_class_embeddings_input_dim": 6 * 8 + 32,
         "use_linear_projection": True,
     }
-    return ready(
-        diffusers.StableDiffusionXLInstructPix2PixPipeline(
-            vae=autoencoder(4, sample_size=1024),
-            text_encoder=clip_text(len(tokenizer)),
-            text_encoder_2=clip_text(len(tokenizer), projected=True),
-            tokenizer=tokenizer,
-            tokenizer_2=word_tokenizer(16),
-            unet=diffusers.UNet2DConditionModel(**_UNET | more),
-            scheduler=diffusers.EulerDiscreteScheduler(),
-            add_watermarker=False,
-        )
+    return diffusers.StableDiffusionXLInstructPix2PixPipeline(
+        vae=autoencoder(4, sample_size=1024),
+        text_encoder=clip_text(len(tokenizer)),
+        text_encoder_2=clip_text(len(tokenizer), projected=True),
+        tokenizer=tokenizer,
+        tokenizer_2=word_tokenizer(16),
+        unet=diffusers.UNet2DConditionModel(**_UNET | more),
+        scheduler=diffusers.EulerDiscreteScheduler(),
+        add_watermarker=False,
     )
 
 
+@tiny
 def dreamlite() -> Any:
     """DreamLitePipeline: a UNet over noise and reference side by side."""
-    torch.manual_seed(0)
     tokenizer = word_tokenizer(1024, QWEN_TOKENS)
     encoder, processor = qwen3_vl(tokenizer)
     pipeline = diffusers.DreamLitePipeline(
@@ -105,4 +100,4 @@ def dreamlite() -> Any:
     )
     drop = template_tokens(tokenizer, pipeline.prompt_template_encode_edit)
     pipeline.prompt_template_encode_edit_start_idx = drop
-    return ready(pipeline)
+    return pipeline
