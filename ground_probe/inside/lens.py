@@ -47,9 +47,9 @@ class Lens:
 
         0 at the last block.
         """
-        own = self.trace.prediction[self.trace.steps[0]]
+        final = self.trace.prediction[self.trace.steps[0]]
         return {
-            block: float((prediction - own).norm() / own.norm())
+            block: float((prediction - final).norm() / final.norm())
             for block, prediction in self.predictions.items()
         }
 

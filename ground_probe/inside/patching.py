@@ -84,7 +84,7 @@ def activation_patching(
         "num_steps": num_steps, "pipeline_kwargs": pipeline_kwargs,
     }  # fmt: skip
     captured = {"blocks": (*names, *more), "streams": editor.family.streams if together else asked}
-    (joint, own, before), (_, foreign, after) = (
+    (joint, states, before), (_, other_states, after) = (
         _run(editor, image, text, options | captured) for text in (instruction, other)
     )
     distance = float((after - before).norm())
@@ -95,21 +95,21 @@ def activation_patching(
         )
     singles = [
         site
-        for site in own
+        for site in states
         if (site[2] in asked if site[0] != INPUT else "text" in asked or not joint)
     ]
     patches: dict[Place, Sequence[Place]] = {site: [site] for site in singles}
     patches |= {("together", number, ""): sites for number, sites in enumerate(together)}
     rows = []
     for row, sites in patches.items():
-        pairs = {site: (own[site], foreign[site]) for site in sites}
+        pairs = {site: (states[site], other_states[site]) for site in sites}
         _require_counterparts(pairs)
-        states = {site: pair[1] for site, pair in pairs.items() if site[0] != INPUT}
+        outputs = {site: pair[1] for site, pair in pairs.items() if site[0] != INPUT}
         inputs = {_ENTERS[site[2]]: pair for site, pair in pairs.items() if site[0] == INPUT}
         with same_draws(editor, seed), replaced_inputs(editor.denoiser, inputs):
             patched = trace(
                 editor, image, instruction, blocks=(), streams=(),
-                edit=Patch(states) if states else None, **options,
+                edit=Patch(outputs) if outputs else None, **options,
             ).prediction[steps[-1]].double()  # fmt: skip
         effect = float(((patched - before) * (after - before)).sum()) / distance**2
         left = float((patched - after).norm()) / distance

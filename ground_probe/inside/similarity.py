@@ -47,10 +47,10 @@ def linear_cka(
     """
     x, y = _paired(x, y)
     hsic = _unbiased_hsic if unbiased else _hsic
-    own = hsic(x, x) * hsic(y, y)
-    if not own > 0:
+    scale = hsic(x, x) * hsic(y, y)
+    if not scale > 0:
         raise InputError("states that are the same at every token have no alignment with others")
-    return float(hsic(x, y) / own**0.5)
+    return float(hsic(x, y) / scale**0.5)
 
 
 def rsa(
@@ -107,7 +107,7 @@ def similarity_table(
     traces, others = list(traces), list(traces if others is None else others)
     if not traces or len(traces) != len(others):
         raise InputError(f"{len(traces)} and {len(others)} traces: give one of each image in both")
-    rows, columns = (_stacked(each) for each in (traces, others))
+    rows, columns = map(_stacked, (traces, others))
     values = [
         [measure(x, y) if len(x) == len(y) else np.nan for y in columns.values()]
         for x in rows.values()

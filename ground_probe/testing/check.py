@@ -188,8 +188,10 @@ def _streams(traced: Trace, output: Any, image_first: bool) -> Iterator[tuple[st
 
 
 def _check_attention(traced: Trace, witness: Witness, row: int, limit: float) -> None:
-    layout, own = traced.layout, slice(None)
-    text_at, image_at = layout.within_sequence() if layout.joint else (slice(0, None), own)
+    layout = traced.layout
+    text_at, image_at = slice(0, None), slice(None)
+    if layout.joint:
+        text_at, image_at = layout.within_sequence()
     keys = [text_at.start + key for key in traced.phrase_keys]
     pairs: list[tuple[str, str, Tensor, Tensor]] = []
     for (block, inside), call in witness.calls.items():
@@ -217,13 +219,13 @@ def _check_attention(traced: Trace, witness: Witness, row: int, limit: float) ->
 def _propagated(traced: Trace, witness: Witness, row: int) -> dict[tuple, Tensor]:
     """Maps carried on twice, by explicit S x S products in float64."""
     layout = traced.layout
-    own = {
+    self_attention = {
         block: softmax(call, row) for (block, inside), call in witness.calls.items()
         if inside in SELF
     }  # fmt: skip
     unet = traced.blocks[0].startswith("down_blocks.")
     expected: dict[tuple, Tensor] = {}
-    finest = max((len(among[0]) for among in own.values()), default=0)
+    finest = max((len(among[0]) for among in self_attention.values()), default=0)
     for block in traced.blocks:
         maps = traced.attention[block, 0].double()
         if unet:
@@ -231,13 +233,13 @@ def _propagated(traced: Trace, witness: Witness, row: int) -> dict[tuple, Tensor
             if maps.shape[2:] != layout.grid_of(finest):
                 maps = F.interpolate(maps, layout.grid_of(finest), mode="bilinear")
             maps = maps[0].flatten(1).T
-            fine = [among for among in own.values() if len(among[0]) == finest]
+            fine = [among for among in self_attention.values() if len(among[0]) == finest]
             for _ in range(2):
                 maps = torch.stack([(among @ maps).mean(0) for among in fine]).mean(0)
             expected[block, 0, "noise"] = maps[None]
             continue
         for stream in layout.grids:
-            at, among = slice(None), own.get(block)
+            at, among = slice(None), self_attention.get(block)
             if layout.joint:
                 at, start = layout.within_image(stream), layout.within_sequence()[1].start
                 call = next(call for (name, _), call in witness.calls.items() if name == block)
