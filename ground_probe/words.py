@@ -32,6 +32,12 @@ LOCATION_WORDS = PLACE_WORDS | RELATION_WORDS
 ACTION_WORDS = _listed("holding wearing riding sitting standing facing touching")
 """Words that relate something to another thing by what it does."""
 
+ATTRIBUTES = _listed(
+    """big large small little tall short long tiny huge dark light bright striped plaid black white
+    gray grey brown pink beige gold silver tan old young"""
+)
+"""Words that say what something is like."""
+
 ORDINALS = _listed("first 1st second 2nd third 3rd fourth 4th")
 
 # Han, kana, Thai and Lao, Burmese, Khmer: no spaces tell where a word ends.

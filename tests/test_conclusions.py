@@ -191,12 +191,15 @@ def test_every_notebook_of_the_study_has_its_section():
 
 
 @pytest.mark.long
-def test_the_head_that_grounds_points_at_the_referent_on_the_whole_grid():
+def test_the_head_that_grounds_points_at_the_referent_on_the_whole_grid(tmp_path):
     editor = gp.load_editor("tiny")
     val, test = (gp.load_split("scenes", name, limit=100) for name in ("val", "test"))
-    spec = study.Spec(steps=(0,))
-    heads = study.pointing_heads(editor, val, spec)
-    best = heads[heads["head"] != "mean"].iloc[0]
+    spec = study.Spec(steps=(0,), heads=True)
+    kept = study.collect(editor, val, spec, tmp_path)
+    heads = study.head_table(kept, kept)
+    of = heads[(heads.metric == "pointing") & (heads["head"] != "mean") & (heads.split == "val")]
+    best = of[(of["map"] == "attention") & (of.labels == "separability")]
+    best = best.loc[best.value.idxmax()]
     overlays = study.attention_overlays(editor, test, spec, [(best.block, int(best["head"]))])
     assert np.mean([each.on_referent for (each,) in overlays]) >= 0.85
 
@@ -227,7 +230,3 @@ def test_an_overlay_is_the_map_and_says_where_it_is_highest(monkeypatch):
         row, col = divmod(int(tokens.argmax()), geometry.grid[1])
         inside = geometry.soft_labels(split[0].mask)[row, col] >= 0.5
         assert overlay.on_referent == inside
-    shares = study.pointing_heads(editor, split, spec).set_index(["block", "head"])["pointing"]
-    both = study.attention_overlays(editor, split, spec, [(block, 1), (block, None)])
-    for at, head in enumerate((1, "mean")):
-        assert shares[block, head] == np.mean([overlays[at].on_referent for overlays in both])

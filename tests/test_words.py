@@ -69,9 +69,9 @@ def test_a_word_is_on_one_list():
         words.PLACE_WORDS,
         words.RELATION_WORDS,
         words.ACTION_WORDS,
+        words.ATTRIBUTES,
         frozenset(words.ORDINALS),
     )
     for number, one in enumerate(lists):
         for other in lists[number + 1 :]:
             assert not one & other
-    assert set(words.SIDE_OF) <= words.PLACE_WORDS

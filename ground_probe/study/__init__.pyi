@@ -14,7 +14,7 @@ from .conclusions import (
 from .effects import causal_check, causal_sentences, effects
 from .explorer import Explorer, explore
 from .heads import chosen_heads, head_table
-from .overlays import Overlay, attention_overlays, pointing_heads
+from .overlays import Overlay, attention_overlays
 from .paired import paired_probes, selectivity
 from .plan import Plan, plan
 from .refits import refit
@@ -71,7 +71,6 @@ __all__ = [
     "paired_probes",
     "paper_table",
     "plan",
-    "pointing_heads",
     "read_table",
     "refit",
     "score",

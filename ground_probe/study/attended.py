@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from tqdm import tqdm
 
 from ground_probe.capture import Trace, trace
 from ground_probe.datasets.example import RefExample
-from ground_probe.editors import Editor
+from ground_probe.editors import Editor, fill
 from ground_probe.probes import per_image
-from ground_probe.stats import estimate
+from ground_probe.stats import bootstrap
 from ground_probe.study.spec import Spec
 from ground_probe.study.tokens import Tokens, sample_tokens
 from ground_probe.study.words import CLASSES, token_classes
@@ -44,19 +43,15 @@ def attended_words(
         heads and the image tokens of all streams; auc: of the map for the referent's sampled tokens
         against those of the other objects, NaN where there is none.
     """
-    one = replace(spec, steps=spec.steps[:1])
     tables = each_image(
-        editor, lambda at: list(_of_example(editor, split[at], one)), range(len(split)), workers
+        editor, lambda at: list(_of_example(editor, split[at], spec)), range(len(split)), workers
     )
     bar = tqdm(tables, desc="words", unit="image", leave=False, total=len(split))
     return pd.DataFrame([row for rows in bar for row in rows])
 
 
 def summarise_words(words: pd.DataFrame) -> pd.DataFrame:
-    """Means over images with intervals: a row a class, block and stream.
-
-    Args:
-        words: from `attended_words`.
+    """Means over images with intervals, of `attended_words`: a row a class, block and stream.
 
     Returns:
         name, block, stream, tokens (mean), mass, mass_per_token, auc, low, high, n_images (of the
@@ -65,8 +60,7 @@ def summarise_words(words: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, block, stream), of in words.groupby(["name", "block", "stream"], sort=False):
         means = of.groupby("image_id")[["tokens", "mass", "auc"]].mean()
-        known = means.auc.notna().any()
-        auc = estimate(means.auc.to_numpy()) if known else None
+        ((auc,), (low,), (high,)) = bootstrap(means[["auc"]].to_numpy())
         rows.append(
             {
                 "name": name,
@@ -75,10 +69,10 @@ def summarise_words(words: pd.DataFrame) -> pd.DataFrame:
                 "tokens": means.tokens.mean(),
                 "mass": means.mass.mean(),
                 "mass_per_token": (means.mass / means.tokens).mean(),
-                "auc": auc.value if auc else np.nan,
-                "low": auc.low if auc else np.nan,
-                "high": auc.high if auc else np.nan,
-                "n_images": auc.n if auc else 0,
+                "auc": auc,
+                "low": low,
+                "high": high,
+                "n_images": means.auc.notna().sum(),
                 "n_seen": len(means),
             }
         )
@@ -89,9 +83,7 @@ def summarise_words(words: pd.DataFrame) -> pd.DataFrame:
 def sinks(words: pd.DataFrame, share: float = 0.5) -> pd.DataFrame:
     """By block, the class that takes most of the attention to text, and its share.
 
-    Args:
-        words: from `summarise_words`.
-        share: of the attention to text above which a class without meaning is called a sink.
+    A class without meaning that takes more than `share` is called a sink.
     """
     text = words[(words.name != BEYOND) & (words.stream == words.stream.iloc[0])]
     masses = text.groupby("block", sort=False)["mass"]
@@ -102,46 +94,35 @@ def sinks(words: pd.DataFrame, share: float = 0.5) -> pd.DataFrame:
 
 
 def _of_example(editor: Editor, example: RefExample, spec: Spec) -> Iterator[dict[str, Any]]:
-    instruction = spec.instruction(example, ())
-    if instruction is None:
-        return
+    instruction, span = fill(spec.template, example.expression)
     tokens = sample_tokens(editor.geometry(example.image), example, spec.tokens)
-    joint = "reference" in editor.family.streams
+    # The sampled tokens among image tokens: those of the noise, then of the reference.
+    places = [*tokens.place, *(tokens.place + prod(tokens.grid))]
     traced = trace(
         editor,
         example.image,
-        instruction[0],
-        steps=spec.steps,
+        instruction,
+        steps=spec.steps[:1],
         streams=(),
         mass=True,
-        affinity=_places(tokens) if joint else (),
+        affinity=list(map(int, places)) if "reference" in editor.family.streams else (),
         num_steps=spec.num_steps,
         seed=spec.noise_seed(example.key),
     )
-    names = np.array(token_classes(traced.phrase_tokens, *instruction))
-    for block in traced.blocks:
-        for stream in traced.layout.grids:
-            for name, count, mass, scores in _classes(traced, tokens, names, block, stream):
-                yield {
-                    "image_id": example.image_id,
-                    "block": block,
-                    "stream": stream,
-                    "name": name,
-                    "tokens": count,
-                    "mass": mass,
-                    "auc": np.nan if scores is None else _grounding(scores, tokens),
-                }
-
-
-def _places(tokens: Tokens) -> list[int]:
-    """The sampled tokens among image tokens: those of the noise, then of the reference."""
-    size = tokens.grid[0] * tokens.grid[1]
-    return [*tokens.place.tolist(), *(tokens.place + size).tolist()]
+    names = np.array(token_classes(traced.phrase_tokens, instruction, span))
+    objects = tokens.target | tokens.distractor
+    target, group = tokens.target[objects], np.zeros(objects.sum())
+    for block, stream in product(traced.blocks, traced.layout.grids):
+        where = {"image_id": example.image_id, "block": block, "stream": stream}
+        for name, count, mass, scores in _classes(traced, tokens, names, block, stream):
+            asked = scores is not None and target.any() and not target.all()
+            auc = per_image(scores.numpy()[objects], target, group)[0] if asked else np.nan
+            yield {**where, "name": name, "tokens": count, "mass": mass, "auc": auc}
 
 
 def _classes(
     traced: Trace, tokens: Tokens, names: np.ndarray, block: str, stream: str
-) -> Iterator[tuple[str, int, float, Float[Tensor, " kept"] | None]]:
+) -> Iterator[tuple[str, int, float, Any]]:
     """(class, its tokens, its mass, its map at the sampled tokens) that an instruction has."""
     at, step = traced.image_tokens(stream), traced.steps[0]
     every = traced.attention[block, step].mean(0)
@@ -151,25 +132,15 @@ def _classes(
         of = torch.from_numpy(np.flatnonzero(names == name))
         yield name, len(of), float(every[:, of].sum(1).mean()), kept[:, of].sum(1)
     mass = traced.mass(block, step)
-    special = traced.layout.text - len(traced.phrase_keys) - len(traced.padding)
-    for name, count, key in (
-        ("padding", len(traced.padding), "padding"),
-        ("end of sequence", special, "other text"),
-    ):
-        if count:
-            yield name, count, mass[key], None
-    rest = 1 - kept.sum(1)
-    if traced.layout.joint:
-        rows = slice(0, len(kept)) if stream == "noise" else slice(len(kept), 2 * len(kept))
-        rest = rest - traced.affinity[block, step].mean(0)[rows].sum(1)
-    count = special + len(traced.padding)
-    if count:
-        yield BEYOND, count, mass["padding"] + mass["other text"], rest
-
-
-def _grounding(scores: Float[Tensor, " kept"], tokens: Tokens) -> float:
-    objects = tokens.target | tokens.distractor
-    target = tokens.target[objects]
-    if target.all() or not target.any():
-        return float("nan")
-    return float(per_image(scores.numpy()[objects], target, np.zeros(objects.sum()))[0])
+    padding = len(traced.padding)
+    special = traced.layout.text - len(traced.phrase_keys) - padding
+    if padding:
+        yield "padding", padding, mass["padding"], None
+    if special:
+        yield "end of sequence", special, mass["other text"], None
+    if padding + special:
+        rest = 1 - kept.sum(1)
+        if traced.layout.joint:
+            rows = slice(0, len(kept)) if stream == "noise" else slice(len(kept), 2 * len(kept))
+            rest = rest - traced.affinity[block, step].mean(0)[rows].sum(1)
+        yield BEYOND, padding + special, mass["padding"] + mass["other text"], rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +21,7 @@ PROBES = ("linear", "linear_precision", "prototype", "attention", "attention_fro
 
 
 def check_templates(templates: Sequence[str]) -> None:
-    """Refuse templates that cannot be compared.
-
-    Raises:
-        InputError: none, one that is there twice, or one without its `{expression}`.
-    """
+    """Refuse templates that cannot be compared: none, one twice, or one without `{expression}`."""
     if not templates or len(set(templates)) < len(templates):
         raise InputError(f"templates {list(templates)}: give one or more, each once")
     for template in templates:
@@ -54,8 +51,8 @@ def compare_templates(
         one = replace(spec, template=template)
         fit, test = (collect(editor, split, one, folder, workers=workers) for split in splits)
         table = summarise(score(fit, [test], title=template))
-        for labels in table.labels.unique():
-            for probe in PROBES:
-                rows = best_blocks(table, labels, probe)
-                parts.append(rows.assign(template=template))
+        parts += [
+            best_blocks(table, labels, probe).assign(template=template)
+            for labels, probe in product(table.labels.unique(), PROBES)
+        ]
     return pd.concat(parts, ignore_index=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ground_probe.capture.calls import each_call
 from ground_probe.editors import Editor
 from ground_probe.errors import UnsupportedEditorError
-from ground_probe.stats import estimate
+from ground_probe.stats import bootstrap
 from ground_probe.study.samples import Samples
 
 VIEWS = ("latents", "prediction")
@@ -26,29 +26,20 @@ PLACES = ("referent", "other objects", "elsewhere")
 @contextmanager
 def denoiser_inputs(denoiser: nn.Module) -> Iterator[dict[float, Tensor]]:
     """What a denoiser is given while a pipeline runs: its sample, by timestep in order of time."""
-    seen: dict[float, Tensor] = {}
+    samples: dict[float, Tensor] = {}
 
     def note(given: dict[str, Any]) -> None:
         sample = given["sample"] if "sample" in given else given["hidden_states"]
-        seen.setdefault(float(given["timestep"].flatten()[0]), sample[:1].detach().clone())
+        samples.setdefault(float(given["timestep"].flatten()[0]), sample[:1].detach().clone())
 
     with each_call(denoiser, note):
-        yield seen
+        yield samples
 
 
 def decode(
     editor: Editor, latents: Float[Tensor, "batch tokens channels"], size_px: tuple[int, int]
 ) -> Float[np.ndarray, "batch height width 3"]:
-    """Packed latents as images, 0 to 1.
-
-    Args:
-        editor: whose autoencoder to use.
-        latents: of one stream, as the denoiser is given them.
-        size_px: (height, width) of the image that they stand for.
-
-    Raises:
-        UnsupportedEditorError: a pipeline that packs its latents in a way of its own.
-    """
+    """Packed latents, as the denoiser is given them, as images of a size, 0 to 1."""
     pipe = editor.pipeline
     config = pipe.vae.config
     if not hasattr(pipe, "_unpack_latents") or not hasattr(config, "scaling_factor"):
@@ -72,12 +63,6 @@ def change_maps(
     """Mean absolute difference (0 to 1) to the reference, averaged over each token.
 
     Both sides went through the autoencoder, so that an unchanged image has none.
-
-    Args:
-        editor: whose autoencoder to use.
-        reference: the input image's latents.
-        views: latents to compare with it.
-        grid: (rows, columns) of the tokens.
     """
     token = editor.family.token_px(editor.pipeline)
     size_px = (grid[0] * token, grid[1] * token)
@@ -91,8 +76,7 @@ def change_maps(
 def visible_change(test: Samples) -> pd.DataFrame:
     """How far the image has visibly changed: the referent, the other objects and all else.
 
-    Args:
-        test: collected with `visible=True`.
+    `test` is collected with `visible=True`.
 
     Returns:
         a row for each view ("latents" as they are decoded, "prediction" in one step from them),
@@ -103,21 +87,14 @@ def visible_change(test: Samples) -> pd.DataFrame:
     images, image = np.unique(keys, return_inverse=True)
     weights = np.eye(len(images))[image].T
     means = np.einsum("ie,evsp->ivsp", weights / weights.sum(1, keepdims=True), means)
-    rows = []
-    for (v, view), (s, step), (p, place) in product(
-        enumerate(VIEWS), enumerate(test.steps), enumerate(PLACES)
-    ):
-        change = estimate(means[:, v, s, p])
-        rows.append(
-            {
-                "view": view,
-                "place": place,
-                "step": step,
-                "sigma": test.sigmas[step],
-                "value": change.value,
-                "low": change.low,
-                "high": change.high,
-                "n_images": change.n,
-            }
-        )
-    return pd.DataFrame(rows)
+    cells = means.reshape(len(images), -1)
+    value, low, high = bootstrap(cells)
+    rows = product(VIEWS, test.steps, PLACES)
+    table = pd.DataFrame(rows, columns=["view", "step", "place"])
+    return table[["view", "place", "step"]].assign(
+        sigma=table["step"].map(test.sigmas),
+        value=value,
+        low=low,
+        high=high,
+        n_images=(~np.isnan(cells)).sum(0),
+    )

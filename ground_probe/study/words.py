@@ -9,6 +9,7 @@ from ground_probe.datasets.scenes import COLORS
 from ground_probe.editors.phrases import Span, plain
 from ground_probe.words import (
     ACTION_WORDS,
+    ATTRIBUTES,
     FUNCTION_WORDS,
     ORDINALS,
     PLACE_WORDS,
@@ -20,37 +21,7 @@ IN_EXPRESSION = ("head noun", "attribute", "location", "relation", "other noun",
 CLASSES = (*IN_EXPRESSION, "template", "padding", "end of sequence")
 """The expression's words, the template's, and what the tokenizer adds."""
 
-_ATTRIBUTES = frozenset(
-    [
-        "big",
-        "large",
-        "small",
-        "little",
-        "tall",
-        "short",
-        "long",
-        "tiny",
-        "huge",
-        "dark",
-        "light",
-        "bright",
-        "striped",
-        "plaid",
-        "black",
-        "white",
-        "gray",
-        "grey",
-        "brown",
-        "pink",
-        "beige",
-        "gold",
-        "silver",
-        "tan",
-        "old",
-        "young",
-    ]
-)
-_CLASS = dict.fromkeys(_ATTRIBUTES.union(COLORS), "attribute")
+_CLASS = dict.fromkeys(ATTRIBUTES.union(COLORS), "attribute")
 _CLASS |= dict.fromkeys(PLACE_WORDS.union(ORDINALS), "location")
 _CLASS |= dict.fromkeys(RELATION_WORDS | ACTION_WORDS, "relation")
 _CLASS |= dict.fromkeys(FUNCTION_WORDS, "stop word")
@@ -80,12 +51,7 @@ def word_classes(expression: str) -> list[tuple[Span, str]]:
 
 
 def token_classes(tokens: Sequence[str], instruction: str, phrase: Span) -> list[str]:
-    """The class of every token of an instruction.
-
-    Args:
-        tokens: of the whole instruction, in order, as the tokenizer spells them.
-        instruction: what was told.
-        phrase: where the expression lies in it.
+    """The class of every token of an instruction, in order, as the tokenizer spells them.
 
     >>> token_classes(["▁remove", "▁the", "▁ci", "rcle"], "Remove the circle", (7, 17))
     ['template', 'stop word', 'head noun', 'head noun']
