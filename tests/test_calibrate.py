@@ -116,7 +116,7 @@ class _Table:
 def test_near_ties_go_to_the_plain_value():
     grid = [{"edges": (1.0, 4.0)}, {"propagation": (1, 3)}]
     bench = _Table({("edges", 4.0): MARGIN / 2, ("propagation", 3): 2 * MARGIN})
-    best = search(bench, Recipe(edges=4.0), grid, np.arange(4), passes=1)
+    best = search(bench, Recipe(edges=4.0), grid, np.arange(4))
     assert (best.edges, best.propagation) == (1.0, 3)
 
 

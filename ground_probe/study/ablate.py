@@ -51,12 +51,7 @@ _OF_FEATURES: Mapping[str, Sequence[Any]] = {
 
 
 def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str, Recipe]]:
-    """Every (part, value, variant) of the ablation, those that share a trace together.
-
-    Args:
-        recipe: the full one.
-        streams: that the editor has; no variant names another.
-    """
+    """Every (part, value, variant) of the ablation, of the streams that an editor has."""
     attends = recipe.prior == "attention"
     for part, change in {**(_REMOVED_OF_ATTENTION if attends else {}), **_REMOVED}.items():
         variant = replace(recipe, **change)
@@ -76,9 +71,9 @@ def variants(recipe: Recipe, streams: Sequence[str]) -> Iterator[tuple[str, str,
             yield name, shown, replace(recipe, **{name: value, "cut": cut})
 
 
-def steps(recipe: Recipe, count: Sequence[int] = STEPS) -> Iterator[tuple[str, str, Recipe]]:
+def steps(recipe: Recipe, at: Sequence[int] = STEPS) -> Iterator[tuple[str, str, Recipe]]:
     """The recipe at other denoising steps of 28, each of which needs all steps before it."""
-    for step in count:
+    for step in at:
         yield "step", str(step), replace(recipe, step=step)
 
 
@@ -100,12 +95,7 @@ def fractions(recipe: Recipe, blocks: Sequence[str]) -> Iterator[tuple[str, str,
 
 
 def ablate(bench: Bench, recipe: Recipe, named: Iterator[tuple[str, str, Recipe]]) -> pd.DataFrame:
-    """Score variants of a recipe on a bench's examples.
-
-    Args:
-        bench: whose traces every variant shares as far as it can.
-        recipe: what they are compared with; it is the first row.
-        named: (part, value, variant), from `variants`, `steps` or `fractions`.
+    """Score a recipe and its variants (part, value, variant) on a bench's examples.
 
     Returns one row a variant: `part, value, n, miou, low, high` with the interval over images,
     `difference` to the full recipe, paired over examples, with `difference_low` and

@@ -9,16 +9,17 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from tqdm import tqdm
 
-from ground_probe import metrics
+import ground_probe
+from ground_probe import metrics, stats
 from ground_probe.capture import Trace, keep_half, trace
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError, PhraseError
-from ground_probe.io import seed_of
+from ground_probe.io import digest, seed_of
 from ground_probe.segmentation.forward import gives_change
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.segment import segment_traces
@@ -26,6 +27,7 @@ from ground_probe.segmentation.segment import segment_traces
 Grid = Sequence[Mapping[str, Sequence[Any]]]
 Ious = Float[np.ndarray, " examples"]
 Rows = Int[np.ndarray, " rows"]
+Images = Int[np.ndarray, " examples"]
 MARGIN = 0.004
 """A choice must gain so much mIoU over the plain one that comes first in the grid."""
 
@@ -110,18 +112,11 @@ class Bench:
         )
 
 
-def search(
-    bench: Bench,
-    start: Recipe,
-    grid: Grid,
-    rows: Rows,
-    passes: int = 1,
-) -> Recipe:
+def search(bench: Bench, start: Recipe, grid: Grid, rows: Rows) -> Recipe:
     """The best mean IoU over some rows, group by group; near ties go to the plain values."""
     best = start
-    for _ in range(passes):
-        for group in grid:
-            best = best_of(bench, variants_of(best, group), rows)
+    for group in grid:
+        best = best_of(bench, variants_of(best, group), rows)
     return best
 
 
@@ -138,11 +133,10 @@ def variants_of(recipe: Recipe, group: Mapping[str, Sequence[Any]]) -> Iterator[
 def best_of(bench: Bench, recipes: Iterable[Recipe], rows: Rows) -> Recipe:
     """The recipe of the best mean IoU over some rows; the first one where the gain is small.
 
-    Raises:
-        PhraseError: with every recipe the instruction of some example is too long for the editor.
+    One that makes the instruction of some example too long for the editor is none; if all do,
+    PhraseError is raised.
     """
-    tried = list(recipes)
-    scores, too_long = [], None
+    tried, scores, too_long = list(recipes), [], None
     for recipe in tried:
         try:
             scores.append(bench.ious(recipe, rows).mean())
@@ -153,3 +147,40 @@ def best_of(bench: Bench, recipes: Iterable[Recipe], rows: Rows) -> Recipe:
         raise too_long
     at = int(np.argmax(scores))
     return tried[at if scores[at] > scores[0] + MARGIN else 0]
+
+
+def in_folds(
+    images: Int[np.ndarray, " examples"], folds: int
+) -> list[Bool[np.ndarray, " examples"]]:
+    """The examples of each fold of images.
+
+    Raises:
+        InputError: fewer images than folds, or less than two.
+    """
+    count = images.max() + 1
+    if not 2 <= folds <= count:
+        raise InputError(f"{folds} folds of {count} images: give 2 or more of each")
+    return [images % folds == fold for fold in range(folds)]
+
+
+def provenance(
+    method: str,
+    editor: Editor,
+    examples: Sequence[RefExample],
+    seed: int,
+    held_out: Ious,
+    images: Images,
+) -> dict[str, Any]:
+    """How a recipe was chosen, with its score on images that did not choose it."""
+    low, high = stats.cluster_interval(held_out, images)
+    return {
+        "method": method,
+        "model": editor.name,
+        "revision": editor.revision,
+        "n": len(examples),
+        "keys": digest([example.key for example in examples]),
+        "seed": seed,
+        "miou_held_out": round(float(held_out.mean()), 4),
+        "miou_held_out_interval": [round(low, 4), round(high, 4)],
+        "ground_probe": ground_probe.__version__,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-import ground_probe
 from ground_probe import stats
 from ground_probe.datasets.example import Split
 from ground_probe.editors import Editor
@@ -20,7 +19,7 @@ from ground_probe.io import digest, whole_file
 from ground_probe.segmentation.forward import blocks_read, gives_change
 from ground_probe.segmentation.recipe import Depth, Recipe
 from ground_probe.segmentation.recipes import recipe_for
-from ground_probe.study.bench import Bench, Grid, best_of, search
+from ground_probe.study.bench import Bench, Grid, best_of, in_folds, provenance, search
 from ground_probe.study.head_search import HeadSearch
 
 COST_MARGIN = 0.01
@@ -117,50 +116,46 @@ def calibrate(
     """
     splits = [splits] if isinstance(splits, Split) else list(splits)
     refuse_other_than_train(splits)
-    examples = [splits[at][row] for at in range(len(splits)) for row in _bar(splits[at])]
+    examples = [
+        example
+        for split in splits
+        for example in tqdm(split, desc=f"read {split.dataset}", leave=False)
+    ]
     bench = Bench(editor, examples, seed)
-    if not 2 <= folds <= bench.images.max() + 1:
-        raise InputError(
-            f"{folds} folds of {bench.images.max() + 1} images: give 2 or more of each"
-        )
-    streams = tuple(each for each in STREAMS if set(each) <= set(editor.family.streams))
-    there = tuple(_that_there_are(group, editor) for group in grid)
-    chooser = _Chooser(bench, templates, there, HeadSearch(bench, streams))
+    inside_folds = in_folds(bench.images, folds)
+    there = set(editor.family.streams)
+    streams = tuple(each for each in STREAMS if set(each) <= there)
+    usable = [
+        {
+            name: [v for v in values if not name.endswith("streams") or set(v) <= there]
+            for name, values in group.items()
+        }
+        for group in grid
+    ]
+    chooser = _Chooser(bench, templates, usable, HeadSearch(bench, streams))
     rows = np.arange(len(examples))
     best, by_end = chooser.choose(rows)
-    held_out, held_out_by_end = (
-        np.full(len(rows), np.nan),
-        np.full((len(by_end), len(rows)), np.nan),
-    )
-    for fold in tqdm(range(folds), desc="folds", leave=False):
-        inside = bench.images % folds == fold
+    held_out = np.full(len(rows), np.nan)
+    held_out_by_end = np.full((len(by_end), len(rows)), np.nan)
+    for inside in tqdm(inside_folds, desc="folds", leave=False):
         chosen, ends = chooser.choose(rows[~inside])
         held_out[inside] = bench.ious(chosen, rows[inside])
         for at, recipe in enumerate(ends):
             held_out_by_end[at, inside] = bench.ious(recipe, rows[inside])
     bench.bar.close()
-    low, high = stats.cluster_interval(held_out, bench.images)
-    provenance = {
-        "method": f"heads by agreement with the masks; coordinate search; {folds} folds of images",
-        "model": editor.name,
-        "revision": editor.revision,
+    method = f"heads by agreement with the masks; coordinate search; {folds} folds of images"
+    made = provenance(method, editor, examples, seed, held_out, bench.images) | {
         "data": [
             {"dataset": s.dataset, "split": s.split, "revision": s.revision, "examples": len(s)}
             for s in splits
         ],
-        "n": len(examples),
         "folds": folds,
-        "keys": digest([example.key for example in examples]),
-        "grid": digest([templates, *map(_listed, grid)]),
-        "seed": seed,
-        "miou_held_out": round(float(held_out.mean()), 4),
-        "miou_held_out_interval": [round(low, 4), round(high, 4)],
+        "grid": digest([templates, *grid]),
         "miou_in_sample": round(float(bench.ious(best).mean()), 4),
         "miou_change": _of_change(bench),
         "fraction_of_step": round(fraction(bench.blocks, best), 4),
-        "ground_probe": ground_probe.__version__,
     }
-    recipe = replace(best, provenance=provenance)
+    recipe = replace(best, provenance=made)
     curve = _curve(bench, chooser.ends, held_out_by_end, best)
     if out is not None:
         recipe.to_json(out)
@@ -252,20 +247,3 @@ def refuse_other_than_train(splits: Sequence[Split]) -> None:
                 f"{split.dataset} {split.split} cannot be calibrated on: recipes are chosen on "
                 "'train', so that the scores on other splits stay honest"
             )
-
-
-def _bar(split: Split) -> Iterator[int]:
-    return iter(tqdm(range(len(split)), desc=f"read {split.dataset}", leave=False))
-
-
-def _listed(group: Mapping[str, Sequence[Any]]) -> dict[str, list]:
-    return {name: list(values) for name, values in group.items()}
-
-
-def _that_there_are(group: Mapping[str, Sequence[Any]], editor: Editor) -> dict[str, Sequence[Any]]:
-    """Without streams that the editor does not have."""
-    there = set(editor.family.streams)
-    return {
-        name: [v for v in values if not name.endswith("streams") or set(v) <= there]
-        for name, values in group.items()
-    }

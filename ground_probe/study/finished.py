@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ground_probe
+from ground_probe.editors.hub import cached_index, repository
 from ground_probe.errors import InputError
 from ground_probe.run_record import environment, read_record
 
@@ -39,10 +40,10 @@ def inputs(model: str, root: str | None, recipe: str | None) -> list[Any]:
     for path in sorted(package.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
             code.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    inputs = environment()
+    installed = environment()
     return [
         code.hexdigest(),
-        [inputs[name] for name in ("packages", "python", "machine")],
+        [installed[name] for name in ("packages", "python", "machine")],
         _model(model),
         _stats(Path(root).expanduser(), _DATA) if root else [],
         Path(recipe).expanduser().read_text() if recipe and Path(recipe).is_file() else recipe,
@@ -60,8 +61,6 @@ def _model(model: str) -> Any:
         return model
     if folder.is_dir():
         return _stats(folder, ("*",))
-    from ground_probe.editors.hub import cached_index, repository
-
     index = cached_index(repository(model))
     return str(index and index.parent.name)
 

@@ -63,20 +63,17 @@ class HeadSearch:
             count: how many variants to give, best first.
             until: only heads of blocks whose middle lies before this depth.
         """
+        key = (recipe.template, recipe.step, recipe.propagation, recipe.normalize)
+        if key not in self._fits:
+            self._fits[key] = _fit(self._bench, recipe, self._ways)
         found = []
-        for way, fit in self._fit(recipe).items():
+        for way, fit in self._fits[key].items():
             inside = np.array([depth < until for depth, _ in fit.heads])
             for chosen, agreement in _greedy(fit, rows, inside):
                 found.append((agreement, way, tuple(sorted(fit.heads[at] for at in chosen))))
         found.sort(key=lambda each: -each[0])
         for _, (streams, words), heads in found[:count]:
             yield replace(recipe, prior_streams=streams, words=words, heads=heads)
-
-    def _fit(self, recipe: Recipe) -> dict[Way, Fit]:
-        key = (recipe.template, recipe.step, recipe.propagation, recipe.normalize)
-        if key not in self._fits:
-            self._fits[key] = _fit(self._bench, recipe, self._ways)
-        return self._fits[key]
 
 
 def _fit(bench: Bench, recipe: Recipe, ways: Sequence[Way]) -> dict[Way, Fit]:

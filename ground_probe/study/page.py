@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from ground_probe.evaluation.tables import CHIEF
+from ground_probe.study.table import best_blocks, read_table
 
 
 class Section(NamedTuple):
@@ -84,8 +85,6 @@ _MAIN = "steps_grounding.png"
 
 def separability_by_step(emergence: pd.DataFrame) -> pd.DataFrame:
     """Per label set and stream, what the block chosen on val scores on test, at each step."""
-    from ground_probe.study.table import best_blocks  # late: it brings torch
-
     chosen = {labels: best_blocks(emergence, labels) for labels in emergence["labels"].unique()}
     rows = (
         pd.concat(chosen, names=["labels"]).droplevel(1).set_index(["stream", "step"], append=True)
@@ -106,8 +105,6 @@ def segmentation_scores(segmentation: pd.DataFrame) -> pd.DataFrame:
 
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables of a study's folder, by title."""
-    from ground_probe.study.table import read_table  # late: it brings torch
-
     tables = {}
     if (path := folder / "emergence.csv").exists():
         title = "Separability by step (linear probe, AUC on test, block chosen on val)"

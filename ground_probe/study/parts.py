@@ -31,14 +31,10 @@ class Part(NamedTuple):
 
 
 def run_parts(parts: Sequence[Part], workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run notebooks; yield the record of each as it ends.
+    """Run notebooks that are independent of one another; yield the record of each as it ends.
 
-    Args:
-        parts: independent of one another.
-        workers: how many at a time, each in a process of its own. With one, they are run here.
-
-    Raises:
-        GroundProbeError: one failed; those beside it are interrupted.
+    So many are run at a time, each in a process of its own; one alone is run here. If one fails,
+    those beside it are interrupted.
     """
     if workers == 1 or len(parts) == 1:
         yield from _one_by_one(parts)
@@ -58,7 +54,7 @@ def _one_by_one(parts: Sequence[Part]) -> Iterator[tuple[str, dict[str, Any]]]:
     for at, part in enumerate(parts, 1):
         say(f"{part.name} ({at} of {len(parts)}) ...")
         begun = time.monotonic()
-        yield part.name, run_notebook(part.source, part.folder, dict(part.parameters))
+        yield part.name, run_notebook(part.source, part.folder, part.parameters)
         say(f"{part.name} done in {time.monotonic() - begun:.0f} s")
 
 
@@ -109,10 +105,8 @@ def _run(part: Part, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_SIGTERM))
     try:
-        record = run_notebook(
-            part.source, part.folder, dict(part.parameters), cast(TextIO, _LastLine(pipe))
-        )
-        pipe.send(("record", record))
+        bars = cast(TextIO, _LastLine(pipe))
+        pipe.send(("record", run_notebook(part.source, part.folder, part.parameters, bars)))
     except GroundProbeError as error:
         pipe.send(("error", str(error)))
 

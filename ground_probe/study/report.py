@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +49,7 @@ def collect_report(folder: str | Path) -> Report:
         InputError: there is none, or none that can be read.
     """
     root = Path(folder).expanduser()
-    paths = sorted(
-        Path(inside) for inside, *names in os.walk(root) if "manifest.parquet" in chain(*names)
-    )
+    paths = sorted(path.parent for path in root.rglob("manifest.parquet"))
     if not paths:
         raise InputError(f"{root} holds no evaluation: run `ground-probe evaluate --out {root}/…`")
     states, summaries, breakdowns = [], [], []
@@ -90,31 +86,21 @@ def _evaluation(store: Store) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFram
     return state, summary, tables.breakdown(rows, waived, about)
 
 
-def paper_table(report: Report, method: str = "full", paper: str = PAPER) -> pd.DataFrame:
+def paper_table(report: Report, method: str = "full") -> pd.DataFrame:
     """The paper's rows, each with ours beside it; without one where a split was not evaluated.
-
-    Args:
-        report: from `collect`.
-        method: of ours.
-        paper: a method of `published`.
 
     Returns:
         `dataset, split, metric`, the paper's value and source, then of ours `folder, model,
         revision, recipe, text, overlap, value, low, high, n`, and `of`. Only a whole split of ours
         stands there: a mean over some of its sentences is another number.
-
-    Raises:
-        InputError: no such published method.
     """
     known = tables.published()
-    theirs = known[known["method"] == paper].drop(columns="method")
-    if theirs.empty:
-        raise InputError(f"no published rows of {paper!r}: {', '.join(known['method'].unique())}")
+    theirs = known[known["method"] == PAPER].drop(columns="method")
     same = ["dataset", "split", "metric"]
     ours = report.summary[report.summary["method"].eq(method) & report.summary["whole"].eq(True)]
     columns = [*same, "folder", *tables.ABOUT, "value", "low", "high", "n"]
     ours = ours.rename(columns={"n_ok": "n"})[columns]
-    both = theirs.rename(columns={"value": paper}).merge(ours, on=same, how="left")
+    both = theirs.rename(columns={"value": PAPER}).merge(ours, on=same, how="left")
     splits = zip(both["dataset"], both["split"], strict=True)
     of = pd.array([tables.published_sentences(*names) for names in splits], dtype="Int64")
     return both.assign(of=of).astype({"n": "Int64"})

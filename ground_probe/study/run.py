@@ -28,6 +28,7 @@ from ground_probe.run_record import RunRecord, read_record, recording, status_pa
 from ground_probe.study.finished import evaluations, finished_parts, inputs
 from ground_probe.study.page import index_page
 from ground_probe.study.parts import Part, run_parts, say
+from ground_probe.study.spec import FOLDS, at_least
 
 NOTEBOOKS = {
     "00_quickstart": ("model", "loading", "dataset", "root", "recipe", "seed"),
@@ -38,7 +39,7 @@ NOTEBOOKS = {
 }
 _LAST = "90_report"  # it reads what the others leave
 _IDLE = ("out", "workers")  # parameters that no result depends on
-_UNTOLD = ("spec", "packages", "python", "machine", "commit", "dirty")  # of a part: the whole's
+_COMMON = ("spec", "packages", "python", "machine", "commit", "dirty")  # to all parts
 
 
 def notebook_path(name: str) -> Path:
@@ -158,8 +159,6 @@ def run_study(
         "workers": workers,
         "seed": seed,
     }
-    from ground_probe.study.spec import FOLDS, at_least  # late: with torch
-
     if limit is not None:
         at_least(FOLDS, limit=limit)
     at_least(1, workers=workers)
@@ -177,7 +176,7 @@ def run_study(
         parts, ours = run.fields["parts"], inputs(model, root, recipe)
 
         def keep(name: str, part: dict[str, Any], key: str) -> None:
-            parts[name] = {k: v for k, v in part.items() if k not in _UNTOLD} | {"key": key}
+            parts[name] = {k: v for k, v in part.items() if k not in _COMMON} | {"key": key}
             run.write("started")
 
         first = [name for name in plan if name != _LAST]

@@ -16,19 +16,19 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-import ground_probe
-from ground_probe import metrics, stats
+from ground_probe import metrics
 from ground_probe.capture import keep_half
 from ground_probe.capture.sites import blocks_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor
 from ground_probe.editors.fits import small_side_px
-from ground_probe.errors import InputError, UnsupportedEditorError
+from ground_probe.errors import UnsupportedEditorError
 from ground_probe.io import digest, seed_of, whole_file, writable_folder
 from ground_probe.segmentation.forward import forward, gives_change
 from ground_probe.segmentation.recipe import Recipe
 from ground_probe.segmentation.recipes import recipe_for
 from ground_probe.segmentation.segment import segment_trace
+from ground_probe.study.bench import in_folds, provenance
 
 CHOICES: Mapping[str, Sequence[Any]] = {
     "template": ("Change the color of {expression} to red", "Remove {expression}"),
@@ -93,30 +93,17 @@ def sweep(
         InputError: fewer images than folds.
     """
     images = np.unique([example.image_id for example in examples], return_inverse=True)[1]
-    if not 2 <= folds <= images.max() + 1:
-        raise InputError(f"{folds} folds of {images.max() + 1} images: give 2 or more of each")
+    inside_folds = in_folds(images, folds)
     recipes = candidates(editor, choices)
     folder = writable_folder(Path(out).with_suffix(".ious"))
     ious = np.stack(list(_scored(editor, examples, recipes, folder, seed)))
     held_out = np.full(len(examples), np.nan)
-    for fold in range(folds):
-        inside = images % folds == fold
+    for inside in inside_folds:
         held_out[inside] = ious[inside, ious[~inside].mean(0).argmax()]
-    low, high = stats.cluster_interval(held_out, images)
-    best = int(ious.mean(0).argmax())
-    provenance = {
-        "method": f"best of {len(recipes)} combinations; held-out score from {folds} folds",
-        "model": editor.name,
-        "revision": editor.revision,
-        "n": len(examples),
-        "keys": digest([example.key for example in examples]),
-        "seed": seed,
-        "miou_held_out": round(float(held_out.mean()), 4),
-        "miou_held_out_interval": [round(low, 4), round(high, 4)],
-        "miou_paper": round(float(ious[:, 0].mean()), 4),
-        "ground_probe": ground_probe.__version__,
-    }
-    recipe = replace(recipes[best], provenance=provenance)
+    method = f"best of {len(recipes)} combinations; held-out score from {folds} folds"
+    made = provenance(method, editor, examples, seed, held_out, images)
+    made["miou_paper"] = round(float(ious[:, 0].mean()), 4)
+    recipe = replace(recipes[int(ious.mean(0).argmax())], provenance=made)
     recipe.to_json(out)
     return recipe
 

@@ -29,12 +29,6 @@ SMALL_PARAMETERS = 100_000_000
 _work: Callable[[int], Any]
 
 
-def is_small(editor: Editor) -> bool:
-    """Whether an editor runs on the CPU and gains nothing from several threads."""
-    parameters = sum(each.numel() for each in editor.denoiser.parameters())
-    return editor.device.type == "cpu" and parameters < SMALL_PARAMETERS
-
-
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -50,11 +44,9 @@ def each_image(
         work: returns what can be pickled.
         positions: in a split.
         workers: processes; 0 for as many as there are cores.
-
-    Raises:
-        GroundProbeError: a process died; what is written down is not done again.
     """
-    small = is_small(editor)
+    parameters = sum(each.numel() for each in editor.denoiser.parameters())
+    small = editor.device.type == "cpu" and parameters < SMALL_PARAMETERS
     workers = min(workers or cores(), len(positions)) if small else 1
     if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
         with _threads(1 if small else torch.get_num_threads()):
