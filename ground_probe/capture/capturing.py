@@ -145,11 +145,7 @@ def capturing(pipeline: Any, options: Options) -> Iterator[Trace]:
 
 @contextmanager
 def _claimed(denoiser: nn.Module) -> Iterator[None]:
-    """Refuse a denoiser that is being captured: its steps would be counted twice.
-
-    Raises:
-        InputError: another capture of it has not ended.
-    """
+    """Refuse a denoiser that is being captured: its steps would be counted twice."""
     with _opening:
         if denoiser in _open:
             raise InputError(
@@ -164,11 +160,7 @@ def _claimed(denoiser: nn.Module) -> Iterator[None]:
 
 
 def _refuse_caches(denoiser: nn.Module) -> None:
-    """Refuse a denoiser that does not compute all of its blocks.
-
-    Raises:
-        UnsupportedEditorError: names the hook.
-    """
+    """Refuse a denoiser that does not compute all of its blocks."""
     for name, module in denoiser.named_modules():
         for hook in getattr(vars(module).get("_diffusers_hook"), "hooks", {}):
             if any(skips in hook for skips in _SKIPPING):

@@ -36,11 +36,7 @@ class Clock:
         self.ran: set[tuple[int, str]] = set()
 
     def call(self, denoiser: nn.Module, given: Mapping[str, Any]) -> None:
-        """A call of the denoiser begins, with these arguments.
-
-        Raises:
-            InputError: rows that have no role.
-        """
+        """A call of the denoiser begins, with these arguments."""
         self.roles = self._roles_of(denoiser, given)
         self._calls += 1
         self.ran |= {(self.step, role) for role in self.roles}

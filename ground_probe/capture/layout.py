@@ -101,11 +101,7 @@ EMPTY = Layout({}, 0, joint=False)
 
 
 def layout_of(denoiser: nn.Module, given: Mapping[str, Any], text_first: bool) -> Layout:
-    """The layout of a denoiser's call.
-
-    Raises:
-        UnsupportedEditorError: neither position ids, shapes nor a spatial sample tell the grids.
-    """
+    """The layout of a denoiser's call."""
     text = given["encoder_hidden_states"].shape[1]
     sample = given.get("sample", given.get("hidden_states"))
     if sample.ndim == 4:

@@ -38,11 +38,7 @@ class Proof:
         self._ordered = self.given
 
     def order(self, denoiser: nn.Module, given: Mapping[str, Any], layout: Layout) -> None:
-        """Move one text token and see which key moves.
-
-        Raises:
-            UnsupportedEditorError: another one than the layout says, or several.
-        """
+        """Move one text token and see which key moves."""
         if self._ordered or not layout.joint:
             return
         moved = given["encoder_hidden_states"].clone()
@@ -58,11 +54,7 @@ class Proof:
         self._ordered = True
 
     def noise(self, sample: Tensor, layout: Layout) -> None:
-        """Compare the noise tokens with the sample that the scheduler is given.
-
-        Raises:
-            UnsupportedEditorError: they differ in number.
-        """
+        """Compare the noise tokens with the sample that the scheduler is given."""
         if self.given:
             return
         tokens = layout.tokens("noise")
@@ -75,11 +67,7 @@ class Proof:
         self.given = True
 
     def require(self) -> None:
-        """Refuse a run that has ended without a proof.
-
-        Raises:
-            UnsupportedEditorError: the scheduler made no step.
-        """
+        """Refuse a run that has ended without a proof."""
         if not self.given:
             self._refuse("its scheduler made no step, so what it denoises is not known")
 

@@ -46,11 +46,7 @@ class Record:
         self.awaited: set[tuple[str, Any]] | None = None
 
     def expect(self, family: Family, layout: Layout) -> None:
-        """Find out from a run's layout what there will be.
-
-        Raises:
-            InputError: a stream was asked for that there is not.
-        """
+        """Find out from a run's layout what there will be."""
         there = (*layout.grids, *["text"] * layout.joint)
         for stream in self.options.streams or ():
             if stream not in there:
@@ -70,11 +66,7 @@ class Record:
         return self.awaited is not None and not self.awaited
 
     def put(self, kind: str, key: Any, values: Tensor) -> None:
-        """Keep values on the CPU: states reduced on their device, all else whole, in float32.
-
-        Raises:
-            NonFiniteError: they are not finite.
-        """
+        """Keep values on the CPU: states reduced on their device, all else whole, in float32."""
         if not values.is_meta and (bad := _count_bad(values)):
             way = (
                 "float16 overflows at 65,504, where diffusers clips it: load the editor in "

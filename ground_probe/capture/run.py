@@ -152,11 +152,7 @@ def _graph(
 
 
 def _require_once(words: str, texts: Sequence[str]) -> None:
-    """Refuse words that stand several times in a prompt, its template included.
-
-    Raises:
-        PhraseError: they do, or only within other words.
-    """
+    """Refuse words that stand several times in a prompt, its template included."""
     for text in texts:
         try:
             locate(text, words)

@@ -35,11 +35,7 @@ class Captured(dict):
     """
 
     def __missing__(self, key: Any) -> Any:
-        """The conditional role may be named; anything else was not captured, and the error says so.
-
-        Raises:
-            UnknownNameError: names the part of the site that was not captured.
-        """
+        """The conditional role may be named; anything else was not captured, and the error says so."""
         if isinstance(key, tuple) and key[-1] == "cond" and key[:-1] in self:
             return self[key[:-1]]
         if not self:

@@ -131,12 +131,7 @@ class Editor:
         return Geometry((image.height, image.width), grid, mode, box)  # type: ignore[arg-type]
 
     def _fit(self, image: Image.Image) -> Fit:
-        """How the pipeline brings an image to its own size.
-
-        Raises:
-            UnsupportedEditorError: that is not known.
-            InputError: the image is so small or so long that a side has no token.
-        """
+        """How the pipeline brings an image to its own size."""
         if self.family.fit is None:
             raise UnsupportedEditorError(
                 f"how {self.family.pipeline} brings an image to its own size is not known: add a "

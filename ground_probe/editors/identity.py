@@ -11,7 +11,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -37,9 +37,7 @@ def identity(pipeline: Any) -> str:
     """
     parts = {**_public(vars(pipeline)), **pipeline.components}
     try:
-        with ThreadPoolExecutor() as pool:
-            described = _described(parts, pool)
-        return digest([_name(pipeline), _config(pipeline.config), described], length=16)
+        return digest([_name(pipeline), _config(pipeline.config), _described(parts)], length=16)
     except _UnidentifiedError as error:
         warnings.warn(
             f"{type(pipeline).__name__} cannot be identified ({error}): what is computed with it "
@@ -54,40 +52,39 @@ def unidentified() -> str:
     return f"unidentified-{uuid4().hex[:16]}"
 
 
-def _described(value: Any, pool: ThreadPoolExecutor) -> Any:
+def _described(value: Any) -> Any:
     """A value as JSON: what it is and all that it holds."""
     if value is None or isinstance(value, bool | int | float | str | torch.dtype):
         return _config(value)
     if isinstance(value, Mapping):
-        return {str(key): _described(part, pool) for key, part in value.items()}
+        return {str(key): _described(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
-        return [_described(part, pool) for part in value]
+        return [_described(part) for part in value]
     if isinstance(value, nn.Module):
-        return _module(getattr(value, "_orig_mod", value), pool)
+        return _module(getattr(value, "_orig_mod", value))
     if hasattr(value, "backend_tokenizer"):
         return _fast_tokenizer(value)
     if hasattr(value, "get_vocab"):
         return [_name(value), value.get_vocab(), *(getattr(value, name) for name in _TOKENIZER)]
     if hasattr(value, "tokenizer"):  # a processor of text and images
-        return [_name(value), _described(_public(vars(value)), pool)]
-    if hasattr(value, "config"):
-        return [_name(value), _config(value.config)]
-    if hasattr(value, "to_dict"):
-        return [_name(value), _config(value.to_dict())]
+        return [_name(value), _described(_public(vars(value)))]
+    if hasattr(value, "config") or hasattr(value, "to_dict"):
+        return [_name(value), _config(getattr(value, "config", value))]
     if hasattr(value, "tolist"):
         return value.tolist()
     raise _UnidentifiedError(f"it holds a {_name(value)}")
 
 
-def _module(module: nn.Module, pool: ThreadPoolExecutor) -> Any:
+def _module(module: nn.Module) -> Any:
     names, tensors = zip(*_tensors(module), strict=True)
-    config = getattr(module, "config", None)
+    with ThreadPoolExecutor() as pool:
+        hashed = dict(zip(names, pool.map(_bytes, tensors), strict=True))
     return [
         _name(module),
-        config and _config(config if isinstance(config, Mapping) else config.to_dict()),
+        _config(getattr(module, "config", None)),
         # What has no weights decides too: an activation, an attention processor, an adapter.
         digest([_part(part) for part in module.modules()]),
-        dict(zip(names, pool.map(_bytes, tensors), strict=True)),
+        hashed,
     ]
 
 
@@ -106,10 +103,10 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if tensor.is_meta:
             owner, _, own = name.rpartition(".")
             hook = getattr(module.get_submodule(owner), "_hf_hook", None)
-            try:
-                tensor = cast(Any, hook).weights_map[own]
-            except (AttributeError, KeyError, TypeError):
-                raise _UnidentifiedError(f"{name} has no values") from None
+            weights = getattr(hook, "weights_map", None) or {}
+            if own not in weights:
+                raise _UnidentifiedError(f"{name} has no values")
+            tensor = weights[own]
         yield name, tensor
 
 
@@ -132,6 +129,7 @@ def _fast_tokenizer(tokenizer: Any) -> Any:
 
 def _config(config: Any) -> Any:
     """A configuration without the paths and versions of whoever saved it."""
+    config = config.to_dict() if hasattr(config, "to_dict") else config
     if isinstance(config, Mapping):
         kept = {str(key): value for key, value in config.items() if key not in _VARYING}
         return {key: _config(value) for key, value in _public(kept).items()}
