@@ -91,6 +91,17 @@ def test_an_edit_at_a_step_role_or_block_that_never_runs_is_silent(editor, image
         gp.trace(editor, image, INSTRUCTION, "circle", blocks="transformer_blocks.0", edit=change)
 
 
+def test_an_edit_that_one_of_its_blocks_has_no_stream_for_is_silent_there(editor, image):
+    class First:
+        blocks, stream = "transformer_blocks.*", "noise"
+
+        def __call__(self, site, states):
+            return states if site[::2] == ("transformer_blocks.0", "noise") else None
+
+    with pytest.raises(SilentSiteError, match=r"First never took place at .*blocks.1', 0\)"):
+        gp.trace(editor, image, INSTRUCTION, "circle", edit=First())
+
+
 # Edits that do
 
 
@@ -119,7 +130,7 @@ def test_edits_of_other_shapes_are_refused(editor, image):
         (lambda site, states: states[:3], r"returned the shape \(3, 32\) .* shape \(24, 32\)"),
         (ReplaceRows("all", "noise", torch.zeros(3, 7)), r"value of shape \(3, 7\) .* \(64, 32\)"),
         (ReplaceRows("all", "noise", torch.zeros(64)), r"value of shape \(64,\)"),
-        (ReplaceRows("all", "noise", rows=[64]), r"'noise' has 64 tokens .* 0 to 63"),
+        (ReplaceRows("all", "noise", rows=[64]), r"rows=\[64\] .* give rows of 0 to 63"),
     ]
     for edit, message in wrong:
         with pytest.raises(InputError, match=message):

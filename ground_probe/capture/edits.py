@@ -55,19 +55,15 @@ class ReplaceRows:
         """The states with the rows replaced; those given stay as they are."""
         if site.stream != self.stream or site.role not in self.roles:
             return None
-        rows = torch.arange(len(states)) if self.rows is None else torch.as_tensor(list(self.rows))
-        if len(rows) and not -len(states) <= rows.min() <= rows.max() < len(states):
-            raise InputError(
-                f"ReplaceRows(rows={list(self.rows or ())}): {self.stream!r} has {len(states)} "
-                f"tokens at {site.block}, 0 to {len(states) - 1}"
-            )
+        tokens, dim = states.shape
+        rows = torch.arange(tokens) if self.rows is None else torch.as_tensor(list(self.rows))
         value = torch.as_tensor(self.value).to(states)
-        expected = (len(rows), states.shape[-1])
-        if value.shape not in ((), expected[1:], expected, (1, expected[1])):
+        inside = not len(rows) or -tokens <= rows.min() <= rows.max() < tokens
+        if not inside or value.shape not in ((), (dim,), (1, dim), (len(rows), dim)):
             raise InputError(
-                f"ReplaceRows has a value of shape {tuple(value.shape)} for rows of shape "
-                f"{expected} of {self.stream!r} at {site.block}: give a number, (dim,) or (rows, "
-                "dim)"
+                f"ReplaceRows with rows={self.rows} and a value of shape {tuple(value.shape)} does "
+                f"not fit {self.stream!r} at {site.block}, of shape {(tokens, dim)}: give rows of "
+                f"0 to {tokens - 1}, and a number, (dim,) or (rows, dim)"
             )
         states = states.clone()
         states[rows.to(states.device)] = value

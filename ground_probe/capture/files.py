@@ -24,12 +24,7 @@ _TENSORS = (
 
 
 def save_trace(trace: Trace, path: str | Path) -> None:
-    """Write a trace to a file, whole or not at all.
-
-    Args:
-        trace: from `gp.trace` or `gp.capture`.
-        path: of the file; its folder exists.
-    """
+    """Write a trace to a file, whole or not at all; its folder exists."""
     tensors = {
         "|".join(map(str, (kind, *(site if isinstance(site, tuple) else (site,))))): tensor
         for kind in _TENSORS

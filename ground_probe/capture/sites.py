@@ -35,7 +35,7 @@ class Captured(dict):
     """
 
     def __missing__(self, key: Any) -> Any:
-        """The conditional role may be named; anything else was not captured, and the error says so."""
+        """The conditional role may be named; of anything else, say what was not captured."""
         if isinstance(key, tuple) and key[-1] == "cond" and key[:-1] in self:
             return self[key[:-1]]
         if not self:
