@@ -1,16 +1,18 @@
-"""Propagated maps and attention outputs, beyond what `check_family` holds of every family."""
+"""Propagated maps, held against products of whole matrices, and attention outputs."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import ground_probe as gp
 from ground_probe import testing
 from ground_probe.capture.kernel import Attention
 from ground_probe.errors import InputError, SilentSiteError
+from ground_probe.testing.check import Witness, softmax
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -27,6 +29,46 @@ def image():
 
 def trace_of(editor, image, phrase="red circle", **wanted):
     return gp.trace(editor, image, testing.INSTRUCTION, phrase, num_steps=2, **wanted)
+
+
+def witnessed(editor, image):
+    """The attention of every module of a plain run, in float64."""
+    arguments = editor.arguments(image, testing.INSTRUCTION)
+    torch.manual_seed(0)  # JoyImageEdit draws its reference's latents from the global generator
+    with torch.no_grad(), Witness(editor.denoiser) as witness:
+        editor.pipeline(**arguments, num_inference_steps=2, output_type="latent")
+    row = editor.family.rows.index("cond")
+    return {at: softmax(call, row) for at, call in witness.calls.items()}
+
+
+@pytest.mark.parametrize("build", [testing.kontext, testing.joy_edit])
+def test_a_map_is_carried_on_by_the_attention_within_its_stream(build, image):
+    editor = gp.load_editor(build())
+    torch.manual_seed(0)
+    trace = trace_of(editor, image, propagate=2)
+    start = trace.layout.within_sequence()[1].start
+    for (block, _), whole in witnessed(editor, image).items():
+        for stream in trace.layout.grids:
+            at = trace.layout.within_image(stream)
+            rows = slice(start + at.start, start + at.stop)
+            among = whole[:, rows, rows] / whole[:, rows, rows].sum(-1, keepdim=True)
+            expected = among @ (among @ trace.attention[block, 0][:, at].double())
+            carried = trace.propagated[block, 0, stream].double()
+            torch.testing.assert_close(carried, expected, atol=1e-5, rtol=0)
+
+
+def test_a_unets_maps_are_carried_on_by_its_finest_self_attention(image):
+    editor = gp.load_editor(testing.instruct_pix2pix())
+    trace = trace_of(editor, image, propagate=2)
+    own = [whole for (_, module), whole in witnessed(editor, image).items() if module == "attn1"]
+    finest = max(whole.shape[-1] for whole in own)
+    among = torch.stack([whole.mean(0) for whole in own if whole.shape[-1] == finest]).mean(0)
+    for block in trace.blocks:
+        maps = trace.attention[block, 0].double().mean(0)
+        grid = maps.T.reshape(1, -1, *trace.layout.grid_of(len(maps)))
+        maps = F.interpolate(grid, trace.layout.grid_of(finest), mode="bilinear")[0].flatten(1).T
+        carried = trace.propagated[block, 0, "noise"][0].double()
+        torch.testing.assert_close(carried, among @ (among @ maps), atol=1e-5, rtol=0)
 
 
 def test_propagation_is_averaged_after_each_head_carried_its_own(editor, image):

@@ -123,7 +123,7 @@ def check_family(
     torch.manual_seed(0)
     traced = trace(
         editor, image, instruction, phrase, num_steps=2, streams=editor.family.streams,
-        affinity=[0, 7], attention_output=True, propagate=2, pipeline_kwargs=given,
+        affinity=[0, 7], attention_output=True, pipeline_kwargs=given,
     )  # fmt: skip
     witness, row = checked.witness()
     _check_states(traced, witness, row)
@@ -131,8 +131,7 @@ def check_family(
     for stream in ("text", "image") if traced.layout.joint else ("text",):
         _check_order(checked, traced, stream, row)
     with capture(
-        editor.pipeline, steps=(1,), streams=(), attention_to=(instruction, phrase),
-        propagate=1, stop=False,
+        editor.pipeline, steps=(1,), streams=(), attention_to=(instruction, phrase), stop=False,
     ) as captured:  # fmt: skip
         output = checked.run()
     assert captured.attention, "no attention was captured at the second step"
@@ -140,20 +139,16 @@ def check_family(
     assert torch.equal(checked.run(), bare), "a capture leaves something behind"
 
 
-def softmax(call: Attention, row: int, rows: slice = slice(None)) -> Tensor:
-    """A row's whole attention in float64; of some rows among themselves, renormalized."""
-    query, key = call.query[row, :, rows].double(), call.key[row].double()
-    key = key if rows == slice(None) else key[:, rows]
+def softmax(call: Attention, row: int) -> Tensor:
+    """A row's whole attention in float64."""
+    query, key = call.query[row].double(), call.key[row].double()
     key = key.repeat_interleave(len(query) // len(key), dim=0)
     logits = query @ key.transpose(-1, -2) * (call.scale or query.shape[-1] ** -0.5)
     mask = call.attn_mask
     if mask is not None:
         mask = mask[row] if mask.ndim == 4 else mask
-        mask = mask.expand(*mask.shape[:-2], call.query.shape[2], -1)[..., rows, :]
-        mask = mask if rows == slice(None) else mask[..., rows]
-        logits = (
-            logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-        )
+        excluded = mask.dtype == torch.bool
+        logits = logits.masked_fill(~mask, -torch.inf) if excluded else logits + mask
     return logits.softmax(-1)
 
 
@@ -205,47 +200,11 @@ def _check_attention(traced: Trace, witness: Witness, row: int, limit: float) ->
         if layout.joint or inside in SELF:
             maps = full[:, image_at][:, [0, 7]][..., image_at]
             pairs.append((block, "affinity", traced.affinity[block, 0], maps))
-    pairs += [
-        (site[0], f"propagated in {site[2]}", traced.propagated[site], maps)
-        for site, maps in _propagated(traced, witness, row).items()
-    ]
     assert len(traced.attention) == len(traced.blocks), "a block's attention is missing"
     for block, kind, got, expected in pairs:
         assert got.shape == expected.shape, f"{kind} of {block}: {got.shape}, {expected.shape}"
         error = float((got.double() - expected).abs().max())
         assert error <= limit, f"{kind} of {block} is off by {error:.1e} from a softmax in float64"
-
-
-def _propagated(traced: Trace, witness: Witness, row: int) -> dict[tuple, Tensor]:
-    """Maps carried on twice, by explicit S x S products in float64."""
-    layout = traced.layout
-    self_attention = {
-        block: softmax(call, row) for (block, inside), call in witness.calls.items()
-        if inside in SELF
-    }  # fmt: skip
-    unet = traced.blocks[0].startswith("down_blocks.")
-    expected: dict[tuple, Tensor] = {}
-    finest = max((len(among[0]) for among in self_attention.values()), default=0)
-    for block in traced.blocks:
-        maps = traced.attention[block, 0].double()
-        if unet:
-            maps = maps.mean(0).T.reshape(1, -1, *layout.grid_of(maps.shape[1]))
-            if maps.shape[2:] != layout.grid_of(finest):
-                maps = F.interpolate(maps, layout.grid_of(finest), mode="bilinear")
-            maps = maps[0].flatten(1).T
-            fine = [among for among in self_attention.values() if len(among[0]) == finest]
-            for _ in range(2):
-                maps = torch.stack([(among @ maps).mean(0) for among in fine]).mean(0)
-            expected[block, 0, "noise"] = maps[None]
-            continue
-        for stream in layout.grids:
-            at, among = slice(None), self_attention.get(block)
-            if layout.joint:
-                at, start = layout.within_image(stream), layout.within_sequence()[1].start
-                call = next(call for (name, _), call in witness.calls.items() if name == block)
-                among = softmax(call, row, slice(start + at.start, start + at.stop))
-            expected[block, 0, stream] = among @ (among @ maps[:, at])
-    return expected
 
 
 def _check_order(checked: _Checked, traced: Trace, stream: str, row: int) -> None:
