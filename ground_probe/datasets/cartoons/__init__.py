@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ground_probe.datasets.cartoons.checker import reader
 from ground_probe.datasets.cartoons.draw import Scene, SceneObject
-from ground_probe.datasets.cartoons.grammar import Reference
 from ground_probe.datasets.cartoons.layout import VISIBLE, sample_scene
 from ground_probe.datasets.cartoons.noun import COLORS, NOUNS
 from ground_probe.datasets.cartoons.refer import STYLES, held_out, is_held_out, refer
@@ -38,18 +35,10 @@ class CartoonsSplit(GeneratedSplit):
     revision: str = "cartoons-1"
 
     styles = STYLES
+    sample = staticmethod(lambda rng, style: sample_scene(rng))
     refer = staticmethod(refer)
     is_held_out = staticmethod(is_held_out)
-
-    @staticmethod
-    def sample(rng: np.random.Generator, style: str) -> Scene:
-        """Draw a scene, of every style alike."""
-        return sample_scene(rng)
-
-    @staticmethod
-    def mentions(reference: Reference, scene: Scene) -> set[int]:
-        """The objects that a reference names."""
-        return reader(scene).mentions(reference)
+    mentions = staticmethod(lambda reference, scene: reader(scene).mentions(reference))
 
 
 load = CartoonsSplit.load

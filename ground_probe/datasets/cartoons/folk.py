@@ -9,32 +9,25 @@ from ground_probe.datasets.cartoons.noun import ANY, HAIR, Drawing, noun
 from ground_probe.datasets.cartoons.shapes import both, box, line, mix, oval, poly, wedge
 
 
-def _person(
-    u: Sequence[float], child: bool = False, dress: bool = False, hair: str = "short"
-) -> Drawing:
+def _person(u: Sequence[float], child: bool = False, dress: bool = False) -> Drawing:
     head = mix(0.135, 0.165, u[0]) if child else mix(0.09, 0.115, u[0])
     wide = mix(0.13, 0.2, u[1]) if child else mix(0.12, 0.19, u[1])
     chin, hip = 0.06 + 2 * head, mix(0.6, 0.68, u[2]) if child else mix(0.52, 0.6, u[2])
     arm = mix(0.02, 0.1, u[3])
-    if hair == "long":
+    if dress and not child:
         yield box("hair", -1.25 * head, 0.07 + 0.4 * head, 1.25 * head, chin + 0.11, 0.04)
-    if hair == "tails":
+    if dress and child:
         yield from both(oval("hair", 1.35 * head, 0.06 + 1.2 * head, 0.5 * head, 0.8 * head))
     yield box("bag", wide + arm - 0.07, hip - 0.02, wide + arm + 0.13, hip + 0.2, 0.03)
-    hem = mix(hip, 1, 0.55)
+    if dress or child:
+        yield from both(box("skin", 0.03, hip, 0.1 if dress else wide - 0.04, 0.96))
     if dress:
-        yield from both(box("skin", 0.03, hip, 0.1, 0.96))
-    elif child:
-        yield from both(box("skin", 0.03, hip, wide - 0.04, 0.96))
-        hem = mix(hip, 1, 0.5)
-    legs = "skirt" if dress else "shorts" if child else "pants"
-    if dress:
-        yield poly(legs, (-0.1, hip), (0.1, hip), (wide + 0.07, hem), (-wide - 0.07, hem))
+        hem = mix(hip, 1, 0.55)
+        yield poly("skirt", (-0.1, hip), (0.1, hip), (wide + 0.07, hem), (-wide - 0.07, hem))
     else:
-        low = hem if child else 0.95
-        yield from both(
-            poly(legs, (0, hip - 0.02), (wide, hip - 0.02), (wide - 0.02, low), (0.015, low))
-        )
+        legs, hem = ("shorts", mix(hip, 1, 0.5)) if child else ("pants", 0.95)
+        top = hip - 0.02
+        yield from both(poly(legs, (0, top), (wide, top), (wide - 0.02, hem), (0.015, hem)))
     yield from both(box("shoes", 0.015, 0.94, wide + 0.02, 1, 0.02))
     hand = (wide + arm, hip + 0.02)
     yield from both(line("skin", 0.06, (wide - 0.02, chin + 0.06), hand))
@@ -46,7 +39,7 @@ def _person(
     middle = 0.05 + head
     yield oval("skin", 0, middle, 0.92 * head, head)
     yield wedge("hair", 0, middle - 0.05 * head, 1.02 * head, 180, 360, 1.05 * head)
-    if hair != "short":
+    if dress:
         yield from both(
             box("hair", 0.72 * head, middle - 0.2 * head, 1.05 * head, middle + 0.5 * head)
         )
@@ -72,7 +65,7 @@ def _man(u: Sequence[float]) -> Drawing:
 
 @noun("woman lady", (54, 76), groups="person", shirt=ANY, skirt=ANY, **_WORN)
 def _woman(u: Sequence[float]) -> Drawing:
-    return _person(u, dress=True, hair="long")
+    return _person(u, dress=True)
 
 
 @noun("boy", (38, 52), groups="person kid child", shirt=ANY, shorts=ANY, **_WORN)
@@ -82,4 +75,4 @@ def _boy(u: Sequence[float]) -> Drawing:
 
 @noun("girl", (38, 52), groups="person kid child", shirt=ANY, skirt=ANY, **_WORN)
 def _girl(u: Sequence[float]) -> Drawing:
-    return _person(u, child=True, dress=True, hair="tails")
+    return _person(u, child=True, dress=True)

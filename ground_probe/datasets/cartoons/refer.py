@@ -70,14 +70,7 @@ def is_held_out(thing: SceneObject) -> bool:
 def refer(
     rng: np.random.Generator, scene: Scene, target: int, style: str
 ) -> tuple[str, Reference] | None:
-    """An expression of a style that means one object, or None where no attempt found any.
-
-    Args:
-        rng: Chooses among the ways to refer and to say it.
-        scene: The scene.
-        target: Index of the object that is meant.
-        style: One of `STYLES`.
-    """
+    """An expression that means one object, and what it says; None where no attempt found any."""
     kinds, weights = list(KINDS[style]), np.array(list(KINDS[style].values()), float)
     order = rng.choice(len(kinds), len(kinds), replace=False, p=weights / weights.sum())
     check = reader(scene)

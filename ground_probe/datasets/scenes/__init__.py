@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ground_probe.datasets.generated import GeneratedSplit
 from ground_probe.datasets.scenes.draw import COLORS, SHAPES, Scene, SceneObject, sample_scene
-from ground_probe.datasets.scenes.refer import STYLES, Reference, is_held_out, refer
+from ground_probe.datasets.scenes.refer import STYLES, is_held_out, refer
 
 __all__ = [
     "COLORS",
@@ -22,7 +20,7 @@ __all__ = [
     "sample_scene",
 ]
 
-_TWINS = {"scenes": 0.5, "scenes+": 0.1, "scenesg": 0.5}
+_TWINS = {"scenes": 0.5, "scenes+": 0.1, "scenesg": 0.5}  # that only their place tells apart
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,18 +30,10 @@ class ScenesSplit(GeneratedSplit):
     revision: str = "scenes-2"
 
     styles = STYLES
+    sample = staticmethod(lambda rng, style: sample_scene(rng, twins=_TWINS[style]))
     refer = staticmethod(refer)
     is_held_out = staticmethod(is_held_out)
-
-    @staticmethod
-    def sample(rng: np.random.Generator, style: str) -> Scene:
-        """Draw a scene; objects that only their place tells apart are rare in `scenes+`."""
-        return sample_scene(rng, twins=_TWINS[style])
-
-    @staticmethod
-    def mentions(reference: Reference, scene: Scene) -> set[int]:
-        """The objects that a reference names."""
-        return reference.mentions(scene)
+    mentions = staticmethod(lambda reference, scene: reference.mentions(scene))
 
 
 load = ScenesSplit.load

@@ -127,14 +127,7 @@ class Reference:
 def refer(
     rng: np.random.Generator, scene: Scene, target: int, style: str
 ) -> tuple[str, Reference] | None:
-    """An expression of a style that means one object, or None where no attempt found any.
-
-    Args:
-        rng: Chooses among the ways to refer and to say it.
-        scene: The scene.
-        target: Index of the object that is meant.
-        style: One of `STYLES`.
-    """
+    """An expression that means one object, and what it says; None where no attempt found any."""
     for _ in range(_ATTEMPTS):
         reference = _propose(rng, scene, target, style)
         if reference is not None and reference.referents(scene) == {target}:
