@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ground_probe.datasets.cartoons.noun import ANY, HAIR, Drawing, noun
-from ground_probe.datasets.cartoons.shapes import both, box, line, mix, oval, poly, wedge
+from ground_probe.datasets.cartoons.shapes import both, box, line, mix, oval, poly, wedge, within
+
+_ADULT = (0.09, 0.115), (0.12, 0.19), (0.52, 0.6), (0.02, 0.1)
+_CHILD = (0.135, 0.165), (0.13, 0.2), (0.6, 0.68), (0.02, 0.1)
 
 
 def _person(u: Sequence[float], child: bool = False, dress: bool = False) -> Drawing:
-    head = mix(0.135, 0.165, u[0]) if child else mix(0.09, 0.115, u[0])
-    wide = mix(0.13, 0.2, u[1]) if child else mix(0.12, 0.19, u[1])
-    chin, hip = 0.06 + 2 * head, mix(0.6, 0.68, u[2]) if child else mix(0.52, 0.6, u[2])
-    arm = mix(0.02, 0.1, u[3])
+    head, wide, hip, arm = within(u, *(_CHILD if child else _ADULT))
+    chin = 0.06 + 2 * head
     if dress and not child:
         yield box("hair", -1.25 * head, 0.07 + 0.4 * head, 1.25 * head, chin + 0.11, 0.04)
     if dress and child:

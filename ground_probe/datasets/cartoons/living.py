@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ground_probe.datasets.cartoons.noun import ANY, Drawing, noun
-from ground_probe.datasets.cartoons.shapes import both, box, line, mix, oval, poly, wedge
+from ground_probe.datasets.cartoons.shapes import both, box, line, oval, poly, wedge, within
 
 
 @noun("dog puppy", (32, 50), groups="animal", fur=ANY, ears=ANY, collar=0.6, dark="dark")
 def _dog(u: Sequence[float]) -> Drawing:
-    long, leg, head = mix(0.38, 0.62, u[0]), mix(0.22, 0.36, u[1]), mix(0.17, 0.22, u[2])
+    long, leg, head, tail = within(u, (0.38, 0.62), (0.22, 0.36), (0.17, 0.22), (0.1, 0.4))
     back, face = 0.92 - leg - 0.26, (long + 0.12, 0.27)
-    yield line("fur", 0.08, (-long + 0.04, back + 0.08), (-long - 0.12, mix(0.1, 0.4, u[3])))
+    yield line("fur", 0.08, (-long + 0.04, back + 0.08), (-long - 0.12, tail))
     yield from (box("fur", x, 0.9 - leg, x + 0.11, 1, 0.03) for x in (-long, -long + 0.17))
     yield from (box("fur", x, 0.9 - leg, x + 0.11, 1, 0.03) for x in (long - 0.28, long - 0.11))
     yield box("fur", -long, back, long, 0.98 - leg, 0.1)
@@ -29,11 +29,11 @@ def _dog(u: Sequence[float]) -> Drawing:
 
 @noun("cat kitty", (28, 44), groups="animal", fur=ANY, chest=ANY, collar=0.5, dark="dark")
 def _cat(u: Sequence[float]) -> Drawing:
-    wide, head, tail = mix(0.22, 0.34, u[0]), mix(0.2, 0.25, u[1]), mix(0.1, 0.32, u[2])
+    wide, head, tail, chest = within(u, (0.22, 0.34), (0.2, 0.25), (0.1, 0.32), (0.68, 0.74))
     top = 0.28
     yield line("fur", 0.1, (-wide + 0.05, 0.94), (-wide - tail, 0.9), (-wide - tail - 0.06, 0.55))
     yield poly("fur", (-0.12, 0.4), (0.12, 0.4), (wide, 0.8), (wide, 1), (-wide, 1), (-wide, 0.8))
-    yield oval("chest", 0, mix(0.68, 0.74, u[3]), 0.5 * wide, 0.22)
+    yield oval("chest", 0, chest, 0.5 * wide, 0.22)
     yield from both(oval("fur", 0.5 * wide, 0.97, 0.08, 0.05))
     yield box("collar", -0.17, 0.46, 0.17, 0.55)
     yield from both(poly("fur", (0.3 * head, top - 0.6 * head), (head, -0.02), (head, top)))
@@ -52,11 +52,11 @@ def _cat(u: Sequence[float]) -> Drawing:
     dark="dark",
 )
 def _bird(u: Sequence[float]) -> Drawing:
-    fat, long, head = mix(0.24, 0.32, u[0]), mix(0.36, 0.48, u[1]), mix(0.17, 0.22, u[2])
+    fat, long, head, beak = within(u, (0.24, 0.32), (0.36, 0.48), (0.17, 0.22), (0.24, 0.36))
     yield from (line("beak", 0.04, (x, 0.8), (x, 0.97), (x + 0.09, 0.98)) for x in (-0.08, 0.08))
     yield poly("feathers", (-long + 0.1, 0.46), (-long - 0.24, 0.5), (-long - 0.2, 0.68), (0, 0.7))
     yield oval("feathers", 0, 0.58, long, fat)
-    yield poly("beak", (long + 0.1, 0.18), (long + mix(0.24, 0.36, u[3]), 0.28), (long + 0.1, 0.34))
+    yield poly("beak", (long + 0.1, 0.18), (long + beak, 0.28), (long + 0.1, 0.34))
     yield oval("feathers", long - 0.06, 0.26, head)
     yield wedge("wing", -0.04, 0.5, 0.72 * long, 0, 180, 0.9 * fat)
     yield oval("dark", long - 0.01, 0.22, 0.04)
@@ -64,8 +64,8 @@ def _bird(u: Sequence[float]) -> Drawing:
 
 @noun("fish", (24, 36), groups="animal", scales=ANY, fins=ANY, dark="dark", paper="paper")
 def _fish(u: Sequence[float]) -> Drawing:
-    long, fat, tail = mix(0.55, 0.8, u[0]), mix(0.28, 0.38, u[1]), mix(0.25, 0.4, u[2])
-    end = -long - mix(0.2, 0.34, u[3])
+    long, fat, tail, fin = within(u, (0.55, 0.8), (0.28, 0.38), (0.25, 0.4), (0.2, 0.34))
+    end = -long - fin
     yield poly(
         "fins", (-long + 0.14, 0.55), (end, 0.55 - tail), (end + 0.1, 0.55), (end, 0.55 + tail)
     )
@@ -84,9 +84,9 @@ def _four_legs(part: str, x: float, top: float, wide: float) -> Drawing:
 
 @noun("horse pony", (46, 64), groups="animal", coat=ANY, mane=ANY, saddle=0.5, dark="dark")
 def _horse(u: Sequence[float]) -> Drawing:
-    long, leg, neck = mix(0.32, 0.42, u[0]), mix(0.36, 0.44, u[1]), mix(0.14, 0.24, u[2])
+    long, leg, neck, low = within(u, (0.32, 0.42), (0.36, 0.44), (0.14, 0.24), (0.22, 0.3))
     back = 0.95 - leg - 0.26
-    nose = (long + neck + 0.2, mix(0.22, 0.3, u[3]))
+    nose = (long + neck + 0.2, low)
     yield line(
         "mane", 0.09, (-long + 0.03, back + 0.06), (-long - 0.12, back + 0.2), (-long - 0.1, 0.75)
     )
@@ -117,8 +117,8 @@ def _horse(u: Sequence[float]) -> Drawing:
     skin="skin",
 )
 def _cow(u: Sequence[float]) -> Drawing:
-    long, leg, head = mix(0.46, 0.6, u[0]), mix(0.26, 0.34, u[1]), mix(0.13, 0.17, u[2])
-    x, y = long + 0.1, mix(0.24, 0.36, u[3])
+    long, leg, head, y = within(u, (0.46, 0.6), (0.26, 0.34), (0.13, 0.17), (0.24, 0.36))
+    x = long + 0.1
     chin = y + 1.25 * head
     yield line("hide", 0.04, (-long, 0.22), (-long - 0.1, 0.4), (-long - 0.08, 0.66))
     yield from _four_legs("hide", long, 0.9 - leg, 0.12)
@@ -140,8 +140,7 @@ def _cow(u: Sequence[float]) -> Drawing:
 
 @noun("tree", (54, 80), "out", leaves=ANY, trunk=ANY, fruit=0.4)
 def _tree(u: Sequence[float]) -> Drawing:
-    wide, low, thick = mix(0.22, 0.34, u[0]), mix(0.56, 0.68, u[1]), mix(0.05, 0.09, u[2])
-    side = mix(0.14, 0.2, u[3])
+    wide, low, thick, side = within(u, (0.22, 0.34), (0.56, 0.68), (0.05, 0.09), (0.14, 0.2))
     top, foot = low - 0.1, 1.5 * thick
     yield poly("trunk", (-thick, top), (thick, top), (foot, 1), (-foot, 1))
     yield from (oval("leaves", x, 0.42, side) for x in (-wide, wide))
@@ -161,10 +160,10 @@ def _tree(u: Sequence[float]) -> Drawing:
     stem="stem",
 )
 def _flower(u: Sequence[float]) -> Drawing:
-    reach, pot, petal = mix(0.15, 0.2, u[0]), mix(0.15, 0.22, u[1]), mix(0.095, 0.12, u[2])
+    reach, pot, petal, leaf = within(u, (0.15, 0.2), (0.15, 0.22), (0.095, 0.12), (0.16, 0.26))
     yield line("stem", 0.05, (0, 0.3), (0, 0.76))
     for side in (-1, 1):
-        yield poly("stem", (0, 0.68), (side * mix(0.16, 0.26, u[3]), 0.5), (side * 0.06, 0.56))
+        yield poly("stem", (0, 0.68), (side * leaf, 0.5), (side * 0.06, 0.56))
     turns = [(0, -1), (0.95, -0.31), (0.59, 0.81), (-0.59, 0.81), (-0.95, -0.31)]
     yield from (oval("petals", reach * x, 0.28 + reach * y, petal) for x, y in turns)
     yield oval("core", 0, 0.28, 0.1)

@@ -6,6 +6,8 @@ up to about y = 0; it is as wide as it needs to be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 
@@ -18,6 +20,11 @@ _TURN = np.linspace(0, 2 * np.pi, 28, endpoint=False)
 def mix(low: float, high: float, share: float) -> float:
     """The value that lies a share (0-1) of the way from low to high."""
     return low + (high - low) * share
+
+
+def within(u: Sequence[float], *ranges: tuple[float, float]) -> list[float]:
+    """Free proportions (0-1), each brought into its own range."""
+    return [mix(*ends, share) for ends, share in zip(ranges, u, strict=True)]
 
 
 def poly(part: str, *points: tuple[float, float]) -> Piece:

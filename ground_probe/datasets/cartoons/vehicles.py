@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ground_probe.datasets.cartoons.noun import ANY, NEUTRAL, Drawing, noun
-from ground_probe.datasets.cartoons.shapes import arc, both, box, line, mix, oval, poly
+from ground_probe.datasets.cartoons.shapes import arc, both, box, line, oval, poly, within
 
 _ON_WHEELS: dict[str, Any] = {"wheels": NEUTRAL, "glass": "glass", "metal": "metal"}
 
@@ -18,8 +18,8 @@ def _wheels(radius: float, *places: float) -> Drawing:
 
 @noun("car auto", (30, 46), "out", groups="vehicle thing", body=ANY, roof=ANY, **_ON_WHEELS)
 def _car(u: Sequence[float]) -> Drawing:
-    long, roof, wheel = mix(0.85, 1.2, u[0]), mix(0.4, 0.62, u[1]), mix(0.19, 0.25, u[2])
-    back = mix(-0.62, -0.4, u[3]) * long
+    long, roof, wheel, cabin = within(u, (0.85, 1.2), (0.4, 0.62), (0.19, 0.25), (-0.62, -0.4))
+    back = cabin * long
     front, belt, sill = back + 2 * roof, 0.42, 0.42 - 0.03
     yield poly(
         "roof", (back - 0.12, belt), (back + 0.08, 0.04), (front - 0.2, 0.04), (front + 0.08, belt)
@@ -36,9 +36,9 @@ def _car(u: Sequence[float]) -> Drawing:
 
 @noun("bus", (44, 64), "out", groups="vehicle thing", body=ANY, stripe=ANY, **_ON_WHEELS)
 def _bus(u: Sequence[float]) -> Drawing:
-    long, wheel, low = mix(0.75, 1.0, u[0]), mix(0.11, 0.15, u[1]), mix(0.52, 0.62, u[2])
+    long, wheel, low, stripe = within(u, (0.75, 1.0), (0.11, 0.15), (0.52, 0.62), (0.1, 0.16))
     yield box("body", -long, 0.02, long, 0.9, 0.07)
-    yield box("stripe", -long, low, long, low + mix(0.1, 0.16, u[3]))
+    yield box("stripe", -long, low, long, low + stripe)
     step, left = (1.72 * long - 0.2) / 4, -0.93 * long
     for pane in range(4):
         yield box("glass", left + pane * step, 0.14, left + (pane + 0.8) * step, 0.44)
@@ -48,8 +48,8 @@ def _bus(u: Sequence[float]) -> Drawing:
 
 @noun("truck lorry", (40, 60), "out", groups="vehicle thing", box=ANY, cab=ANY, **_ON_WHEELS)
 def _truck(u: Sequence[float]) -> Drawing:
-    long, cab, wheel = mix(0.6, 0.85, u[0]), mix(0.34, 0.44, u[1]), mix(0.13, 0.17, u[2])
-    roof, nose = mix(0.2, 0.36, u[3]), long + cab
+    long, cab, wheel, roof = within(u, (0.6, 0.85), (0.34, 0.44), (0.13, 0.17), (0.2, 0.36))
+    nose = long + cab
     yield box("metal", -long, 0.78, nose, 0.86)
     yield box("box", -long, 0.02, long - 0.04, 0.8)
     yield poly(
@@ -64,8 +64,8 @@ def _truck(u: Sequence[float]) -> Drawing:
 
 @noun("boat sailboat ship", (46, 72), "out", hull=ANY, sail=ANY, flag=ANY, wood="wood")
 def _boat(u: Sequence[float]) -> Drawing:
-    long, deck, sail = mix(0.45, 0.62, u[0]), mix(0.68, 0.76, u[1]), mix(0.32, 0.46, u[2])
-    mast, foot = mix(-0.12, 0.06, u[3]), deck - 0.08
+    long, deck, sail, mast = within(u, (0.45, 0.62), (0.68, 0.76), (0.32, 0.46), (-0.12, 0.06))
+    foot = deck - 0.08
     fore, aft = mast + 0.04, mast - 0.05
     yield box("wood", mast - 0.025, 0.02, mast + 0.025, deck + 0.02)
     yield poly("flag", (mast - 0.02, 0.01), (mast - 0.2, 0.06), (mast - 0.02, 0.12))
@@ -85,8 +85,8 @@ def _boat(u: Sequence[float]) -> Drawing:
     dark="dark",
 )
 def _bicycle(u: Sequence[float]) -> Drawing:
-    wheel, apart, top = mix(0.27, 0.32, u[0]), mix(0.44, 0.56, u[1]), mix(0.24, 0.32, u[2])
-    hub, thick = 1 - wheel, mix(0.075, 0.1, u[3])
+    wheel, apart, top, thick = within(u, (0.27, 0.32), (0.44, 0.56), (0.24, 0.32), (0.075, 0.1))
+    hub = 1 - wheel
     yield from both(arc("wheels", apart, hub, wheel - 0.03, 0, 360, 0.07))
     yield from both(oval("dark", apart, hub, 0.04))
     pedals, seat, bar = (-0.05, hub), (-0.2, top), (apart - 0.12, top - 0.04)
@@ -100,8 +100,7 @@ def _bicycle(u: Sequence[float]) -> Drawing:
 
 @noun("house home", (54, 80), "out", walls=ANY, roof=ANY, door=ANY, chimney=0.6, glass="glass")
 def _house(u: Sequence[float]) -> Drawing:
-    wide, eaves, peak = mix(0.36, 0.52, u[0]), mix(0.4, 0.5, u[1]), mix(0.0, 0.3, u[2])
-    side = mix(-0.18, 0.18, u[3])
+    wide, eaves, peak, side = within(u, (0.36, 0.52), (0.4, 0.5), (0.0, 0.3), (-0.18, 0.18))
     yield box("chimney", 0.5 * wide, 0.02, 0.5 * wide + 0.13, eaves)
     yield box("walls", -wide, eaves - 0.02, wide, 1)
     yield poly(
