@@ -17,7 +17,7 @@ from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, wrapped
 from ground_probe.errors import UnsupportedEditorError
 from ground_probe.inside.decoding import decode
-from ground_probe.inside.running import Patch, require_trunk, same_draws, unguided
+from ground_probe.inside.running import Patch, require_prediction, same_draws, unguided
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,14 @@ def logit_lens(
     Raises:
         UnsupportedEditorError: a UNet, a scheduler that is not of flow matching, or guidance.
     """
-    denoiser = require_trunk(editor)
+    denoiser = editor.denoiser
+    if getattr(editor.pipeline, "transformer", None) is None:
+        raise UnsupportedEditorError(
+            f"{type(denoiser).__name__} is a UNet: its attention blocks lie on several grids and "
+            "its final layers read convolutions and skips, so no block's state can stand in for "
+            "what they read"
+        )
+    require_prediction(editor)
     given, every = unguided(editor, pipeline_kwargs), blocks_of(denoiser)
     last = list(every)[-1]
     options: dict[str, Any] = {

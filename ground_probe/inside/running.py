@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ground_probe.capture import Site
 from ground_probe.capture.clock import predicts
@@ -47,32 +47,12 @@ def same_draws(editor: Editor, seed: int) -> Iterator[None]:
 
 
 def require_prediction(editor: Editor) -> None:
-    """Refuse an editor in which a step's prediction is no straight line.
-
-    Raises:
-        UnsupportedEditorError: its scheduler is not of flow matching.
-    """
+    """Refuse an editor in which a step's prediction is no straight line."""
     if not predicts(editor.pipeline):
         raise UnsupportedEditorError(
             "what a step predicts is known of flow matching only, not of "
             f"{type(editor.pipeline.scheduler).__name__}"
         )
-
-
-def require_trunk(editor: Editor) -> nn.Module:
-    """The denoiser, if its blocks hand one residual stream on to its final layers.
-
-    Raises:
-        UnsupportedEditorError: it is a UNet.
-    """
-    if getattr(editor.pipeline, "transformer", None) is None:
-        raise UnsupportedEditorError(
-            f"{type(editor.denoiser).__name__} is a UNet: its attention blocks lie on "
-            "several grids and its final layers read convolutions and skips, so no block's state "
-            "can stand in for what they read"
-        )
-    require_prediction(editor)
-    return editor.denoiser
 
 
 def unguided(editor: Editor, given: Any) -> dict[str, Any]:
