@@ -11,10 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ground_probe.errors import InputError, UnknownNameError
 from ground_probe.probes import (
-    attention_auc,
     hard_labels,
     per_image,
-    pointing_game,
     pointing_hit,
     score_estimate,
 )
@@ -32,7 +30,7 @@ def rows(images=30, tokens=20, share=0.3, seed=0):
 
 def test_hand_worked_attention():
     # Object tokens hold 9, 3, 4; of the nine others only 5 beats any: it beats 3 and 4.
-    found = attention_auc(ATTENTION.ravel(), MASK.ravel(), ONE_IMAGE)
+    found = score_estimate(ATTENTION.ravel(), MASK.ravel(), ONE_IMAGE)
     assert found.value == pytest.approx(25 / 27)
     assert (found.n, found.n_left_out) == (1, 0)
     assert found.pooled == found.value
@@ -44,16 +42,12 @@ def test_hand_worked_pointing_game_and_its_ties():
     assert pointing_hit(np.ones((3, 4), np.uint8), MASK) == 0.25
     assert pointing_hit(-ATTENTION, MASK) == 0
     assert np.isnan(pointing_hit(ATTENTION, MASK * 0))
-    game = pointing_game([ATTENTION, -ATTENTION, ATTENTION], [MASK] * 3, ["a", "a", "b"])
-    assert (game.value, game.n) == (0.75, 2)
 
 
 def test_the_pointing_game_takes_whole_grids_alone():
     """On a sample of tokens the highest is the object's far too often."""
     with pytest.raises(InputError, match="the highest of a sample of tokens is not the highest"):
         pointing_hit(ATTENTION.ravel(), MASK.ravel())
-    with pytest.raises(InputError, match="whole grid"):
-        pointing_game([ATTENTION[:2]], [MASK], ["a"])
     with pytest.raises(UnknownNameError, match="unknown metric 'pointing'"):
         per_image(ATTENTION.ravel(), MASK.ravel(), ONE_IMAGE, metric="pointing")
 
@@ -155,7 +149,7 @@ def test_errors_say_what_was_expected():
     with pytest.raises(UnknownNameError, match="average_precision"):
         per_image(scores, labels, images, metric="aucc")
     with pytest.raises(InputError, match="no image has both classes"):
-        attention_auc(scores, images % 2, images)
+        score_estimate(scores, images % 2, images)
     with pytest.raises(InputError, match="3 <= folds <= images"):
         fold_of(images, labels, folds=11)
     with pytest.raises(InputError, match=r"fold \d of 5 holds a single class"):

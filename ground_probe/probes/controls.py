@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from sklearn.preprocessing import PolynomialFeatures
 
 from ground_probe.errors import InputError
 from ground_probe.metrics import as_array
-from ground_probe.probes.labels import checked_labels
-from ground_probe.probes.per_image import per_image
-from ground_probe.probes.scoring import held_out_scores
-from ground_probe.stats import Difference, compare
 
 
 def position_features(
@@ -31,17 +25,6 @@ def position_features(
     y, x = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in grid)
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     return PolynomialFeatures(degree, include_bias=False).fit_transform(points)
-
-
-def permuted_labels(
-    labels: Shaped[np.ndarray, " n"], groups: Shaped[np.ndarray, " n"], *, seed: int = 0
-) -> Bool[np.ndarray, " n"]:
-    """Labels shuffled within each image: as many object tokens, in no place in particular."""
-    labels, groups = checked_labels(labels, groups)
-    chance = np.random.default_rng(seed).random(len(labels))
-    permuted = np.empty_like(labels)
-    permuted[np.argsort(groups, kind="stable")] = labels[np.lexsort((chance, groups))]
-    return permuted
 
 
 def control_labels(
@@ -62,27 +45,3 @@ def control_labels(
     if not 0 < chosen < len(names):
         raise InputError(f"share {share} of {len(names)} types leaves a single class")
     return np.random.default_rng(seed).permutation(np.arange(len(names)) < chosen)[index]
-
-
-def selectivity(
-    features: Float[np.ndarray, "n d"],
-    labels: Shaped[np.ndarray, " n"],
-    groups: Shaped[np.ndarray, " n"],
-    control: Shaped[np.ndarray, " n"],
-    **how: Any,
-) -> Difference:
-    """AUC of a linear probe for the labels less its AUC for a control task, image by image.
-
-    Args:
-        features: one row a token.
-        labels: 1 for the object.
-        groups: image id of each row.
-        control: labels of the control task, from `control_labels` or `permuted_labels`.
-        **how: `folds`, `seed`, `test_groups` of `held_out_scores`.
-    """
-    values = []
-    for task in (labels, control):
-        scores = held_out_scores(features, task, groups, **how)
-        known = ~np.isnan(scores)
-        values.append(per_image(scores[known], as_array(task)[known], as_array(groups)[known]))
-    return compare(*values)

@@ -160,3 +160,31 @@ METRICS: dict[str, Callable[..., np.ndarray]] = {
     "average_precision": _average_precision,
     "fisher": _each(_fisher),
 }
+
+
+def pointing_hit(
+    score: Float[np.ndarray, "rows cols"], labels: Shaped[np.ndarray, "rows cols"]
+) -> float:
+    """Whether the highest token of a whole grid lies on the object, NaN without both classes.
+
+    Where several are highest, the share of them that does.
+
+    Raises:
+        InputError: anything but two whole grids: the highest token of a sample of them is not the
+            highest, and hits the object far too often.
+
+    Source: Zhang et al. (2016), Top-down Neural Attention by Excitation Backprop; without its
+    tolerance in pixels.
+
+    >>> pointing_hit([[1, 9], [9, 0]], [[0, 1], [0, 0]])
+    0.5
+    """
+    score, labels = as_numbers(score, "score"), as_numbers(labels, "labels")
+    if score.ndim != 2 or score.shape != labels.shape:
+        raise InputError(
+            f"score of shape {score.shape}, labels of {labels.shape}: give the whole grid (rows, "
+            "cols) of both, for the highest of a sample of tokens is not the highest"
+        )
+    if not np.isfinite(score).all() or not np.isin(labels, (0, 1)).all():
+        raise InputError("give a finite score and labels 0 and 1 (see hard_labels)")
+    return float(labels[score == score.max()].mean()) if 0 < labels.mean() < 1 else float("nan")
