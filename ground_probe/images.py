@@ -18,8 +18,6 @@ from ground_probe.errors import InputError
 from ground_probe.io import read_file, whole_file
 
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 178_956_970
-"""Of an image that is decoded: what Pillow takes for an attack beyond that."""
 MAX_BYTES = 2**28
 """Of an encoded image."""
 
@@ -73,7 +71,7 @@ def decode(encoded: bytes, name: str, upright: bool = True) -> Image.Image:
         upright: apply an orientation in the EXIF data. Not where masks belong to the stored pixels.
 
     Raises:
-        InputError: cut off, no image, or of more than `MAX_PIXELS`, which is not decoded.
+        InputError: cut off, no image, or of more pixels than Pillow decodes.
     """
     image = open_image(encoded, name)
     try:
@@ -84,14 +82,10 @@ def decode(encoded: bytes, name: str, upright: bool = True) -> Image.Image:
 
 def open_image(encoded: bytes, name: str) -> Image.Image:
     """The image in a file's bytes as it is stored, in its own mode; see `decode`."""
-    if len(encoded) > MAX_BYTES:
-        raise InputError(f"{name} is no sound image: {len(encoded):,} bytes, at most {MAX_BYTES:,}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(encoded))
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} px, at most {MAX_PIXELS:,}")
             image.load()
             return image
     except Image.UnidentifiedImageError as error:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +58,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written; the old file is as it was.
     """
-    path = _spellable(Path(path))
+    path = Path(path)
     name = path.name[:40]  # the whole name may be as long as the file system allows
     part = path.with_name(f".{name}.{secrets.token_hex(4)}.part")
     try:
@@ -68,7 +67,6 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot write {path}: {reason}; choose another place") from error
@@ -83,22 +81,15 @@ def read_file(path: Path | str, max_bytes: int) -> bytes:
     Raises:
         InputError: there is no such file, it is not regular or larger than that, or cannot be read.
     """
+    if not os.path.isfile(path):
+        there = os.path.exists(path)
+        raise InputError(f"{path} is no regular file" if there else f"no such file: {path}")
+    if (size := os.path.getsize(path)) > max_bytes:
+        raise InputError(f"{path} is of {size:,} bytes, at most {max_bytes:,}")
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path} is no regular file: {_kind(status.st_mode)}")
-        if status.st_size > max_bytes:
-            raise InputError(f"{path} is of {status.st_size:,} bytes, at most {max_bytes:,}")
-        with open(path, "rb") as file:
-            return file.read(max_bytes)
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
+        return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"no such file: {str(path)!r}, a name that none can have") from error
 
 
 def writable_folder(path: Path | str) -> Path:
@@ -109,7 +100,7 @@ def writable_folder(path: Path | str) -> Path:
     """
     if not str(path).strip():
         raise InputError("the output folder has no name: give one, such as runs/first")
-    folder = _spellable(Path(path).expanduser().absolute())
+    folder = Path(path).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,23 +112,6 @@ def writable_folder(path: Path | str) -> Path:
     return folder
 
 
-def _kind(mode: int) -> str:
-    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket"}
-    return next((kind for is_kind, kind in kinds.items() if is_kind(mode)), "a device")
-
-
-def _spellable(path: Path) -> Path:
-    """The path itself, if a file system can spell it."""
-    try:
-        if b"\0" not in os.fsencode(path):
-            return path
-    except UnicodeEncodeError:
-        pass
-    raise InputError(
-        f"cannot write {str(path)!r}: no file can have this name; choose another place"
-    )
-
-
 def _remove_abandoned(folder: Path, name: str) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -145,13 +119,3 @@ def _remove_abandoned(folder: Path, name: str) -> None:
                 with suppress(OSError):
                     if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
                         os.unlink(entry.path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the renaming itself on the disk, where a system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -11,22 +11,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
-from scipy.sparse import issparse
 
 from ground_probe.errors import InputError
 
 
 def as_array(values: Any) -> Shaped[np.ndarray, " ..."]:
-    """A NumPy array of anything array-like, torch tensors of any device and type included.
-
-    Raises:
-        InputError: sparse values, or a tensor without any.
-    """
-    if issparse(values) or getattr(values, "is_sparse", False):
-        raise InputError("values are sparse: give them as a dense array (.toarray(), .to_dense())")
+    """A NumPy array of anything array-like, torch tensors of any device and type included."""
     if hasattr(values, "detach"):
-        if values.is_meta:
-            raise InputError("a tensor on the meta device has no values: run the model for real")
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values
     array = np.asarray(values)
@@ -115,6 +106,8 @@ def box_counts(
 ) -> tuple[int, int]:
     """(intersection, union) of the boxes around two masks, in pixels.
 
+    Box accuracy (REC, acc@.5) of masks is `precision_at` 0.5 of the IoU of these.
+
     Raises:
         InputError: the masks differ in size, or are not masks.
 
@@ -128,22 +121,6 @@ def box_counts(
         if len(rows):
             box[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] = True
     return counts(*filled)
-
-
-def box_iou(
-    pred: Bool[np.ndarray, "height width"], gold: Bool[np.ndarray, "height width"]
-) -> float:
-    """IoU of the boxes around two masks; 0 where one is empty.
-
-    Box accuracy (REC, acc@.5) of a mask is `precision_at` of these at 0.5.
-
-    Raises:
-        InputError: the masks differ in size, or are not masks.
-
-    >>> box_iou(np.array([[True, False, True, False]]), np.array([[False, True, True, True]]))
-    0.5
-    """
-    return float(iou(*box_counts(pred, gold)))
 
 
 def generalized(

@@ -73,7 +73,6 @@ def bootstrap(
     under: Float[np.ndarray, "rows cells"] | None = None,
     groups: Shaped[np.ndarray, " rows"] | None = None,
     *,
-    confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float[np.ndarray, " cells"], Float[np.ndarray, " cells"], Float[np.ndarray, " cells"]]:
@@ -91,27 +90,22 @@ def bootstrap(
         over: numerators; NaN where a row has no value in a cell.
         under: denominators; None for a mean over rows.
         groups: cluster of each row; None where each row is a cluster.
-        confidence: between 0 and 1.
-        resamples: at least 1.
+        resamples: how many.
         seed: of the resamples, which all cells with the same clusters share.
 
     Returns:
         low and high are NaN where a cell has fewer than two clusters, value where it has none.
 
     Raises:
-        InputError: values that are infinite, not one group a row, a confidence outside (0, 1).
+        InputError: values that are infinite, or not one group a row.
     """
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence}: give a fraction between 0 and 1, as 0.95")
-    if resamples < 1:
-        raise InputError(f"resamples={resamples}: give at least 1")
     over = values_by_row(over)
     under = np.ones_like(over) if under is None else values_by_row(under)
     known = ~np.isnan(over)
     cluster, clusters = _clusters(over, groups)
     sums = [_summed(np.where(known, each, 0), cluster, clusters) for each in (over, under)]
     present = _summed(known, cluster, clusters) > 0
-    return _resampled(_ratio, sums, present, confidence, resamples, seed)
+    return _resampled(_ratio, sums, present, resamples, seed)
 
 
 def compare_ratios(
@@ -145,9 +139,7 @@ def compare_ratios(
         return _ratio(*one) - _ratio(*other)
 
     present = _summed(known, cluster, clusters) > 0
-    ends = _resampled(
-        lambda *four: difference(four[:2], four[2:]), sums, present, CONFIDENCE, RESAMPLES, seed
-    )
+    ends = _resampled(lambda *four: difference(four[:2], four[2:]), sums, present, RESAMPLES, seed)
     return *ends, swap_p(difference, sums[:2], sums[2:], seed=seed)
 
 
@@ -176,7 +168,6 @@ def _resampled(
     statistic: Callable[..., np.ndarray],
     sums: Sequence[Float[np.ndarray, "clusters cells"]],
     present: Bool[np.ndarray, "clusters cells"],
-    confidence: float,
     resamples: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,50 +181,41 @@ def _resampled(
         chance = np.full(n, 1 / n)
         weights = np.random.default_rng(seed).multinomial(n, chance, size=resamples).astype(float)
         draws = statistic(*(weights @ each[np.ix_(pattern, cells)] for each in sums))
-        tail = ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - confidence) / 2))
+        tail = ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - CONFIDENCE) / 2))
         low[cells], high[cells] = np.quantile(draws, (tail, 1 - tail), axis=0)
     return value, low, high
 
 
 def cluster_interval(
-    values: Float[np.ndarray, " rows"],
-    groups: Shaped[np.ndarray, " rows"],
-    under: Float[np.ndarray, " rows"] | None = None,
-    **how: Any,
+    values: Float[np.ndarray, " rows"], groups: Shaped[np.ndarray, " rows"]
 ) -> tuple[float, float]:
     """The (low, high) interval of a mean over rows when whole clusters are resampled.
 
     Args:
         values: one a row, all finite.
         groups: the cluster (image id) of each row.
-        under: where a ratio of sums is wanted instead of a mean, as the unions of an overall IoU.
-        **how: `confidence`, `resamples`, `seed` of `bootstrap`.
 
     Raises:
-        InputError: no rows, a value that is not finite, or not one group a row.
+        InputError: a value that is not finite, or not one group a row.
 
     >>> low, high = cluster_interval([0.2, 0.4, 0.9], ["a", "a", "b"])
     >>> round(low, 2), high
     (0.3, 0.9)
     """
     values = as_numbers(values, "values")
-    if values.ndim != 1 or len(values) == 0:
-        raise InputError("a metric over no rows has no value: give at least one row")
     if not np.isfinite(values).all():
         bad = np.count_nonzero(~np.isfinite(values))
         raise InputError(
             f"{bad} values are not finite: count failed rows as errors, leave them out"
         )
-    below = None if under is None else as_numbers(under, "under")[:, None]
-    _, low, high = bootstrap(values[:, None], below, groups, **how)
-    return float(low[0]), float(high[0])
+    _, (low,), (high,) = bootstrap(values[:, None], groups=groups)
+    return float(low), float(high)
 
 
 def estimate(
     per_image: Float[np.ndarray, " images"],
     *,
     pooled: float = float("nan"),
-    confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
@@ -255,7 +237,7 @@ def estimate(
     n = int(np.count_nonzero(~np.isnan(values)))
     if n == 0:
         raise InputError("no image has both classes: there is nothing to estimate")
-    ends = bootstrap(values[:, None], confidence=confidence, resamples=resamples, seed=seed)
+    ends = bootstrap(values[:, None], resamples=resamples, seed=seed)
     value, low, high = (float(end[0]) for end in ends)
     return Estimate(value, low, high, n, len(values) - n, float(pooled))
 
@@ -265,7 +247,6 @@ def compare(
     second: Float[np.ndarray, " images"],
     *,
     fit_variance: float = 0.0,
-    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Difference:
     """`first` minus `second` on the same images: paired bootstrap, two-sided sign-flip p.
@@ -289,21 +270,19 @@ def compare(
             f"cannot pair {first.shape} with {second.shape}: give one value an image, same images"
         )
     difference = values_by_row(first) - values_by_row(second)
-    mean = estimate(difference[:, 0], confidence=confidence, seed=seed)
+    mean = estimate(difference[:, 0], seed=seed)
     (p,) = max_t(difference.T, fit_variance=fit_variance, seed=seed)
-    low, high = widened(mean, fit_variance, confidence)
+    low, high = widened(mean, fit_variance)
     return Difference(mean.value, low, high, mean.n, float(p))
 
 
-def widened(
-    mean: Estimate, fit_variance: float, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def widened(mean: Estimate, fit_variance: float) -> tuple[float, float]:
     """The ends of an interval that sees other images to fit on as well, in quadrature.
 
     >>> ends = widened(Estimate(0.5, 0.2, 0.8, 1000), 0.0415)
     >>> [round(end, 2) for end in ends]
     [0.0, 1.0]
     """
-    reach = stdtrit(max(mean.n - 1, 1), (1 + confidence) / 2) * np.sqrt(fit_variance)
+    reach = stdtrit(max(mean.n - 1, 1), (1 + CONFIDENCE) / 2) * np.sqrt(fit_variance)
     below, above = np.hypot([mean.value - mean.low, mean.high - mean.value], reach)
     return float(mean.value - below), float(mean.value + above)

@@ -69,13 +69,13 @@ def test_errors_say_what_was_expected():
 
 
 def test_boxes_of_masks():
-    assert metrics.box_iou(PRED, GOLD) == 2 / 8
+    assert metrics.box_counts(PRED, GOLD) == (2, 8)
     hollow = GOLD.copy()
     hollow[1, 1:3] = False
-    assert metrics.box_iou(hollow, GOLD) == 1  # the box does not see what it encloses
-    assert metrics.box_iou(EMPTY, GOLD) == metrics.box_iou(EMPTY, EMPTY) == 0
+    assert metrics.box_counts(hollow, GOLD) == (6, 6)  # the box does not see what it encloses
+    assert metrics.box_counts(EMPTY, GOLD) == (0, 6)
     with pytest.raises(InputError, match="original image's size"):
-        metrics.box_iou(PRED.T, GOLD)
+        metrics.box_counts(PRED.T, GOLD)
 
 
 def test_generalized_metrics_are_those_of_a_hand_worked_table():

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, KFold, LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -73,7 +72,8 @@ def test_linear_probe_is_the_plain_scikit_learn_probe_on_a_split():
     scores = held_out_scores(features, labels, GROUPS, test_groups=range(10))
     assert np.isnan(scores[~test]).all()
     mean, std = features[~test].mean(0), features[~test].std(0)
-    plain = LogisticRegression(C=1e-2).fit((features[~test] - mean) / std, labels[~test])
+    plain = RidgeClassifier(0.1 * (~test).sum(), class_weight="balanced")
+    plain.fit((features[~test] - mean) / std, labels[~test])
     expected = plain.decision_function((features[test] - mean) / std)
     assert np.corrcoef(scores[test], expected)[0, 1] > 0.999
 
@@ -100,12 +100,12 @@ def test_the_linear_probe_agrees_with_scikit_learn(signal, width, test_groups):
     features[:, 1] = features[:, 2] * 1000 + 50  # collinear, and far from standardised
     features[:, 3] = 7  # constant
     how = {"test_groups": test_groups, "seed": 1}
-    logistic = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    ridge = make_pipeline(StandardScaler(), RidgeClassifier(class_weight="balanced"))
     search = GridSearchCV(
-        logistic,
-        {"logisticregression__C": PENALTIES},
+        ridge,
+        {"ridgeclassifier__alpha": np.array(PENALTIES) * len(labels) * 0.7},
         cv=LeaveOneGroupOut(),
-        scoring="neg_log_loss",
+        scoring="roc_auc",
     )
     fast = held_out_scores(features, labels, GROUPS, **how)
     oracle = held_out_scores(features, labels, GROUPS, search, **how)
@@ -209,10 +209,6 @@ def test_errors_say_what_was_expected():
         linear_probe_auc(torch.from_numpy(features) * np.nan, labels, GROUPS)
     with pytest.raises(InputError, match="no column"):
         linear_probe_auc(features[:, :0], labels, GROUPS)
-    with pytest.raises(InputError, match="sparse"):
-        linear_probe_auc(csr_matrix(features), labels, GROUPS)
-    with pytest.raises(InputError, match="meta device"):
-        linear_probe_auc(torch.empty(features.shape, device="meta"), labels, GROUPS)
     with pytest.raises(InputError, match="features are not all numbers"):
         linear_probe_auc(features.astype(str).astype(object) + "a", labels, GROUPS)
     with pytest.raises(InputError, match="1 rows have no image id"):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ground_probe.evaluation import tables
-from ground_probe.stats import cluster_interval
+from ground_probe.stats import bootstrap
 from ground_probe.study.report import PAPER
 
 TSV = (
@@ -76,7 +76,7 @@ def test_intervals_equal_the_general_cluster_bootstrap():
         ("oiou", inter, union),
         ("p@0.5", ious > 0.5, None),
     ):
-        low, high = cluster_interval(over, np.array(images, str), under)
+        _, (low,), (high,) = bootstrap(over[:, None], under[:, None], np.array(images, str))
         assert value_of(summary, metric, "low") == pytest.approx(low, abs=1e-12)
         assert value_of(summary, metric, "high") == pytest.approx(high, abs=1e-12)
 

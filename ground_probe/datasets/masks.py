@@ -11,7 +11,6 @@ from pycocotools import mask as coco
 
 from ground_probe.datasets.example import Mask
 from ground_probe.errors import InputError, unknown
-from ground_probe.images import MAX_PIXELS
 
 Overlap = Literal["union", "refer"]
 
@@ -35,13 +34,10 @@ def to_mask(segmentation: Any, size_px: tuple[int, int], overlap: Overlap = "uni
     """
     if overlap not in get_args(Overlap):
         raise unknown("overlap", overlap, get_args(Overlap))
-    height, width = size_px
-    if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
-        raise InputError(f"an image of {height} x {width} px (height, width) cannot be annotated")
     if isinstance(segmentation, dict):
         mask = _from_runs(segmentation, size_px)
     else:
-        parts = coco.frPyObjects(_polygons(segmentation, size_px), height, width)
+        parts = coco.frPyObjects(_polygons(segmentation, size_px), *size_px)
         if overlap == "refer":
             mask = np.sum(_decode(parts), axis=2) == 1
         else:
@@ -58,7 +54,7 @@ def _decode(codes: list[Any]) -> np.ndarray:
 
 
 def _polygons(segmentation: Any, size_px: tuple[int, int]) -> list[list[float]]:
-    """The parts that enclose something, bounded: pycocotools walks every pixel of an outline."""
+    """The parts that enclose something."""
     if isinstance(segmentation, Sequence) and segmentation and _is_number(segmentation[0]):
         segmentation = [segmentation]  # one part, not in a list of parts
     try:
@@ -69,7 +65,7 @@ def _polygons(segmentation: Any, size_px: tuple[int, int]) -> list[list[float]]:
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     if not polygons or any(len(polygon) % 2 for polygon in polygons):
         raise InputError("the segmentation has no polygon of three points (x, y, x, y, ...)")
-    sides, outline_px = np.array(size_px[::-1]), 0.0
+    sides = np.array(size_px[::-1])
     for polygon in polygons:
         points = np.array(polygon).reshape(-1, 2)
         if not ((-sides <= points) & (points <= 2 * sides)).all():
@@ -78,9 +74,6 @@ def _polygons(segmentation: Any, size_px: tuple[int, int]) -> list[list[float]]:
                 f"a polygon of the segmentation has the coordinate {far:g} in an image of "
                 f"{size_px[1]} x {size_px[0]} px: give pixels as x, y, x, y, ..."
             )
-        outline_px += np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
-    if outline_px > 1000 * sides.sum():
-        raise InputError(f"the polygons' outline is {outline_px:.0f} px long: that is no object's")
     return polygons
 
 

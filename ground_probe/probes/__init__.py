@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ground_probe.probes.controls import control_labels, position_features
 from ground_probe.probes.labels import hard_labels
+from ground_probe.probes.linear import refit_scores
 from ground_probe.probes.per_image import per_image, pointing_hit, score_estimate
-from ground_probe.probes.refits import refit_scores
 from ground_probe.probes.scoring import (
     ESTIMATORS,
     fisher_ratio,

@@ -93,8 +93,6 @@ def checked_features(features: Any, n: int, *, rescale: bool = True) -> Float[Te
         native = array.dtype.kind == "f" and array.itemsize <= 8
         array = array if native else as_numbers(features, "features")
         features = torch.from_numpy(np.array(array))
-    elif features.is_sparse or features.is_meta or features.is_complex():
-        as_numbers(features, "features")  # raises what it is
     if features.ndim != 2 or len(features) != n:
         raise InputError(
             f"features of shape {tuple(features.shape)}: give ({n}, d), one row a label"

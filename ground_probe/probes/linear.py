@@ -1,24 +1,33 @@
-"""The linear probe: l2 logistic regression, its penalty chosen on left-out folds of images.
+"""The linear probe: ridge classification, its penalty chosen on left-out folds of images.
 
-A scored fold i is predicted by a fit without it; the penalty of that fit is the one with the least
-log loss on every other fold j, predicted by a fit without i and j. All these fits and penalties are
-the columns of one problem, which `logistic` solves.
+A scored fold i is predicted by a fit without it; the penalty of that fit is the one with the best
+AUC on the other folds j, each predicted by a fit without i and j. All these fits are the columns
+of one problem, which `ridge_weights` solves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from ground_probe.probes.labels import HELD_OUT, inner_folds
-from ground_probe.probes.logistic import Design, Fits, log_loss
+from ground_probe.probes.labels import (
+    HELD_OUT,
+    checked_features,
+    checked_labels,
+    fold_of,
+    inner_folds,
+)
+from ground_probe.probes.per_image import per_image
+from ground_probe.probes.ridge import ridge_weights
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Choices of C, as scikit-learn defines it."""
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
+"""Of standardised features, whose variance is 1."""
+
+DRAWS = 50
 
 
 def linear_scores(
@@ -27,7 +36,7 @@ def linear_scores(
     fold: Int[np.ndarray, " n"],
     outer: list[int],
 ) -> Float[np.ndarray, " n"]:
-    """Held-out log odds of the folds `outer`, NaN elsewhere.
+    """Held-out scores of the folds `outer`, NaN elsewhere.
 
     Args:
         features: finite and of moderate scale, as from `checked_features`.
@@ -35,81 +44,112 @@ def linear_scores(
         fold: of each row, `HELD_OUT` for rows that no probe is fitted on.
         outer: folds to score.
     """
-    folds = _Folds.of(features, labels, fold, outer)
+    x, decomposed = _standardised(features, fold)
     scores = np.full(len(labels), np.nan, dtype=np.float32)
-    for i in outer:
-        best, at, rows = folds.penalty(i), folds.column(i), fold == i
-        if i == HELD_OUT:
-            unseen = folds.fits.design.placed(_rows(features, rows))
-            chosen = folds.fits.margin(folds.weights[best], unseen)[:, at]
-        else:
-            chosen = folds.odds[best, torch.from_numpy(rows[folds.known]).to(features.device), at]
-        scores[rows] = chosen.cpu().numpy()
+    for i, (weights, _) in _chosen(x, labels, fold, outer, decomposed).items():
+        scores[fold == i] = _applied(weights, x[_rows(fold == i, x)])
     return scores
 
 
-def linear_refits(
-    features: Float[Tensor, "n d"],
-    labels: Bool[np.ndarray, " n"],
-    fold: Int[np.ndarray, " n"],
-    counts: Int[np.ndarray, "draws fitted"],
+def refit_scores(
+    features: Float[np.ndarray, "n d"],
+    labels: Shaped[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
+    test_groups: Iterable,
+    *,
+    folds: int = 5,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Float[np.ndarray, "draws held_out"]:
-    """Log odds of the held-out rows by probes whose fitting rows count more than once, or not.
+    """Scores of test images by linear probes that are fitted on resampled fitting images.
 
-    All draws are columns of one problem; the penalty is that of the fit on every row once.
+    The variance over draws of what is made of them, such as a difference of two mean AUC, is what
+    `stats.compare` asks for as `fit_variance`. Draws are the same for the same fitting images and
+    seed, so that two probes are compared draw by draw. The penalty is chosen once.
 
     Args:
-        features: finite and of moderate scale, as from `checked_features`.
+        features: one row a token.
         labels: 1 for the object.
-        fold: of each row, `HELD_OUT` for rows to score.
-        counts: how often each row that is not held out counts.
+        groups: image id of each row.
+        test_groups: ids of images to score; all others are fitted on.
+        folds: that choose the penalty.
+        draws: how many refits.
+        seed: of draws and folds.
+
+    Returns:
+        one row a draw, one column a row of the test images, in their order.
+
+    Raises:
+        InputError: as `held_out_scores`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> labels, images = rng.random(400) < 0.3, np.arange(400) // 20
+    >>> features = rng.normal(size=(400, 3)) + labels[:, None]
+    >>> refit_scores(features, labels, images, range(15, 20)).shape
+    (50, 100)
     """
-    folds = _Folds.of(features, labels, fold, [HELD_OUT])
-    design = folds.fits.design
-    drawn = Fits.of(design, torch.from_numpy(counts.T).to(features.device).float())
-    weights, _ = drawn.path([PENALTIES[folds.penalty(HELD_OUT)]])
-    unseen = design.placed(_rows(features, fold == HELD_OUT))
-    return drawn.margin(weights[0], unseen).T.cpu().numpy()
+    labels, groups = checked_labels(labels, groups)
+    fold = fold_of(groups, labels, folds=folds, seed=seed, test_groups=test_groups)
+    x, decomposed = _standardised(checked_features(features, len(labels)), fold)
+    known = fold != HELD_OUT
+    names, image = np.unique(groups[known], return_inverse=True)
+    n = len(names)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    _, penalty = _chosen(x, labels, fold, [HELD_OUT], decomposed)[HELD_OUT]
+    told = torch.from_numpy(labels[known]).to(x.device)
+    drawn = torch.from_numpy(counts[:, image].T).to(x.device).float()
+    (weights,) = ridge_weights(x[_rows(known, x)], told, drawn, [penalty], decomposed)
+    return _applied(weights, x[_rows(~known, x)]).T
 
 
-@dataclass(frozen=True, slots=True)
-class _Folds:
-    """Fits without one or two folds each, at every penalty, and what they lose on the folds."""
-
-    known: Bool[np.ndarray, " n"]
-    names: list[int]
-    without: list[frozenset[int]]
-    fits: Fits
-    weights: Float[Tensor, "penalties d1 fits"]
-    odds: Float[Tensor, "penalties fitted fits"]
-    losses: Float[Tensor, "penalties folds fits"]
-
-    @classmethod
-    def of(cls, features: Tensor, labels: np.ndarray, fold: np.ndarray, outer: list[int]) -> _Folds:
-        on, known, names = features.device, fold != HELD_OUT, inner_folds(fold, HELD_OUT)
-        pairs = [frozenset({i, j} - {HELD_OUT}) for i in outer for j in (i, *inner_folds(fold, i))]
-        without = list(dict.fromkeys(pairs))
-        mask = np.stack([~np.isin(fold[known], list(folds)) for folds in without], axis=1)
-        fitted = features if known.all() else _rows(features, known)
-        design = Design.of(fitted, torch.from_numpy(labels[known]).to(on))
-        fits = Fits.of(design, torch.from_numpy(mask).to(on).float())
-        weights, odds = fits.path(PENALTIES)
-        member = torch.from_numpy(fold[known] == np.array(names)[:, None]).to(on).float()
-        losses = member @ log_loss(odds, design.y) / member.sum(dim=1, keepdim=True)
-        return cls(known, names, without, fits, weights, odds, losses)
-
-    def column(self, *left_out: int) -> int:
-        return self.without.index(frozenset(left_out) - {HELD_OUT})
-
-    def penalty(self, outer: int) -> int:
-        """The penalty with the least loss on the folds that the fit for `outer` sees."""
-        inner = [
-            self.losses[:, self.names.index(j), self.column(outer, j)]
-            for j in self.names
-            if j != outer
+def _chosen(
+    x: Float[Tensor, "n d"],
+    labels: Bool[np.ndarray, " n"],
+    fold: Int[np.ndarray, " n"],
+    outer: list[int],
+    decomposed: tuple[Tensor, Tensor],
+) -> dict[int, tuple[Float[Tensor, " d1"], float]]:
+    """For each fold to score, the weights of the fit without it and their penalty."""
+    known = fold != HELD_OUT
+    left_out = {(i, j): {i, j} - {HELD_OUT} for i in outer for j in (i, *inner_folds(fold, i))}
+    fits = list(dict.fromkeys(map(frozenset, left_out.values())))
+    column = {pair: fits.index(frozenset(folds)) for pair, folds in left_out.items()}
+    seen = np.stack([~np.isin(fold[known], list(folds)) for folds in fits], axis=1)
+    x, labels, fold = x[_rows(known, x)], labels[known], fold[known]
+    told, counts = (torch.from_numpy(each).to(x.device) for each in (labels, seen))
+    weights = ridge_weights(x, told, counts.float(), PENALTIES, decomposed)
+    scores = np.stack([_applied(each, x) for each in weights])
+    chosen = {}
+    for i in outer:
+        held = np.flatnonzero(fold != i)
+        columns = [column[i, j] for j in fold[held]]
+        auc = [
+            per_image(each, labels[held], fold[held]).mean() for each in scores[:, held, columns]
         ]
-        return int(torch.stack(inner).mean(dim=0).argmin())
+        best = int(np.argmax(auc))
+        chosen[i] = weights[best, :, column[i, i]], PENALTIES[best]
+    return chosen
 
 
-def _rows(features: Tensor, rows: Bool[np.ndarray, " n"]) -> Tensor:
-    return features[torch.from_numpy(rows).to(features.device)]
+def _applied(weights: Float[Tensor, "d1 ..."], x: Float[Tensor, "n d"]) -> np.ndarray:
+    return (x @ weights[:-1] + weights[-1]).cpu().numpy()
+
+
+def _standardised(
+    features: Float[Tensor, "n d"], fold: Int[np.ndarray, " n"]
+) -> tuple[Float[Tensor, "n d"], tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]]:
+    """By the rows that are fitted on, and the eigendecomposition of their covariance.
+
+    Each fit is standardised by its own rows in `ridge_weights`.
+    """
+    known = _rows(fold != HELD_OUT, features)
+    fitted = features[known]
+    spread = fitted.std(dim=0)
+    x = (features - fitted.mean(dim=0)) / torch.where(spread > 1e-6, spread, 1.0)
+    fitted = x[known]
+    spectrum, basis = torch.linalg.eigh(fitted.T @ fitted / len(fitted))
+    return x, (spectrum, basis)
+
+
+def _rows(rows: Bool[np.ndarray, " n"], of: Tensor) -> Bool[Tensor, " n"]:
+    return torch.from_numpy(rows).to(of.device)

@@ -95,9 +95,9 @@ def linear_probe_auc(
     groups: Shaped[np.ndarray, " n"],
     **how: Any,
 ) -> Estimate:
-    """Held-out AUC of an l2 logistic probe: the mean over images.
+    """Held-out AUC of a ridge classifier: the mean over images.
 
-    Features are standardised by the fitting images, and the penalty is chosen by the log loss on
+    Features are standardised by the fitting images, and the penalty is chosen by the AUC on
     left-out folds of them.
 
     Args:

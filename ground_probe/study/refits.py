@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ground_probe.errors import IncompleteError
 from ground_probe.probes import control_labels, per_image, refit_scores
-from ground_probe.probes.refits import DRAWS
+from ground_probe.probes.linear import DRAWS
 from ground_probe.probes.table import FITTED, LINEAR
 from ground_probe.study.samples import INPUTS, Cell, Samples
 from ground_probe.study.spec import FOLDS
