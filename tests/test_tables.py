@@ -76,7 +76,8 @@ def test_intervals_equal_the_general_cluster_bootstrap():
         ("oiou", inter, union),
         ("p@0.5", ious > 0.5, None),
     ):
-        _, (low,), (high,) = bootstrap(over[:, None], under[:, None], np.array(images, str))
+        below = None if under is None else under[:, None]
+        _, (low,), (high,) = bootstrap(over[:, None], below, np.array(images, str))
         assert value_of(summary, metric, "low") == pytest.approx(low, abs=1e-12)
         assert value_of(summary, metric, "high") == pytest.approx(high, abs=1e-12)
 
