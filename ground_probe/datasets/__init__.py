@@ -187,8 +187,8 @@ def _read(dataset: str, split: str, root: str | Path | None, download: bool) -> 
     elif dataset == "reasonseg":
         part = reasonseg.find(Path(root), split)
         return reasonseg.read(part, split) if part else None
-    elif folder := refer_folder.find(Path(root), dataset):
-        return refer_folder.read(folder, dataset, split)
+    elif path := refer_folder.find(Path(root), dataset):
+        return refer_folder.read(path, split)
     else:
         paths = hub.find(Path(root), dataset, split)
     return hub.read(paths, split) if paths else None
@@ -203,11 +203,5 @@ def _absence(dataset: str, split: str, root: str | Path | None) -> str:
     refs_file = f"{collection.refs[0]} in it or in its {collection.folder}/"
     files = [refs_file] if collection.owner else []
     files += [f"{collection.hub.format(split)}-*.parquet"] if collection.hub else []
-    expected = f"expected {', or '.join(files or [f'{split}/ or ReasonSeg/{split}/'])}"
-    try:
-        there = sorted(path.name for path in Path(root).iterdir())
-    except (OSError, ValueError) as error:
-        return f"{root} is no folder ({getattr(error, 'strerror', None) or error}): {expected}"
-    shown = ", ".join(there[:5]) + ", ..." * (len(there) > 5)
-    other = f", but files of another layout or split ({shown})" if there else ""
-    return f"{root} holds no {dataset} {split}{other}: {expected}"
+    expected = ", or ".join(files or [f"{split}/ or ReasonSeg/{split}/"])
+    return f"{root} holds no {dataset} {split}: expected {expected}"

@@ -19,13 +19,11 @@ import pyarrow.parquet as pq
 
 from ground_probe.datasets.refcoco import COLLECTIONS
 from ground_probe.datasets.referent import Ref, Sentence, Target, make_ref
-from ground_probe.datasets.sources import ParquetImage, check_room
+from ground_probe.datasets.sources import ParquetImage
 from ground_probe.errors import InputError
 
 COLUMNS = (("ref_list", "image_info", "image"), ("samples", "image_id", "image"))
 """Of the two layouts."""
-MAX_ROWS = 200_000
-MAX_TEXT_BYTES = 2**27  # of a row group without its photos
 IMAGE_BYTES = 170_000  # mean size of a photo in these files
 LARGE_BYTES = 512_000  # in those of RefCOCO-M
 
@@ -38,13 +36,10 @@ def find(root: Path, dataset: str, split: str) -> list[Path]:
     """
     if root.suffix == ".parquet" and os.path.isfile(root):
         return [root]
-    if not os.path.isdir(root):
-        return []
-    if not COLLECTIONS[dataset].hub:
+    if not os.path.isdir(root) or not COLLECTIONS[dataset].hub:
         return []
     pattern = f"{_files(dataset, split)}.parquet"
     paths = sorted(root.glob(pattern)) or sorted(root.glob(f"data/{pattern}"))
-    paths = [path for path in paths if path.is_file()]  # no FIFOs
     if paths and (whole := re.search(r"-of-(\d+)", paths[0].name)) and len(paths) != int(whole[1]):
         raise InputError(f"{paths[0].parent} holds {len(paths)} of {int(whole[1])} files {pattern}")
     return paths
@@ -112,8 +107,6 @@ def _read_file(path: Path, split: str) -> list[Ref]:
         with pq.ParquetFile(path) as file:
             columns = _layout(path, file)
             for group in range(file.num_row_groups):
-                for name in columns[:2]:
-                    check_room(file.metadata, group, name, MAX_TEXT_BYTES, MAX_TEXT_BYTES)
                 rows = file.read_row_group(group, columns=columns[:2]).to_pylist()
                 for number, row in enumerate(rows):
                     image = ParquetImage(str(path), group, number)
@@ -163,6 +156,4 @@ def _layout(path: Path, file: pq.ParquetFile) -> list[str]:
             f"{' or '.join(', '.join(names) for names in COLUMNS)}, a REFER folder, or data of "
             "one's own"
         )
-    if file.metadata.num_rows > MAX_ROWS:
-        raise InputError(f"it has {file.metadata.num_rows:,} rows, no split more than {MAX_ROWS:,}")
     return known[0]

@@ -17,26 +17,21 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ground_probe.datasets.refcoco import COLLECTIONS
 from ground_probe.datasets.referent import Ref, Sentence, Target, shortened
-from ground_probe.datasets.refs import MAX_CHARACTERS
-from ground_probe.datasets.sources import FileImage
+from ground_probe.datasets.sources import FileImage, header
 from ground_probe.errors import InputError, unknown
-from ground_probe.images import orientation
 from ground_probe.io import read_file
 
 SUFFIXES = (".jsonl", ".csv", ".json")
 NAMED = ("train", "val", "test")
 MAX_BYTES = 2**30
-Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, as messages say it, and its fields."""
+Row = Mapping[str, Any]
 
 _LAYOUT = "image, expression (or expressions) and mask; see ground_probe.datasets.own"
 
@@ -55,16 +50,18 @@ def read(path: Path, split: str) -> list[Ref]:
         InputError: no data there, no such split, or a row that cannot be used; the message names
             the row and the field.
     """
-    file, rows = _labelled(path, split)
-    names = dict.fromkeys(str(row["split"]) for _, row in rows)
+    file, rows = _rows(path, split)
+    names = dict.fromkeys(str(row["split"]) for row in rows.values())
     if split not in names:
         raise unknown(f"split of {file}", split, names)
-    objects: dict[str, str] = {}
-    return [
-        _ref(number, where, row, file.parent, objects)
-        for number, (where, row) in enumerate(rows, start=1)
-        if row["split"] == split
-    ]
+    refs, objects = [], dict[str, str]()
+    for number, (where, row) in enumerate(rows.items(), start=1):
+        if row["split"] == split:
+            try:
+                refs.append(_ref(number, where, row, file.parent, objects))
+            except InputError as error:
+                raise InputError(f"{where}, {error}") from error
+    return refs
 
 
 def splits(path: Path) -> tuple[str, ...]:
@@ -72,80 +69,70 @@ def splits(path: Path) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for name in NAMED:
         with suppress(InputError):
-            names |= dict.fromkeys(str(row["split"]) for _, row in _labelled(path, name)[1])
+            names |= dict.fromkeys(str(row["split"]) for row in _rows(path, name)[1].values())
     return tuple(names)
 
 
-def _labelled(path: Path, split: str) -> tuple[Path, list[Row]]:
-    """A file and its rows, each with a split."""
-    file, rows = _rows(path, split)
+def _rows(path: Path, split: str) -> tuple[Path, dict[str, Row]]:
+    """The file that holds a split, or stands for a folder's files, and its rows, by their place."""
+    file, rows = _found(path, split)
     if not rows:
         raise InputError(f"{file} holds no rows: expected {_LAYOUT}")
     named = file.stem if file.stem in NAMED else "test"
-    return file, [(where, {"split": named} | dict(row)) for where, row in rows]
+    for where, row in rows.items():
+        if not isinstance(row, Mapping):
+            raise InputError(f"{where}: {shortened(row)} is no row: expected {_LAYOUT}")
+    return file, {where: {"split": named} | dict(row) for where, row in rows.items()}
 
 
-def _rows(path: Path, split: str) -> tuple[Path, list[Row]]:
-    """The file that holds a split, or stands for a folder's files, and its rows."""
+def _found(path: Path, split: str) -> tuple[Path, dict[str, Any]]:
     if not os.path.isdir(path):
-        return path, list(_parsed(path))
+        return path, _parsed(path)
     named = [path / f"{split}{suffix}" for suffix in SUFFIXES]
     files = [file for file in named if file.is_file()]
     files = files or sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
     if len(files) == 1:
-        return files[0], list(_parsed(files[0]))
+        return files[0], _parsed(files[0])
     if files:
         names = ", ".join(file.name for file in files[:5])
         raise InputError(f"{path} holds {names}: name the file, or call it {split}.jsonl")
     for folder, name in ((path / split, split), (path, "test")):
         if (folder / "images").is_dir():
-            return folder / name, list(_files(folder))
+            return folder / name, _files(folder)
     raise InputError(f"{path} holds no data: expected rows of {_LAYOUT}")
 
 
-def _files(folder: Path) -> Iterator[Row]:
+def _files(folder: Path) -> dict[str, Any]:
+    rows = {}
     for photo in sorted((folder / "images").iterdir()):
-        text = folder / "expressions" / f"{photo.stem}.txt"
-        try:
-            lines = read_file(text, MAX_BYTES).decode().splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{text} is no text in UTF-8: {error}") from error
-        yield (
-            str(photo),
-            {
-                "image": f"images/{photo.name}",
-                "expressions": [line for line in lines if line.strip()],
-                "mask": f"masks/{photo.stem}.png",
-            },
-        )
+        lines = _text(folder / "expressions" / f"{photo.stem}.txt").splitlines()
+        rows[str(photo)] = {
+            "image": f"images/{photo.name}",
+            "expressions": [line for line in lines if line.strip()],
+            "mask": f"masks/{photo.stem}.png",
+        }
+    return rows
 
 
-def _parsed(file: Path) -> Iterator[Row]:
+def _parsed(file: Path) -> dict[str, Any]:
     if file.suffix not in SUFFIXES:
         raise InputError(f"{file}: its name must end in {', '.join(SUFFIXES)}, or be a folder's")
-    try:
-        text = read_file(file, MAX_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no text in UTF-8: {error}") from error
+    text = _text(file)
     if file.suffix == ".csv":
-        yield from _csv(file, text)
-    elif file.suffix == ".jsonl":
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                yield _row(f"{file}, line {number}", _json(f"{file}, line {number}", line))
-    else:
-        whole = _json(str(file), text)
-        if isinstance(whole, Mapping):
-            yield from _coco(file, whole)
-        elif isinstance(whole, list):
-            for number, row in enumerate(whole):
-                yield _row(f"{file}, [{number}]", row)
-        else:
-            raise InputError(f"{file} is neither a list of rows nor COCO-style: expected {_LAYOUT}")
+        return _csv(file, text)
+    if file.suffix == ".jsonl":
+        lines = {f"{file}, line {n}": line for n, line in enumerate(text.split("\n"), start=1)}
+        return {where: _json(where, line) for where, line in lines.items() if line.strip()}
+    whole = _json(str(file), text)
+    if isinstance(whole, Mapping):
+        return _coco(file, whole)
+    if isinstance(whole, list):
+        return {f"{file}, [{number}]": row for number, row in enumerate(whole)}
+    raise InputError(f"{file} is neither a list of rows nor COCO-style: expected {_LAYOUT}")
 
 
-def _csv(file: Path, text: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+def _csv(file: Path, text: str) -> dict[str, Any]:
+    reader, rows = csv.DictReader(io.StringIO(text, newline="")), dict[str, Any]()
     try:
         for row in reader:
             where = f"{file}, line {reader.line_num}"
@@ -153,30 +140,31 @@ def _csv(file: Path, text: str) -> Iterator[Row]:
                 raise InputError(f"{where}: not as many cells as the header has: quote commas")
             if str(row.get("mask")).lstrip()[:1] in ("{", "["):
                 row["mask"] = _json(f"{where}, mask", str(row["mask"]))
-            yield _row(where, row)
+            rows[where] = row
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: {error}") from error
+    return rows
 
 
-def _coco(file: Path, whole: Mapping[str, Any]) -> Iterator[Row]:
+def _coco(file: Path, whole: Mapping[str, Any]) -> dict[str, Any]:
     images, annotations = whole.get("images"), whole.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
         raise InputError(f"{file} has no lists of images and annotations, as COCO's JSON has")
     folder = "images/" if (file.parent / "images").is_dir() else ""
+    rows = {}
     try:
         photos = {image["id"]: image for image in images}
-        names = {key: folder + image["file_name"] for key, image in photos.items()}
+        for number, annotation in enumerate(annotations):
+            photo = photos[annotation["image_id"]]
+            rows[f"{file}, annotations[{number}]"] = {
+                **({"split": photo["split"]} if "split" in photo else {}),
+                **annotation,
+                "image": folder + photo["file_name"],
+                "mask": annotation.get("segmentation"),
+            }
     except (KeyError, TypeError) as error:
-        raise InputError(f"{file}, images: an image without {error}") from error
-    for number, annotation in enumerate(annotations):
-        where = f"{file}, annotations[{number}]"
-        _, annotation = _row(where, annotation)
-        image_id = annotation.get("image_id")
-        if not isinstance(image_id, int | str) or image_id not in photos:
-            raise InputError(f"{where}, image_id: {shortened(image_id)} is not among the images")
-        split = annotation.get("split", photos[image_id].get("split"))
-        row = {**annotation, "image": names[image_id], "mask": annotation.get("segmentation")}
-        yield where, row | ({} if split is None else {"split": split})
+        raise InputError(f"{file}: images and annotations do not fit, no {error}") from error
+    return rows
 
 
 def _json(where: str, text: str) -> Any:
@@ -186,83 +174,52 @@ def _json(where: str, text: str) -> Any:
         raise InputError(f"{where} is no JSON: {error}") from error
 
 
-def _row(where: str, row: Any) -> Row:
-    if not isinstance(row, Mapping):
-        raise InputError(f"{where}: {shortened(row)} is no row: expected {_LAYOUT}")
-    return where, row
+def _text(file: Path) -> str:
+    try:
+        return read_file(file, MAX_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is no text in UTF-8: {error}") from error
 
 
-def _ref(
-    number: int, where: str, row: Mapping[str, Any], folder: Path, objects: dict[str, str]
-) -> Ref:
+def _ref(number: int, where: str, row: Row, folder: Path, objects: dict[str, str]) -> Ref:
     """A row as a ref; rows with one mask in one image mean one object."""
     image, mask = row.get("image"), row.get("mask")
     if not isinstance(image, str) or not image:
-        raise InputError(f"{where}, image: {shortened(image)} is no path")
-    if isinstance(mask, str) and mask:
-        segmentation: Any = FileImage(str(folder / mask))
-        read_file(segmentation.path, MAX_BYTES)
-    elif isinstance(mask, list | dict) and mask:
-        segmentation = mask
-        _not_shares(where, mask)
-    else:
+        raise InputError(f"image: {shortened(image)} is no path")
+    size_px, turned = header(folder / image)
+    if turned != 1:
         raise InputError(
-            f"{where}, mask: {shortened(mask)} is no path, run lengths or list of polygons"
+            f"image: {image} has the EXIF orientation {turned}, and its mask may lie either way: "
+            "store the photo upright, without it"
         )
+    segmentation: Any = mask
+    if isinstance(mask, str) and mask:
+        segmentation = FileImage(str(folder / mask))
+        if not os.path.isfile(segmentation.path):
+            raise InputError(f"mask: no such file: {segmentation}")
+    elif isinstance(mask, list | dict) and mask:
+        _not_shares(mask)
+    else:
+        raise InputError(f"mask: {shortened(mask)} is no path, run lengths or list of polygons")
     spelled = json.dumps([image, mask], sort_keys=True)
     ann_id = objects.setdefault(spelled, f"{where.removeprefix(f'{folder}/')}, mask")
-    return Ref(
-        ref_id=number,
-        targets=(Target(ann_id, segmentation),),
-        image_id=image,
-        image_size_px=_size_px(where, folder / image),
-        image=FileImage(str(folder / image)),
-        sentences=tuple(
-            Sentence(index, text, text) for index, text in enumerate(_texts(where, row))
-        ),
-    )
+    sentences = tuple(Sentence(index, text, text) for index, text in enumerate(_texts(row)))
+    photo = FileImage(str(folder / image))
+    return Ref(number, (Target(ann_id, segmentation),), image, size_px, photo, sentences)
 
 
-def _texts(where: str, row: Mapping[str, Any]) -> list[str]:
+def _texts(row: Row) -> list[str]:
     name = "expressions" if "expressions" in row else "expression"
     texts = row.get(name)
     texts = texts if isinstance(texts, list) else [texts]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise InputError(f"{where}, {name}: {shortened(row.get(name))} is no text or list of texts")
-    if any(len(text) > MAX_CHARACTERS for text in texts):
-        raise InputError(
-            f"{where}, {name}: {shortened(row.get(name))}, expected a text of at most "
-            f"{MAX_CHARACTERS:,} characters"
-        )
+        raise InputError(f"{name}: {shortened(row.get(name))} is no text or list of texts")
     return texts
 
 
-def _not_shares(where: str, mask: Any) -> None:
+def _not_shares(mask: Any) -> None:
     """Polygons in shares of the image's sides would be a mask of a pixel."""
     parts = mask if isinstance(mask, list) else []
     values = [value for part in parts for value in (part if isinstance(part, list) else [part])]
     if values and all(isinstance(value, int | float) and 0 <= value <= 1 for value in values):
-        raise InputError(f"{where}, mask: all coordinates are between 0 and 1: give pixels")
-
-
-def _size_px(where: str, path: Path) -> tuple[int, int]:
-    """(height, width) of a photo by its header, which must lie as its mask does."""
-    encoded = io.BytesIO(_bytes(where, path))
-    try:
-        with Image.open(encoded) as image:
-            size_px, turned = (image.height, image.width), orientation(image)
-    except Exception as error:  # damaged files raise nearly anything
-        raise InputError(f"{where}, image: {path} is no sound image: {error}") from error
-    if turned != 1:
-        raise InputError(
-            f"{where}, image: {path} has the EXIF orientation {turned}, and its mask may lie "
-            "either way: store the photo upright, without it"
-        )
-    return size_px
-
-
-def _bytes(where: str, path: Path) -> bytes:
-    try:
-        return read_file(path, MAX_BYTES)
-    except InputError as error:
-        raise InputError(f"{where}, image: {error}") from error
+        raise InputError("mask: all coordinates are between 0 and 1: give pixels")

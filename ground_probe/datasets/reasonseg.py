@@ -25,9 +25,8 @@ from PIL import Image, ImageDraw
 
 from ground_probe.datasets.example import Mask
 from ground_probe.datasets.referent import Ref, Sentence, Target, shortened
-from ground_probe.datasets.sources import FileImage
+from ground_probe.datasets.sources import FileImage, header
 from ground_probe.errors import InputError
-from ground_probe.images import orientation
 from ground_probe.io import read_file
 
 MAX_BYTES = 2**26
@@ -90,11 +89,12 @@ def _ref(photo: Path, split: str) -> Ref:
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise InputError(f"{path}, text: {shortened(texts)} is no list of texts")
     levels = {level for level, _ in shapes}
+    size_px, turned = header(photo)
     return Ref(
         ref_id=photo.stem,
         targets=(Target(photo.stem, Drawn(shapes, _TARGET)),) if _TARGET in levels else (),
         image_id=photo.stem,
-        image_size_px=_size_px(photo),
+        image_size_px=size_px[::-1] if turned > 4 else size_px,  # as it is seen
         image=FileImage(str(photo), upright=True),
         sentences=tuple(
             Sentence(number, text.strip(), text)
@@ -117,13 +117,3 @@ def _shape(shape: Any) -> tuple[int, tuple[tuple[float, float], ...]] | None:
     if label == "flag" or not points:
         return None
     return (_IGNORED if "ignore" in label else _TARGET), points
-
-
-def _size_px(photo: Path) -> tuple[int, int]:
-    """(height, width) of the photo as it is seen, by its header."""
-    try:
-        with Image.open(photo) as image:
-            turned = orientation(image) > 4
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except Exception as error:  # damaged files raise nearly anything
-        raise InputError(f"{photo} is no sound image: {error}") from error

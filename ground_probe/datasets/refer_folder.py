@@ -39,12 +39,11 @@ MAX_BYTES = 2**30
 
 
 def find(root: Path, dataset: str) -> Path | None:
-    """The folder of the file of refs: the root, or its folder of the data set's name."""
+    """The file of refs: in the root, or in its folder of the data set's name."""
     collection = COLLECTIONS[dataset]
-    for folder in (root / collection.folder, root):
-        if any(os.path.isfile(folder / name) for name in collection.refs):
-            return folder
-    return None
+    folders = (root / collection.folder, root)
+    paths = (folder / name for folder in folders for name in collection.refs)
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def image_folder(folder: Path) -> Path:
@@ -60,14 +59,13 @@ def image_folder(folder: Path) -> Path:
     raise InputError(f"no photos beside {folder}: expected one of {', '.join(IMAGE_FOLDERS)}")
 
 
-def read(folder: Path, dataset: str, split: str) -> list[Ref]:
+def read(refs_path: Path, split: str) -> list[Ref]:
     """The refs of one split, photos and masks not yet decoded.
 
     Raises:
         InputError: a file is missing or damaged, or the pickle holds more than plain data.
     """
-    names = [name for name in COLLECTIONS[dataset].refs if os.path.isfile(folder / name)]
-    refs_path = folder / (names or COLLECTIONS[dataset].refs)[0]
+    folder = refs_path.parent
     refs = _parsed(refs_path, json.loads if refs_path.suffix == ".json" else _unpickle)
     instances = _parsed(folder / "instances.json", json.loads)
     photos = image_folder(folder)
@@ -121,18 +119,8 @@ def _parsed(path: Path, parse: Callable[[bytes], Any]) -> Any:
         ) from error
 
 
-class _PlainUnpickler(pickle._Unpickler):
-    """Plain lists, dicts, strings and numbers; nothing that would import or call.
-
-    The one in Python keeps its memo in a dict; the one in C makes room for whatever position of it
-    a file names, 4 GB for nine bytes.
-    """
-
-    dispatch = {  # noqa: RUF012 - as its base has it
-        code: load
-        for code, load in pickle._Unpickler.dispatch.items()
-        if code != pickle.BYTEARRAY8[0]  # makes room for a length that is only said
-    }
+class _PlainUnpickler(pickle.Unpickler):
+    """Plain lists, dicts, strings and numbers; nothing that would import or call."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise InputError(

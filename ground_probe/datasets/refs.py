@@ -21,8 +21,6 @@ from ground_probe.datasets.sources import FileImage, ImageSource, decode, read_m
 from ground_probe.errors import InputError, unknown
 
 Text = Literal["sent", "raw"]
-MAX_CHARACTERS = 10_000
-"""Of a sentence."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +61,7 @@ class RefSplit(Split):
         return RefExample(
             key=key,
             image=image,
-            expression=self._expression(sentence, key),
+            expression=getattr(sentence, self.text),
             mask=self._mask(ref, key),
             image_id=str(ref.image_id),
             distractors=tuple(self._decoded(each, ref, key) for each, _ in others),
@@ -83,8 +81,8 @@ class RefSplit(Split):
 
     @property
     def expressions(self) -> tuple[str, ...]:
-        """The expression of each example; one that is too long for an example is shortened."""
-        return tuple(self._said(sentence) for _, sentence in self._entries)
+        """The expression of each example."""
+        return tuple(getattr(sentence, self.text) for _, sentence in self._entries)
 
     def _key(self, ref: Ref, sentence: Sentence) -> str:
         return f"{self.dataset}/{self.split}/{ref.ref_id}/{sentence.sent_id}"
@@ -94,8 +92,6 @@ class RefSplit(Split):
         for ref in self.refs:
             key = f"{self.dataset}/{self.split}/{ref.ref_id}"
             try:
-                for sentence in ref.sentences:
-                    self._expression(sentence, self._key(ref, sentence))
                 self._image(ref, key)
                 self._mask(ref, key)
             except InputError as error:
@@ -115,26 +111,13 @@ class RefSplit(Split):
         others: dict[Any, tuple[Target, str]] = {}
         for other in self._neighbours[ref.image_id]:
             alone = len(other.targets) == 1 and other.sentences
-            text = self._said(other.sentences[0]) if alone else ""
+            text = getattr(other.sentences[0], self.text) if alone else ""
             for target in other.targets:
                 if text or target.ann_id not in others:
                     others[target.ann_id] = target, text
         for target in ref.targets:
             others.pop(target.ann_id, None)
         return list(others.values())
-
-    def _said(self, sentence: Sentence) -> str:
-        words = getattr(sentence, self.text)
-        return words if len(words) <= MAX_CHARACTERS else shortened(words)
-
-    def _expression(self, sentence: Sentence, key: str) -> str:
-        words = getattr(sentence, self.text)
-        if len(words) > MAX_CHARACTERS:
-            raise InputError(
-                f"{key}: {self.text!r} is {shortened(words)}, expected a text of at most "
-                f"{MAX_CHARACTERS:,} characters"
-            )
-        return words
 
     def _mask(self, ref: Ref, key: str) -> Mask:
         masks = [self._decoded(target, ref, key) for target in ref.targets]
@@ -176,7 +159,7 @@ def build(
         photos: whether the digest is of the photos too, which nobody has published.
 
     Raises:
-        InputError: a sentence without a text, or an image that is another one for another ref.
+        InputError: a sentence without a text.
     """
     for name, value, choices in (("text", text, Text), ("overlap", overlap, Overlap)):
         if value not in get_args(choices):
@@ -193,16 +176,7 @@ def build(
 
 
 def _check(refs: Sequence[Ref], text: Text) -> None:
-    """What must hold between refs, and of their sentences."""
-    photos: dict[Any, tuple[Any, Any]] = {}
-    long: list[tuple[int | str, int]] = []
     for ref in refs:
-        photo = ref.image, ref.image_size_px
-        if photos.setdefault(ref.image_id, photo) != photo:
-            raise InputError(
-                f"ref {ref.ref_id}: image {ref.image_id} is {photo} here and "
-                f"{photos[ref.image_id]} for another ref"
-            )
         for sentence in ref.sentences:
             words = getattr(sentence, text)
             if not isinstance(words, str):
@@ -210,14 +184,6 @@ def _check(refs: Sequence[Ref], text: Text) -> None:
                     f"ref {ref.ref_id}: {text!r} of sentence {sentence.sent_id} is "
                     f"{shortened(words)}, expected a text"
                 )
-            if len(words) > MAX_CHARACTERS:
-                long.append((ref.ref_id, sentence.sent_id))
-    if long:
-        warnings.warn(
-            f"{len(long):,} sentences have more than {MAX_CHARACTERS:,} characters and will be "
-            f"errors, e.g. sentence {long[0][1]} of ref {long[0][0]}",
-            stacklevel=4,
-        )
     if silent := [ref.ref_id for ref in refs if not ref.sentences]:
         warnings.warn(
             f"{len(silent):,} of {len(refs):,} refs have no sentence and are no examples, "

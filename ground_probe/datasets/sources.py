@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,20 +15,6 @@ from ground_probe import images
 from ground_probe.datasets.example import Mask
 from ground_probe.errors import InputError
 from ground_probe.io import read_file
-
-Stamp = tuple[int, int, int] | None
-
-
-@runtime_checkable
-class ImageSource(Hashable, Protocol):
-    """Where a photo lies; hashable, so that its sentences decode it once."""
-
-    @property
-    def path(self) -> str:
-        """The file that holds it."""
-
-    def read(self) -> bytes:
-        """The encoded photo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +43,7 @@ class ParquetImage:
     def read(self) -> bytes:
         """The encoded photo."""
         try:
-            encoded = _row_group(self.path, self.row_group, _stamp(self.path))[self.row][
-                "bytes"
-            ].as_py()
+            encoded = _row_group(self.path, self.row_group)[self.row]["bytes"].as_py()
         except (OSError, pa.ArrowException, KeyError, IndexError, TypeError) as error:
             raise InputError(f"the image of {self} cannot be read: {error}") from error
         if encoded is None:
@@ -72,46 +54,19 @@ class ParquetImage:
         return f"{self.path}, row {self.row} of group {self.row_group}"
 
 
+ImageSource = FileImage | ParquetImage
+"""Where a photo lies; hashable, so that its sentences decode it once."""
+
+
 @lru_cache(maxsize=1)
-def _row_group(path: str, number: int, stamp: Stamp) -> pa.ChunkedArray:
+def _row_group(path: str, number: int) -> pa.ChunkedArray:
     with pq.ParquetFile(path) as file:
-        check_room(file.metadata, number, "image", images.MAX_BYTES)
         return file.read_row_group(number, columns=["image"])["image"]
 
 
-def check_room(
-    metadata: pq.FileMetaData,
-    number: int,
-    column: str,
-    row_bytes: int,
-    group_bytes: int = 2**31,
-) -> None:
-    """Refuse a row group before it is unpacked if a column of it would be too large.
-
-    Args:
-        metadata: of the Parquet file.
-        number: of the row group.
-        column: a column with all that is nested in it.
-        row_bytes: how large the column may be in one row.
-        group_bytes: how large it may be in all of them.
-
-    Raises:
-        InputError: it is larger.
-    """
-    group = metadata.row_group(number)
-    columns = [group.column(index) for index in range(group.num_columns)]
-    parts = [part for part in columns if part.path_in_schema.split(".")[0] == column]
-    size = sum(part.total_uncompressed_size for part in parts)
-    most = min(row_bytes * group.num_rows, group_bytes)
-    if size > most:
-        raise InputError(
-            f"row group {number} has {size:,} bytes of {column!r} in {group.num_rows:,} rows, at "
-            f"most {most:,}: not data of this kind"
-        )
-
-
+@lru_cache(maxsize=1)
 def decode(source: ImageSource) -> Image.Image:
-    """The stored pixels in RGB; the last photo is kept for as long as its file does not change.
+    """The stored pixels in RGB; the last photo is kept.
 
     An orientation in the EXIF data is *not* applied, unless the source says so. COCO's masks,
     widths and heights are those of the stored pixels, and pycocotools and the REFER loaders read
@@ -120,21 +75,21 @@ def decode(source: ImageSource) -> Image.Image:
     Raises:
         InputError: the photo is missing, cut off or no image.
     """
-    return _decode(source, _stamp(source.path))
-
-
-@lru_cache(maxsize=1)
-def _decode(source: ImageSource, stamp: Stamp) -> Image.Image:
     upright = isinstance(source, FileImage) and source.upright
     return images.decode(source.read(), f"image {source}", upright)
 
 
-def _stamp(path: str) -> Stamp:
+def header(path: Path) -> tuple[tuple[int, int], int]:
+    """(height, width) of a photo as it is stored, and its EXIF orientation, without decoding it.
+
+    Raises:
+        InputError: no file, or no image.
+    """
     try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # who reads it will say so
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        with Image.open(path) as image:
+            return (image.height, image.width), images.orientation(image)
+    except Exception as error:  # damaged files raise nearly anything
+        raise InputError(f"{path} is no sound image: {error}") from error
 
 
 def read_mask(source: FileImage, size_px: tuple[int, int]) -> Mask:
