@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Real, Shaped
+from jaxtyping import Bool, Float, Real, Shaped
 
 from ground_probe.errors import InputError
 
@@ -121,50 +121,6 @@ def box_counts(
         if len(rows):
             box[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] = True
     return counts(*filled)
-
-
-def generalized(
-    intersections: Int[np.ndarray, " rows"],
-    unions: Int[np.ndarray, " rows"],
-    has_target: Bool[np.ndarray, " rows"],
-    told_target: Bool[np.ndarray, " rows"],
-) -> dict[str, float]:
-    """gIoU, cIoU, N-acc and T-acc of expressions that may refer to nothing (gRefCOCO).
-
-    gIoU is the mean of the rows' IoU, where a row without a target counts 1 if it is told to have
-    none and 0 otherwise; cIoU is the sum of the intersections over the sum of the unions. N-acc is
-    the share of rows without a target that are told so, T-acc that of the others that are not; NaN
-    where there are no such rows. A row told to have no target has no intersection. Liu et al. 2023
-    (arXiv 2306.00968) and the evaluator of its authors (github.com/henghuiding/ReLA).
-
-    Args:
-        intersections, unions: from `counts`, of the masks as they are.
-        has_target: whether the expression refers to anything.
-        told_target: whether a target was predicted, as `mask.any()`.
-
-    Raises:
-        InputError: other lengths, no rows, or an intersection where there is no target.
-
-    >>> generalized([2, 0], [4, 0], [True, False], [True, False])
-    {'giou': 0.75, 'ciou': 0.5, 'n_acc': 1.0, 't_acc': 1.0}
-    """
-    inter, union = (_rows(values).astype(float) for values in (intersections, unions))
-    target, told = (as_array(values).astype(bool) for values in (has_target, told_target))
-    if not inter.shape == union.shape == target.shape == told.shape or inter[~target].any():
-        raise InputError(
-            "give one intersection, union, has_target and told_target a row; a row without a "
-            "target has no intersection"
-        )
-    inter = np.where(told, inter, 0.0)
-    right_none = ~target & ~told
-    union = np.where(right_none, 0.0, union)
-    each = np.where(right_none, 1.0, iou(inter, union))
-    return {
-        "giou": float(each.mean()),
-        "ciou": float(iou(inter.sum(), union.sum())),
-        "n_acc": float((~told)[~target].mean()) if (~target).any() else float("nan"),
-        "t_acc": float(told[target].mean()) if target.any() else float("nan"),
-    }
 
 
 def _rows(

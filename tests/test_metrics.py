@@ -76,27 +76,3 @@ def test_boxes_of_masks():
     assert metrics.box_counts(EMPTY, GOLD) == (0, 6)
     with pytest.raises(InputError, match="original image's size"):
         metrics.box_counts(PRED.T, GOLD)
-
-
-def test_generalized_metrics_are_those_of_a_hand_worked_table():
-    table = [  # intersection, union, has a target, is told to have one; IoU that counts
-        (30, 60, True, True),  # 1/2
-        (10, 40, True, True),  # 1/4
-        (5, 50, True, False),  # 0, the mask does not count, its union does
-        (0, 0, False, False),  # 1, nothing to the sums
-        (0, 7, False, False),  # 1, a few stray pixels under a threshold: nothing to the sums
-        (0, 25, False, True),  # 0, its union counts
-    ]
-    found = metrics.generalized(*map(list, zip(*table, strict=True)))
-    assert found["giou"] == pytest.approx((0.5 + 0.25 + 0 + 1 + 1 + 0) / 6)
-    assert found["ciou"] == pytest.approx((30 + 10) / (60 + 40 + 50 + 25))
-    assert found["n_acc"] == pytest.approx(2 / 3) and found["t_acc"] == pytest.approx(2 / 3)
-
-
-def test_generalized_metrics_without_a_kind_of_rows():
-    only = metrics.generalized([3], [4], [True], [True])
-    assert only["giou"] == only["ciou"] == 0.75 and np.isnan(only["n_acc"]) and only["t_acc"] == 1
-    with pytest.raises(InputError, match="has no intersection"):
-        metrics.generalized([3], [4], [False], [True])
-    with pytest.raises(InputError, match="a row"):
-        metrics.generalized([3, 1], [4], [True], [True])

@@ -390,7 +390,7 @@ def test_parquet_of_another_schema_split_or_number_is_refused(refs, instances, t
     with pytest.raises(InputError, match=r"holds refs of \['val'\], not of 'testA'"):
         hub.read([first], "testA")
     second.rename(root / "other.parquet")
-    with pytest.raises(InputError, match="holds 1 of 2 files"):
+    with pytest.raises(InputError, match=r"has \d+ images, expected \d+: .* incomplete copy"):
         load_split("refcoco_unc", "val", root=root)
     pq.write_table(pa.table({"question": ["?"]}), second)
     with pytest.raises(

@@ -160,11 +160,7 @@ def how_to_get(dataset: str, split: str) -> str:
 
 def check_names(dataset: str, split: str) -> None:
     """Raise UnknownNameError for a data set or split that does not exist."""
-    if own.is_path(dataset):
-        return  # its splits are those that are read
-    if dataset not in DATASETS:
-        raise unknown("dataset", dataset, DATASETS)
-    if split not in DATASETS[dataset]:
+    if not own.is_path(dataset) and split not in splits_of(dataset):
         raise unknown(f"split of {dataset}", split, DATASETS[dataset])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
@@ -119,27 +119,12 @@ class Split(Sequence[RefExample]):
         """The expression of each example."""
 
 
-@dataclass(frozen=True, repr=False)
 class Part(Split):
     """Some examples of a split, of the split's name and revision."""
 
-    whole: Split
-    positions: tuple[int, ...] = field(repr=False)
-
-    @property
-    def dataset(self) -> str:  # type: ignore[override]
-        """Of the whole split."""
-        return self.whole.dataset
-
-    @property
-    def split(self) -> str:  # type: ignore[override]
-        """Of the whole split."""
-        return self.whole.split
-
-    @property
-    def revision(self) -> str:  # type: ignore[override]
-        """Of the whole split."""
-        return self.whole.revision
+    def __init__(self, whole: Split, positions: Sequence[int]) -> None:
+        self.whole, self.positions = whole, positions
+        self.dataset, self.split, self.revision = whole.dataset, whole.split, whole.revision
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -9,7 +9,6 @@ moondream/refcoco-m        image, image_id, file_name, samples [{id, sentences [
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,19 +28,13 @@ LARGE_BYTES = 512_000  # in those of RefCOCO-M
 
 
 def find(root: Path, dataset: str, split: str) -> list[Path]:
-    """The split's Parquet files in a folder or its `data/`, or the file itself; may be none.
-
-    Raises:
-        InputError: some of the files "…-00000-of-00002.parquet" are there and some are not.
-    """
+    """The split's Parquet files in a folder or its `data/`, or the file itself; may be none."""
     if root.suffix == ".parquet" and os.path.isfile(root):
         return [root]
     if not os.path.isdir(root) or not COLLECTIONS[dataset].hub:
         return []
     pattern = f"{_files(dataset, split)}.parquet"
     paths = sorted(root.glob(pattern)) or sorted(root.glob(f"data/{pattern}"))
-    if paths and (whole := re.search(r"-of-(\d+)", paths[0].name)) and len(paths) != int(whole[1]):
-        raise InputError(f"{paths[0].parent} holds {len(paths)} of {int(whole[1])} files {pattern}")
     return paths
 
 

@@ -73,8 +73,6 @@ def make_ref(
     sentences = ref.get("sentences")
     if not isinstance(sentences, Sequence) or isinstance(sentences, str):
         raise InputError(f"{where}: sentences is {shortened(sentences)}, expected a list")
-    if "id" in image and _whole(where, "image id", image["id"]) != ids[1]:
-        raise InputError(f"{where}: it is of image {ids[1]} and lies with image {image['id']}")
     return Ref(
         ref_id=ids[0],
         targets=tuple(

@@ -2,8 +2,12 @@
 
 Where an expression may refer to nothing (`grefcoco`, `ref-zom`, `reasonseg`, or any row without a
 target), miou, oiou and p@x are of the expressions that refer to something, as Ref-ZOM's evaluator
-has them, and `GENERALIZED` are of all, as `metrics.generalized` defines them: a mask without a
-pixel says that there is no target. box@0.5 is the accuracy of the boxes around the masks.
+has them, and `GENERALIZED` are of all, where a mask without a pixel says that there is no target:
+giou is the mean IoU, 1 for a row without a target that is told to have none and 0 for one that is
+not; ciou the sum of the intersections over that of the unions; n_acc the share of rows without a
+target that are told so, t_acc that of the others that are not (Liu et al. 2023, arXiv 2306.00968,
+and the evaluator of its authors, github.com/henghuiding/ReLA). box@0.5 is the accuracy of the boxes
+around the masks.
 """
 
 from __future__ import annotations

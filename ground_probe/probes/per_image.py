@@ -127,38 +127,31 @@ def _average_precision(
     return np.where(both, total / np.maximum(positive, 1), np.nan)
 
 
-def _each(metric: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np.ndarray]:
-    """A metric of one image's scores and labels, made to run over all images that have both."""
-
-    def over_images(
-        scores: np.ndarray, labels: np.ndarray, image: np.ndarray, images: int
-    ) -> np.ndarray:
-        order = np.argsort(image, kind="stable")
-        cuts = np.cumsum(np.bincount(image, minlength=images))[:-1]
-        rows = zip(np.split(scores[order], cuts), np.split(labels[order], cuts), strict=True)
-        return np.array([metric(s, y) if y.any() and not y.all() else np.nan for s, y in rows])
-
-    return over_images
-
-
-def _fisher(scores: np.ndarray, labels: np.ndarray) -> float:
+def _fisher(
+    scores: Float[np.ndarray, " n"],
+    labels: Bool[np.ndarray, " n"],
+    image: Int[np.ndarray, " n"],
+    images: int,
+) -> Float[np.ndarray, " images"]:
     """(difference of the class means)^2 / (sum of the class variances), with the sign of it.
 
     A score whose direction was found on other images may point the wrong way here. Keeping the
     sign makes the mean over images 0 where there is nothing to find.
     """
-    object_, rest = scores[labels], scores[~labels]
-    if min(len(object_), len(rest)) < 2:
-        return float("nan")
-    within = object_.var(ddof=1) + rest.var(ddof=1)
-    difference = object_.mean() - rest.mean()
-    return float(difference * abs(difference) / within) if within > 0 else float("nan")
+    side = 2 * image + labels
+    count = np.bincount(side, minlength=2 * images)
+    mean = np.bincount(side, scores, 2 * images) / np.maximum(count, 1)
+    square = np.bincount(side, (scores - mean[side]) ** 2, 2 * images)
+    within = (square / np.maximum(count - 1, 1)).reshape(-1, 2).sum(axis=1)
+    difference = mean[1::2] - mean[::2]
+    known = (count.reshape(-1, 2).min(axis=1) > 1) & (within > 0)
+    return np.where(known, difference * abs(difference) / np.where(known, within, 1), np.nan)
 
 
 METRICS: dict[str, Callable[..., np.ndarray]] = {
     "auc": _auc,
     "average_precision": _average_precision,
-    "fisher": _each(_fisher),
+    "fisher": _fisher,
 }
 
 
