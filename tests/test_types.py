@@ -54,7 +54,7 @@ assert_type(gp.metrics.counts(found.mask, split[0].mask), tuple[int, int])
 assert_type(gp.Recipe.from_json("recipe.json").digest, str)
 
 assert_type(gp.linear_probe_auc(rows, labels, labels, folds=5), gp.Estimate)
-assert_type(gp.fisher_ratio(rows, labels, labels, form="trace").value, float)
+assert_type(gp.fisher_ratio(rows, labels, labels).value, float)
 
 assert_type(explore(editor, image, "the red circle", steps=(0,)), Explorer)
 """
@@ -63,7 +63,6 @@ MISUSE = {
     "gp.trace(editor, image)": "call-arg",
     "trace.hiden": "attr-defined",
     'gp.Recipe(classifier="svm")': "arg-type",
-    'gp.fisher_ratio(rows, labels, labels, form="ratio")': "arg-type",
     "split.keyz": "attr-defined",
     "gp.load_spilt": "attr-defined",
 }
