@@ -32,6 +32,7 @@ PAGES = {
     "docs/concepts.md": "concepts.html",
     "docs/recipes.md": "recipes.html",
     "docs/reading.md": "reading.html",
+    "docs/extending.md": "extending.html",
     "docs/refused.md": "refused.html",
     "ground_probe/editors/tiny/weights/README.md": "embedded-editor.html",
     "results/README.md": "results.html",
