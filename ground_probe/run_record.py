@@ -37,10 +37,8 @@ class RunRecord:
     def begin(cls, path: Path, spec: dict[str, Any], **fields: Any) -> RunRecord:
         """Start a run, or start it anew where one of the same spec was before.
 
-        Args:
-            path: the file to write, in a folder that exists.
-            spec: all that decides the result, as JSON values.
-            fields: anything else worth knowing.
+        `spec` is all that decides the result, as JSON values; `fields` is what else is worth
+        knowing.
 
         Raises:
             InputError: the file holds a run of another spec; the message says what differs.

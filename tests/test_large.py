@@ -195,7 +195,7 @@ def test_a_text_encoder_that_sees_the_image_is_refused():
         pipeline, family = Pipeline(), type("Family", (), {"name": "Seer"})
 
     with pytest.raises(InputError, match="Seer's text encoder sees the image too"):
-        encode_ahead(Editor(), ["make it blue"])
+        encode_ahead(Editor(), ["make it blue"], torch.device("cpu"))
 
 
 def test_quantized_blocks_are_not_dropped():

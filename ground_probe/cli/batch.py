@@ -24,11 +24,7 @@ class Pair(NamedTuple):
 
 
 def expressions_of(path: str) -> list[str]:
-    """The lines of a file that say something.
-
-    Raises:
-        InputError: no such file, or nothing in it.
-    """
+    """The lines of a file that say something."""
     from ground_probe.errors import InputError
 
     try:
@@ -42,11 +38,7 @@ def expressions_of(path: str) -> list[str]:
 
 
 def pairs_of(photos: Sequence[str], expressions: Sequence[str]) -> Iterator[Pair]:
-    """Every photo with every expression, under a name that another photo or words would change.
-
-    Raises:
-        InputError: no such photo.
-    """
+    """Every photo with every expression, under a name that another photo or words would change."""
     from ground_probe.images import MAX_BYTES, read_file
     from ground_probe.io import digest
 

@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the recipe, JSON; beside it goes what was scored, or accuracy against the fraction "
         "of a step as CSV",
     )
-    options.add_seed(parser)
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -48,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EXAMPLE",
         help="leave a failed example out of the scores; may be repeated",
     )
-    options.add_seed(parser)
 
 
 def run(arguments: argparse.Namespace) -> Answer:

@@ -20,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("expression", metavar="EXPRESSION", help='what refers, as "left man"')
     options.add_model(parser)
     options.add_recipe(parser)
-    options.add_seed(parser)
     parser.add_argument(
         "--beside", metavar="EXPRESSION", help="another expression, to see beside the first"
     )

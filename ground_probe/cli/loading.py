@@ -45,15 +45,8 @@ def loading(arguments: argparse.Namespace) -> dict[str, Any]:
 def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
     """Before anything is read: can the device be used, are the weights here, may they be fetched?
 
-    Before a download the plan is printed, and checked against the device.
-
-    Args:
-        arguments: with the options of `add_model`.
-        more: of `plan`: the data set and what makes the model smaller.
-
-    Raises:
-        MissingWeightsError: they are not here, or the hub does not give them.
-        InputError: the device is not there, or too small.
+    Before a download the plan is printed, and checked against the device. `more` is for `plan`: the
+    data set and what makes the model smaller.
     """
     from ground_probe.editors.hub import absent, fetch
 
@@ -73,11 +66,7 @@ def check_weights(arguments: argparse.Namespace, **more: Any) -> None:
 
 
 def is_small(arguments: argparse.Namespace) -> bool:
-    """Whether one thread is faster than several, which wait for one another; by the files' size.
-
-    Raises:
-        InputError: the device is not there.
-    """
+    """Whether one thread is faster than several, which wait for one another; by the files' size."""
     from ground_probe.editors.weights import usable_device
 
     device, folder = usable_device(arguments.device), Path(arguments.model).expanduser()

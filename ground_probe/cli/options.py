@@ -41,25 +41,20 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """`--model` and how it is loaded."""
+    """`--model`, how it is loaded, and the `--seed` of its noise."""
     group = parser.add_argument_group("model")
     help_ = "tiny (embedded), a folder or a hub id; default: tiny"
     group.add_argument("--model", default="tiny", metavar="DIR_OR_ID", help=help_)
     group.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; default: the best")
     loading.add_weights(group)
     group.add_argument("--download", action="store_true", help="fetch what is not here")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise; default: 0")
 
 
 def add_data(
     parser: argparse.ArgumentParser, *, split: str | None = "test", limit: int | None = None
 ) -> None:
-    """`--dataset`, `--split`, `--root` and `--limit`.
-
-    Args:
-        parser: of a command.
-        split: the default; None leaves the option out.
-        limit: the default; None for all.
-    """
+    """`--dataset`, `--root`, `--limit` and, unless its default is None, `--split`."""
     group = parser.add_argument_group("data")
     help_ = "a name that `doctor` lists; default: cartoons"
     group.add_argument("--dataset", default="cartoons", metavar="NAME", help=help_)
@@ -82,18 +77,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--recipe", metavar="NAME_OR_FILE", help=help_)
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """`--seed`."""
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise; default: 0")
-
-
 def recipe(arguments: argparse.Namespace) -> Recipe | str:
-    """The recipe of a file, or the name of a packaged one.
-
-    Raises:
-        InputError: the file is no recipe.
-        UnknownNameError: neither a packaged recipe nor a file.
-    """
+    """The recipe of a file, or the name of a packaged one."""
     from ground_probe.segmentation.recipes import read_recipe
 
     return read_recipe(arguments.recipe or "default")
@@ -115,15 +100,7 @@ def split(arguments: argparse.Namespace, dataset: str, **more: Any) -> Split:
 
 
 def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
-    """Read the image and load the editor, in the order in which mistakes cost least.
-
-    Args:
-        arguments: with `image`, `expression` and the options of `add_model`.
-
-    Raises:
-        InputError: no image, no expression, or a device that is too small.
-        MissingWeightsError: the editor's weights are not here.
-    """
+    """Read the image and load the editor, in the order in which mistakes cost least."""
     from ground_probe.images import read_image
 
     image = read_image(arguments.image)
@@ -133,12 +110,7 @@ def editor_and_image(arguments: argparse.Namespace) -> tuple[Editor, Image]:
 
 
 def editor_for(arguments: argparse.Namespace, size_px: tuple[int, int]) -> Editor:
-    """The editor that the options of `add_model` name, for images of about a size.
-
-    Raises:
-        InputError: a device that is too small.
-        MissingWeightsError: the editor's weights are not here.
-    """
+    """The editor that the options of `add_model` name, for images of about a size."""
     import ground_probe as gp
     from ground_probe.datasets.scenes.draw import SIZE_PX
 

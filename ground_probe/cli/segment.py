@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_model(parser)
     options.add_recipe(parser)
-    options.add_seed(parser)
     parser.add_argument(
         "-o", "--out", default="", metavar="PATH", help="default: mask.png, or the folder masks"
     )

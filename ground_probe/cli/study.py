@@ -22,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="notebooks, and images of each, at a time; default: the cores, for a small model",
     )
-    options.add_seed(parser)
 
 
 def run(arguments: argparse.Namespace) -> Answer:

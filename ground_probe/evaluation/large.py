@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from ground_probe.capture.sites import blocks_of
@@ -82,9 +81,7 @@ def drop_blocks(denoiser: nn.Module, last: str) -> None:
         blocks[name].register_forward_pre_hook(refuse)
 
 
-def encode_ahead(
-    editor: Editor, instructions: Sequence[str], device: torch.device | str = "cpu"
-) -> None:
+def encode_ahead(editor: Editor, instructions: Sequence[str], device: torch.device) -> None:
     """Encode instructions, keep what the text encoders said, and free the encoders.
 
     From then on the editor knows these instructions and no others; its masks are the same.
@@ -103,8 +100,11 @@ def encode_ahead(
             f"{editor.family.name}'s text encoder sees the image too: its instructions cannot be "
             "encoded ahead; leave out --encode-ahead"
         )
-    names = [n for n, part in pipeline.components.items() if _is_text_encoder(n, part)]
-    encoders = {name: _Remembered(getattr(pipeline, name), torch.device(device)) for name in names}
+    encoders = {
+        name: _Remembered(part, device)
+        for name, part in pipeline.components.items()
+        if name.startswith("text_encoder") and isinstance(part, nn.Module)
+    }
     pipeline.register_modules(**encoders)
     blank = Image.new("RGB", (64, 64))
     with wrapped(pipeline.vae, "encode", _stop), torch.no_grad():
@@ -115,7 +115,7 @@ def encode_ahead(
                     f"{editor.family.pipeline} does not encode its text before its image"
                 )
     for encoder in encoders.values():
-        encoder.forget()
+        encoder.original.clear()
 
 
 class _Stop(BaseException):
@@ -126,10 +126,6 @@ def _stop(*args: Any, **kwargs: Any) -> None:
     raise _Stop
 
 
-def _is_text_encoder(name: str, part: Any) -> bool:
-    return name.startswith("text_encoder") and isinstance(part, nn.Module)
-
-
 class _Remembered(nn.Module):
     """A text encoder that answers from memory what it was asked before."""
 
@@ -138,7 +134,7 @@ class _Remembered(nn.Module):
         self.config, self._dtype = encoder.config, encoder.dtype
         self.register_buffer("_here", torch.empty(0), persistent=False)
         self._answers: dict[str, Any] = {}
-        self._encoder: list[nn.Module] = [encoder.to(device)]  # in a list: no submodule
+        self.original: list[nn.Module] = [encoder.to(device)]  # in a list: no submodule
 
     @property
     def dtype(self) -> torch.dtype:
@@ -149,33 +145,20 @@ class _Remembered(nn.Module):
         return self._here.device
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        key = _digest((args, sorted(kwargs.items())))
+        asked = (args, sorted(kwargs.items()))
+        key = repr(tree_map_only(Tensor, lambda tensor: (tensor.dtype, tensor.tolist()), asked))
         if key not in self._answers:
-            if not self._encoder:
+            if not self.original:
                 raise InputError(
                     "this instruction was not encoded before the text encoders were freed: load "
                     "the editor without encoding ahead"
                 )
-            (encoder,) = self._encoder
+            (encoder,) = self.original
             device = next(encoder.parameters()).device
             args, kwargs = _moved((args, kwargs), device)
             self._answers[key] = _moved(encoder(*args, **kwargs), torch.device("cpu"))
         return _moved(self._answers[key], self.device)
 
-    def forget(self) -> None:
-        """Free the encoder."""
-        self._encoder.clear()
-
 
 def _moved(value: Any, device: torch.device) -> Any:
     return tree_map_only(Tensor, lambda tensor: tensor.to(device), value)
-
-
-def _digest(asked: Any) -> str:
-    leaves, structure = tree_flatten(asked)
-    hashed = hashlib.sha256(repr(structure).encode())
-    for leaf in leaves:
-        tensor = isinstance(leaf, Tensor)
-        hashed.update(repr((leaf.dtype, leaf.shape) if tensor else leaf).encode())
-        hashed.update(leaf.cpu().numpy().tobytes() if tensor else b"")
-    return hashed.hexdigest()

@@ -139,7 +139,7 @@ def all_rows(store: Store) -> pd.DataFrame:
 def _finished(store: Store, waived: set[str]) -> pd.DataFrame:
     """The `ok` rows without the examples that any run waives."""
     rows = all_rows(store)
-    if len(lost := failed(rows, waived)):
+    if len(lost := rows[failed(rows, waived)]):
         raise InputError(
             f"{store.folder}: {len(lost)} results failed, the first is "
             f"{lost.iloc[0]['example']}: retry them, or waive them"

@@ -112,14 +112,14 @@ def _whole(dataset: str, split: str, ok: pd.DataFrame) -> bool:
     return expected.sentences in (None, len(ok)) or not expected.confirmed
 
 
-def failed(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:
-    """The rows that failed and are not waived."""
-    return results[results["status"].eq("error") & ~results["example"].isin(list(waive))]
+def failed(results: pd.DataFrame, waive: Collection[str]) -> pd.Series:
+    """Whether each row failed and is not waived."""
+    return results["status"].eq("error") & ~results["example"].isin(list(waive))
 
 
 def _settled(results: pd.DataFrame, waive: Collection[str]) -> pd.DataFrame:
     """The `ok` rows of the methods that may have scores."""
-    settled = results["status"].ne("missing") & ~results.index.isin(failed(results, waive).index)
+    settled = results["status"].ne("missing") & ~failed(results, waive)
     whole = settled.groupby([results[name] for name in _KEYS]).transform("all")
     return results[whole & results["status"].eq("ok")]
 
