@@ -221,19 +221,7 @@ def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
     )
     theirs = published().merge(ours[same].drop_duplicates(), on=same)
     both = pd.concat([ours, theirs], ignore_index=True).rename(columns={"n_ok": "n"})
-    columns = [
-        *same,
-        "method",
-        *ABOUT,
-        "value",
-        "low",
-        "high",
-        "n",
-        "of",
-        "uses",
-        "source",
-        "status",
-    ]
+    columns = [*same, "method", *ABOUT, *_SCORES[1:], "n", "of", "uses", "source", "status"]
     both = both[both["metric"].isin(["miou", "oiou"])].reindex(columns=columns)
     both = both.astype({"n": "Int64", "of": "Int64"})
     order = [True, True, True, False]
