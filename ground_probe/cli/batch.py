@@ -70,7 +70,7 @@ def segment_all(arguments: argparse.Namespace) -> Answer:
     masks = {pair: folder / f"{pair.name}.png" for pair in pairs}
     left = [pair for pair in pairs if not masks[pair].exists()]
     read = lru_cache(1)(images.read_image)  # a photo's expressions follow one another
-    for pair in tqdm(left, desc="segment", disable=arguments.quiet):
+    for pair in tqdm(left, desc="segment"):
         photo = read(pair.photo)
         mask = gp.segment(editor, photo, pair.expression, recipe, seed=arguments.seed).mask
         images.write_image(images.overlay(photo, mask), folder / f"{pair.name}.overlay.jpg")

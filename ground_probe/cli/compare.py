@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Answer:
     """Compare."""
-    runs: Sequence[str] = arguments.runs
+    runs = arguments.runs
     if len(runs) < 2:
         raise InputError(f"{runs[0]} is one run: give at least two")
     import ground_probe as gp
@@ -67,11 +66,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         moved.round(3).to_string(index=False) if len(moved) else "nothing",
         *(f"\n{file}" for file in files),
     ]
-    data = {
-        "differences": records(table),
-        "moved": records(moved),
-        "files": files,
-    }
+    data = {"differences": records(table), "moved": records(moved), "files": files}
     return Answer("\n".join(text), data)
 
 

@@ -90,10 +90,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     )
     return Answer(
         f"{result.summary.to_string(index=False)}\n\nResults: {result.folder}",
-        {
-            "folder": str(result.folder),
-            "summary": records(result.summary),
-        },
+        {"folder": str(result.folder), "summary": records(result.summary)},
         f"{result.failed} results failed and are not waived" if result.failed else "",
     )
 

@@ -95,11 +95,14 @@ class Pool:
                 worker.end()
                 worker = self._start(worker.number)
                 worker.ready()
-                deaths[chunk[0].index] += len(chunk) == 1
-                if deaths[chunk[0].index] < DEATHS:
+                item, *others = chunk
+                deaths[item.index] += not others
+                if others:
                     waiting.extend((item,) for item in chunk)
+                elif deaths[item.index] < DEATHS:
+                    waiting.append(chunk)
                 else:
                     message = f"WorkerDied: {DEATHS} workers ended during this sentence ({death})"
-                    results = [[error_row(key, message) for key in chunk[0].keys.values()]]
+                    results = [[error_row(key, message) for key in item.keys.values()]]
             self._idle.append(worker)
         yield from results
