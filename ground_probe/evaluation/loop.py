@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,16 @@ started)`, which yields the rows of each item in any order, having said by `star
 them this process may die of."""
 
 
-class InProcess(nullcontext):
+class InProcess(AbstractContextManager):
     """Run every sentence here, one after the other; the default engine."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(self)
         self._job, self._editor = job, job.load()
         self.facts, where = job.describe(self._editor)
         self.where = {"engine": "in process", **where}
+
+    def __exit__(self, *exception: object) -> None:
+        del self._editor
 
     def run(
         self, items: Iterable[Item], started: Callable[[Iterable[str]], None]
