@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ground_probe.capture.clock import Clock
 from ground_probe.capture.kernel import Attention
@@ -112,36 +114,32 @@ class Edits:
         self.blocks = frozenset(name for _, scope, _ in self._edits for name in scope)
 
     def of_block(self, name: str, output: Any) -> Any:
-        """A block's output with its edits in it, or None where there are none."""
-        clock, edited = self._clock, None
+        """A block's output with its edits in it."""
+        clock = self._clock
         self._ran |= {(name, clock.step, role) for role in clock.roles}
-        for edit, scope, made in self._edits:
-            if name not in scope or isinstance(edit, ReweightPhrase) or not self._now(edit):
-                continue
-            clone = cloned(output if edited is None else edited)
-            if self._edit(edit, made, name, clock.layout.split(clone)):
-                edited = clone
-        return edited
-
-    def _edit(self, edit: Edit, made: set[Site], name: str, streams: Mapping[str, Tensor]) -> bool:
-        """Edit a block's streams in place; whether any changed."""
-        changed = False
-        for stream, states in streams.items():
-            for row, role in enumerate(self._clock.roles):
-                site = Site(name, self._clock.step, stream, role)
-                new = edit(site, states[row])
+        meant = [
+            (edit, made)
+            for edit, scope, made in self._edits
+            if name in scope and callable(edit) and self._now(edit)
+        ]
+        if not meant:
+            return output
+        output = tree_map_only(Tensor, torch.clone, output)
+        streams = clock.layout.split(output)
+        for (edit, made), stream in product(meant, streams):
+            for row, role in enumerate(clock.roles):
+                site, states = Site(name, clock.step, stream, role), streams[stream][row]
+                new = edit(site, states.clone())
                 if new is not None or not hasattr(edit, "stream"):
                     made.add(site)
-                if new is None:
-                    continue
-                if new.shape != states[row].shape:
+                if new is not None and new.shape != states.shape:
                     raise InputError(
                         f"an edit at {tuple(site)} returned the shape {tuple(new.shape)} for "
-                        f"states of the shape {tuple(states[row].shape)}"
+                        f"states of the shape {tuple(states.shape)}"
                     )
-                states[row] = new
-                changed = True
-        return changed
+                if new is not None:
+                    states.copy_(new)
+        return output
 
     def of_attention(self, name: str, inside: str, keys: Tensor, call: Attention) -> Attention:
         """The call of an attention module with the phrase's keys reweighted."""
@@ -176,12 +174,3 @@ class Edits:
     def _now(self, edit: Any) -> bool:
         steps = getattr(edit, "steps", None)
         return steps is None or self._clock.step in steps
-
-
-def cloned(output: Any) -> Any:
-    """A block's output whose tensors can be changed."""
-    if isinstance(output, Tensor):
-        return output.clone()
-    if isinstance(output, tuple | list):
-        return type(output)(cloned(part) for part in output)
-    return output

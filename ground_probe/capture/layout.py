@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ground_probe.errors import UnsupportedEditorError
 
@@ -64,7 +65,7 @@ class Layout:
 
     def split(self, output: Any) -> dict[str, Tensor]:
         """The streams in a block's output: joint or apart, by their lengths."""
-        parts = [part for part in _leaves(output) if part.ndim == 3]
+        parts = [part for part in _tensors(output) if part.ndim == 3]
         lengths = [part.shape[1] for part in parts]
         if not self.joint and len(parts) == 1:
             self.grid_of(lengths[0])  # a UNet's level
@@ -92,7 +93,7 @@ class Layout:
         Where it returns them apart, the image comes first in every family; an adapter's own output
         may follow.
         """
-        parts = list(_leaves(output))[:2]
+        parts = _tensors(output)[:2]
         return self.split(parts[::-1] if self.text_first else parts)
 
 
@@ -137,9 +138,5 @@ def _grids_of(img_ids: Tensor) -> Iterator[Grid]:
         yield len(torch.unique(run[:, 1])), len(torch.unique(run[:, 2]))
 
 
-def _leaves(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, tuple | list):
-        for part in output:
-            yield from _leaves(part)
+def _tensors(output: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]

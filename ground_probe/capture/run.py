@@ -108,13 +108,12 @@ class Run:
             trace.reference = reference.detach().to("cpu", torch.float32, copy=True)
 
     def _returned(self, name: str, block: nn.Module, args: tuple, output: Any) -> Any:
-        edited = self.edits.of_block(name, output)
-        streams = self.clock.layout.split(output if edited is None else edited)
-        self._keep("hidden", name, streams)
+        output = self.edits.of_block(name, output)
+        self._keep("hidden", name, self.clock.layout.split(output))
         self.attentions.block_ran(name)
         if self.record.complete and self.proof.given:
             self._done()
-        return edited
+        return output
 
     def _attended(self, name: str, module: nn.Module, args: tuple, output: Any) -> None:
         self._keep("attention_output", name, self.clock.layout.split_attention(output))

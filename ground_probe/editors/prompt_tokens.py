@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ground_probe.editors.phrases import Span, locate
 from ground_probe.editors.tokenized import Tokenized, tokenizers_of
@@ -213,10 +214,6 @@ class Recorder:
         )
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        if output.ndim == 3:
-            yield output
-    elif isinstance(output, dict | tuple | list):
-        for value in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(value)
+def _tensors(output: Any) -> list[Tensor]:
+    leaves = tree_leaves(output)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim == 3]
