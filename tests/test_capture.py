@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 import ground_probe as gp
 from ground_probe import testing
 from ground_probe.capture import keep_half
-from ground_probe.capture.sites import blocks_of
+from ground_probe.capture.sites import attentions_of, blocks_of
 from ground_probe.editors import load_editor
 from ground_probe.errors import (
     InputError,
@@ -119,6 +119,17 @@ def test_a_capture_that_does_not_stop_leaves_the_output_bitwise_the_same(editor,
     with pytest.raises(SilentSiteError, match="only 3 steps ran"), capturing:
         output = run(editor, image)
     assert torch.equal(output, bare)
+
+
+def test_a_processor_that_a_base_class_names_makes_an_attention_module():
+    class Base(torch.nn.Module):
+        processor = "native"
+
+    class Mine(Base):
+        pass
+
+    block = torch.nn.ModuleDict({"attn": Mine(), "norm": torch.nn.Identity()})
+    assert list(attentions_of(block)) == ["attn"]
 
 
 def test_it_stops_after_the_last_block_of_the_last_step(editor, image):

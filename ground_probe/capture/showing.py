@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -57,8 +56,8 @@ def picture(trace: Trace) -> Image.Image | None:
         for row, values in enumerate(maps.view(-1, rows, cols)):
             low, high = values.aminmax()
             share = (values - low) / (high - low).clamp_min(1e-30)
-            colors = colormaps["viridis"](torch.nan_to_num(share).numpy(), bytes=True)[..., :3]
-            small = Image.fromarray(np.ascontiguousarray(colors))
+            colors = colormaps["viridis"](torch.nan_to_num(share).numpy(), bytes=True)
+            small = Image.fromarray(colors).convert("RGB")
             large = small.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.NEAREST)
             sheet.paste(large, (column * step_px, row * step_px))
     return sheet

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ground_probe.capture.layout import EMPTY, Layout
 from ground_probe.capture.showing import in_words, picture, stream_of
-from ground_probe.capture.sites import Captured
-from ground_probe.errors import UnsupportedEditorError, unknown
+from ground_probe.capture.sites import Captured, require
+from ground_probe.errors import UnsupportedEditorError
 from ground_probe.geometry import Geometry
 from ground_probe.images import png, shown_as_html
 
@@ -119,8 +119,7 @@ class Trace:
             stream: "noise" or "reference".
             block: needed only where blocks differ in their grids, as those of a UNet do.
         """
-        if stream not in self.layout.grids:
-            raise unknown("stream", stream, self.layout.grids)
+        require("stream", (stream,), tuple(self.layout.grids))
         if self.geometry is None:
             raise UnsupportedEditorError(
                 "how this pipeline brings an image to its own size is not known: "
@@ -138,8 +137,7 @@ class Trace:
 
     def image_tokens(self, stream: str) -> slice:
         """Where a stream lies among the image tokens of an attention map."""
-        if stream not in self.layout.grids:
-            raise unknown("stream", stream, self.layout.grids)
+        require("stream", (stream,), tuple(self.layout.grids))
         return self.layout.within_image(stream) if self.layout.joint else slice(None)
 
     def mass(self, block: str, step: int) -> dict[str, float]:
