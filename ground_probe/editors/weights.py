@@ -59,18 +59,15 @@ def load_pipeline(
     name = repository(model)
     if absent(model, download):
         fetch(name)
+    cached = cast(Path, cached_index(name)).parent
     try:
-        return _load_cached(name, dtype, quantize)
+        return load_folder(cached, dtype, quantize)
     except MissingWeightsError as error:
         if not download:
             raise MissingWeightsError(
                 f"{name} is not whole in the local cache ({error}); {how_to_get(name)}"
             ) from error
     fetch(name)
-    return _load_cached(name, dtype, quantize)
-
-
-def _load_cached(name: str, dtype: torch.dtype, quantize: str | None) -> Any:
     return load_folder(cast(Path, cached_index(name)).parent, dtype, quantize)
 
 
