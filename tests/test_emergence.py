@@ -31,8 +31,8 @@ from ground_probe.study import (
 from ground_probe.study import causal as causal_module
 from ground_probe.study import collect as collect_function
 from ground_probe.study.causal import causal_specs, intervene
+from ground_probe.study.reduced import sample_tokens
 from ground_probe.study.spec import NEUTRAL
-from ground_probe.study.tokens import sample_tokens
 from ground_probe.testing import kontext
 
 SPEC = Spec(steps=(0, 2), num_steps=4, tokens=5)

@@ -318,14 +318,6 @@ def test_selectivity_is_paired_with_the_control_labels(planted):
     assert (noisy.low < 0).all()
 
 
-def test_average_precision_stands_beside_the_auc(planted):
-    scores, table = planted(language)
-    assert em.claim(scores, table, probe="linear_precision").shown
-    assert not em.claim(*planted(objectness), probe="linear_precision").shown
-    rows = em.beside_controls(table, "grounding", "linear_precision")
-    assert set(rows.probe) == {"linear_precision"} and "rgb" in set(rows.control)
-
-
 def test_a_probe_is_compared_with_others_on_the_same_images(planted):
     scores, table = planted(language)
     found = em.paired_probes(scores, table, "linear", ["attention"], stream="reference")

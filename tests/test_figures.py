@@ -83,7 +83,7 @@ def test_every_figure_says_block_step_stream_and_how_many():
     assert "n = 8 · 0 errors" in text_of(figures.method_bars(segmentation()))
     about = "blocks.1 · step 0 · reference"
     assert about in text_of(figures.overlay(photo(), mask(), about=about, gold=mask()))
-    sheet = figures.contact_sheet([photo()] * 3, about=about, titles=["a", "b", "c"], columns=2)
+    sheet = figures.contact_sheet([photo()] * 3, about=about, titles=["a", "b", "c"])
     assert f"{about} · n = 3" in text_of(sheet) and "c" in text_of(sheet)
 
 

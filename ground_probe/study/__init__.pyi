@@ -13,8 +13,7 @@ from .conclusions import (
 )
 from .effects import causal_check, causal_sentences, effects
 from .explorer import Explorer, explore
-from .heads import chosen_heads, head_table
-from .overlays import Overlay, attention_overlays
+from .heads import Overlay, attention_overlays, chosen_heads, head_table
 from .paired import paired_probes, selectivity
 from .plan import Plan, plan
 from .refits import refit

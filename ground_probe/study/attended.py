@@ -17,8 +17,8 @@ from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, fill
 from ground_probe.probes import per_image
 from ground_probe.stats import bootstrap
+from ground_probe.study.reduced import Tokens, sample_tokens
 from ground_probe.study.spec import Spec
-from ground_probe.study.tokens import Tokens, sample_tokens
 from ground_probe.study.words import CLASSES, token_classes
 from ground_probe.study.workers import each_image
 
@@ -80,17 +80,17 @@ def summarise_words(words: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("name", key=lambda c: c.map(order), kind="stable")
 
 
-def sinks(words: pd.DataFrame, share: float = 0.5) -> pd.DataFrame:
+def sinks(words: pd.DataFrame) -> pd.DataFrame:
     """By block, the class that takes most of the attention to text, and its share.
 
-    A class without meaning that takes more than `share` is called a sink.
+    A class without meaning that takes half of it or more is called a sink.
     """
     text = words[(words.name != BEYOND) & (words.stream == words.stream.iloc[0])]
     masses = text.groupby("block", sort=False)["mass"]
     most = text.loc[masses.idxmax(), ["block", "name", "mass"]]
     most["share"] = most["mass"].to_numpy() / masses.sum().to_numpy()
     empty = ("stop word", "template", "padding", "end of sequence")
-    return most.assign(sink=most.name.isin(empty) & (most.share >= share)).reset_index(drop=True)
+    return most.assign(sink=most.name.isin(empty) & (most.share >= 0.5)).reset_index(drop=True)
 
 
 def _of_example(editor: Editor, example: RefExample, spec: Spec) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,8 +69,7 @@ GRID: Grid = (
 _BEFORE_FEATURES = 3  # groups of the grid
 
 
-@dataclass(frozen=True)
-class Calibration:
+class Calibration(NamedTuple):
     """A recipe and how it was chosen.
 
     Args:
@@ -229,11 +229,10 @@ class _Chooser:
 def _curve(bench: Bench, ends: Sequence[int], held_out: np.ndarray, best: Recipe) -> pd.DataFrame:
     rows = []
     for end, ious in zip(ends, held_out, strict=True):
-        low, high = stats.cluster_interval(ious, bench.images)
         at = (end + 1) / len(bench.blocks)
-        entry = {"miou": ious.mean(), "low": low, "high": high, "n": len(ious)}
-        rows.append({"fraction": at, "last_block": bench.blocks[end], **entry})
-    curve = pd.DataFrame(rows)
+        low, high = stats.cluster_interval(ious, bench.images)
+        rows.append((at, bench.blocks[end], ious.mean(), low, high, len(ious)))
+    curve = pd.DataFrame(rows, columns=["fraction", "last_block", "miou", "low", "high", "n"])
     reached = curve["fraction"] >= fraction(bench.blocks, best) - 1e-9
     return curve.assign(chosen=reached & ~reached.shift(fill_value=False))
 

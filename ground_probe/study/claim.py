@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from ground_probe.errors import IncompleteError
 from ground_probe.stats import estimate, widened
 from ground_probe.study.paired import exceeded, later_steps, of_images, over
-from ground_probe.study.refits import BOTH_KINDS, IN_WORDS, fit_variance
+from ground_probe.study.refits import IN_WORDS, fit_variance
 from ground_probe.study.samples import INPUTS
 from ground_probe.study.table import beside_controls, with_interval
 
@@ -43,7 +43,7 @@ class Claim:
     """What was claimed and what the test images say.
 
     Args:
-        delta: how far below the best step the claimed one may lie, in the probe's units.
+        delta: how far below the best step the claimed one may lie, in AUC.
         steps: a row a step, of the block that is best on val: its test value with interval,
             whether every control was run there, the highest control, the largest adjusted p of
             exceeding a control, whether it exceeds all; how much it lies above the best step,
@@ -55,7 +55,6 @@ class Claim:
     """
 
     labels: str
-    probe: str
     stream: str
     delta: float
     steps: pd.DataFrame = field(repr=False)
@@ -81,40 +80,31 @@ class Claim:
 
     def sentence(self) -> str:
         """The verdict, with its numbers."""
-        if self.shown:
-            row = self.steps[self.steps.step == self.step].iloc[0]
-            return (
-                f"Shown: at step {row.step} (sigma {row.sigma:.2f}) the {self.stream} stream of "
-                f"{row.block} {_MEANING[self.labels]}, {self._of(row)}; the highest of "
-                f"{len(RIVALS[self.labels])} controls is {self._rival(row)}, adjusted p "
-                f"{row.p:.2g}{IN_WORDS[self.over]}; {self._near(row)}."
-            )
         tested = self.steps[self.steps.tested]
         if not len(tested):
             absent = sorted(set(RIVALS[self.labels]) - set(self.rivals.control))
             return f"Not shown: no step has every control, {', '.join(absent)} are missing."
-        row = tested.loc[(tested.low - tested.rival_high).idxmax()]
+        nearest = tested.loc[(tested.low - tested.rival_high).idxmax()]
+        row = tested[tested.step == self.step].iloc[0] if self.shown else nearest
+        best = f"the step that is best on val, {self.best.step}, has {self.best.value:.2f}"
+        if row.step != self.best.step:
+            best += (
+                f", step {row.step} less it is {row.above:+z.3f} (down to {row.above_low:+z.3f})"
+            )
+        value = f"linear {with_interval(row)} on {row.n_images} images"
+        rival = f"{row.rival} with {row.rival_value:.2f} (up to {row.rival_high:.2f})"
+        p = f"adjusted p {row.p:.2g}{IN_WORDS[self.over]}"
+        if self.shown:
+            return (
+                f"Shown: at step {row.step} (sigma {row.sigma:.2f}) the {self.stream} stream of "
+                f"{row.block} {_MEANING[self.labels]}, {value}; the highest of "
+                f"{len(RIVALS[self.labels])} controls is {rival}, {p}; {best}."
+            )
         return (
             f"Not shown: at none of the steps {', '.join(map(str, tested.step))} the {self.stream} "
             f"stream {_MEANING[self.labels]} above every control and within {self.delta} of its "
-            f"best; nearest is step {row.step}, {self._of(row)}, beside {self._rival(row)}, "
-            f"adjusted p {row.p:.2g}{IN_WORDS[self.over]}; {self._near(row)}."
+            f"best; nearest is step {row.step}, {value}, beside {rival}, {p}; {best}."
         )
-
-    def _near(self, row: pd.Series) -> str:
-        best = f"the step that is best on val, {self.best.step}, has {self.best.value:.2f}"
-        if row.step == self.best.step:
-            return best
-        return (
-            f"{best}, step {row.step} less it is {row.above:+z.3f} (down to {row.above_low:+z.3f})"
-        )
-
-    def _of(self, row: pd.Series) -> str:
-        return f"{self.probe} {with_interval(row)} on {row.n_images} images"
-
-    @staticmethod
-    def _rival(row: pd.Series) -> str:
-        return f"{row.rival} with {row.rival_value:.2f} (up to {row.rival_high:.2f})"
 
 
 def claim(
@@ -122,7 +112,6 @@ def claim(
     table: pd.DataFrame,
     *,
     labels: str = "grounding",
-    probe: str = "linear",
     stream: str = "reference",
     delta: float = 0.05,
     refits: pd.DataFrame | None = None,
@@ -139,49 +128,40 @@ def claim(
         scores: one row an image.
         table: their summary.
         labels: "separability" or "grounding".
-        probe: as in the table; inputs and control labels are always scored by the linear one.
         stream: of image tokens.
-        delta: in the probe's units.
+        delta: in AUC of the linear probe.
         refits: from `refit`: every p, and every interval of a difference, then sees other images to
-            fit on as well. None, or a probe that is not linear, for what is given the fit.
+            fit on as well. None for what is given the fit.
 
     Raises:
         IncompleteError: the table does not have such cells on val and test.
     """
-    rows = beside_controls(table, labels, probe)
+    rows = beside_controls(table, labels)
     rows = rows[rows.stream == stream].sort_values("step")
     cells = rows[rows.control == "none"].reset_index(drop=True)
     if cells.empty:
         raise IncompleteError(
-            f"no {probe} of the {stream} stream on both val and test: collect and score them first"
+            f"no linear of the {stream} stream on both val and test: collect and score them first"
         )
     val = table[(table.split == "val") & (table.control == "none") & (table.labels == labels)]
-    val = val[val.probe == probe].set_index(["block", "stream", "step"])["value"]
+    val = val[val.probe == "linear"].set_index(["block", "stream", "step"])["value"]
     cells = cells.assign(val=[val[c.block, c.stream, c.step] for c in cells.itertuples()])
     images = scores[(scores.labels == labels) & (scores.split == "test")]
     own = pd.concat([of_images(images, cell) for cell in cells.itertuples()], axis=1)
     own.columns = cells.step
-    seen = over(refits, probe)
-    refits = refits if seen == BOTH_KINDS else None
     by_step = {cell.step: cell for cell in cells.itertuples()}
     first, best = cells.step.iloc[0], cells.loc[cells.val.idxmax(), "step"]
+
+    def moves(step: int, others: Iterable[Any]) -> list[float]:
+        return [fit_variance(refits, labels, by_step[step], other) for other in others]
+
     controls = rows[rows.control.isin(RIVALS[labels])]
-    moved = [fit_variance(refits, labels, by_step[row.step], row) for row in controls.itertuples()]
-    from_first, from_best = (
-        [fit_variance(refits, labels, by_step[step], cell) for cell in by_step.values()]
-        for step in (first, best)
-    )
-    rivals = exceeded(controls, images, own, moved)
-    return Claim(
-        labels,
-        probe,
-        stream,
-        delta,
-        _judged(cells, rivals, own, from_best, labels, delta),
-        rivals,
-        later_steps(own, from_first[1:], seen),
-        seen,
-    )
+    variances = [moves(row.step, [row])[0] for row in controls.itertuples()]
+    rivals = exceeded(controls, images, own, variances)
+    steps = _judged(cells, rivals, own, moves(best, by_step.values()), labels, delta)
+    seen = over(refits, "linear")
+    later = later_steps(own, moves(first, by_step.values())[1:], seen)
+    return Claim(labels, stream, delta, steps, rivals, later, seen)
 
 
 def _judged(
@@ -194,19 +174,20 @@ def _judged(
 ) -> pd.DataFrame:
     best = own[cells.loc[cells.val.idxmax(), "step"]]
     rows = []
-    for cell, moves in zip(cells.itertuples(), from_best, strict=True):
+    for cell, variance in zip(cells.itertuples(), from_best, strict=True):
         of = rivals[rivals.step == cell.step]
         tested = set(of.control) == set(RIVALS[labels])
         above = estimate((own[cell.step] - best).to_numpy())
-        above_low, _ = widened(above, moves)
-        top: Any = of.loc[of.high.idxmax()] if len(of) else None
+        above_low, _ = widened(above, variance)
+        absent = {"control": "", "value": np.nan, "high": np.nan}
+        top = of.loc[of.high.idxmax()] if len(of) else absent
         rows.append(
             {
                 "tested": tested,
-                "rival": top.control if len(of) else "",
-                "rival_value": top.value if len(of) else np.nan,
-                "rival_high": top.high if len(of) else np.nan,
-                "p": of.p.max() if len(of) else np.nan,
+                "rival": top["control"],
+                "rival_value": top["value"],
+                "rival_high": top["high"],
+                "p": of.p.max(),
                 "exceeds": bool(tested and cell.low > of.high.max() and of.p.max() < _SIGNIFICANT),
                 "above": above.value,
                 "above_low": above_low,
@@ -217,9 +198,9 @@ def _judged(
     return pd.concat([cells[kept], pd.DataFrame(rows)], axis=1)
 
 
-def seed_spread(table: pd.DataFrame, labels: Sequence[str] = tuple(RIVALS)) -> pd.DataFrame:
+def seed_spread(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation, lowest and highest test value over noise seeds, by cell."""
-    rows = table[(table.split == "test") & (table.control == "none") & table.labels.isin(labels)]
+    rows = table[(table.split == "test") & (table.control == "none")]
     by = ["labels", "probe", "stream", "block", "step"]
     spread = rows.groupby(by)["value"].agg(["mean", "std", "min", "max", "count"]).reset_index()
     return spread[spread["count"] > 1].rename(columns={"count": "n_seeds"})

@@ -20,19 +20,17 @@ KINDS = {"target": PALETTE[3], "distractor": PALETTE[0], "background": (0.75, 0.
 AROUND_CHANCE = "BrBG"
 AUC = "AUC, chance is 0.5"
 STYLES = {
-    "none": (PALETTE[3], "-"),
-    "other_expression": (PALETTE[0], "--"),
-    "no_expression": (PALETTE[2], "--"),
-    "shuffled": (PALETTE[4], "--"),
-    "word_order": (PALETTE[9], "-."),
-    "random_weights": (PALETTE[1], "-."),
-    "control_labels": (PALETTE[5], "-."),
-    "position": ("0.2", ":"),
-    "rgb": ("0.4", "--"),
-    "vae_latent": ("0.6", "-."),
+    "none": (PALETTE[3], "-", "o"),
+    "other_expression": (PALETTE[0], "--", "s"),
+    "no_expression": (PALETTE[2], "--", "D"),
+    "shuffled": (PALETTE[4], "--", "^"),
+    "word_order": (PALETTE[9], "-.", "v"),
 }
-MARKS = dict(zip(STYLES, "osD^vXP*ph", strict=True))
+"""Conditions that may be drawn as curves: color, line and mark."""
+_IN_ORDER = (*STYLES, "random_weights", "control_labels", "position", "rgb", "vae_latent")
 NONE = "none"
+_EXPLORATORY = {"color": "0.45", "fmt": "s"}
+_TOKENS = 300  # of each kind in a plane, at most
 
 
 def heat_maps(rows: pd.DataFrame, chosen: pd.DataFrame, *, title: str, about: str) -> Figure:
@@ -47,29 +45,22 @@ def heat_maps(rows: pd.DataFrame, chosen: pd.DataFrame, *, title: str, about: st
     """
     rows = rows.dropna(subset=["step", "value"])
     blocks = rows.block.unique()
-    panels, framed = {}, {}
-    for control in STYLES:
+    panels = {}
+    for control in _IN_ORDER:
         if len(of := rows[rows.control == control]):
             name = f"{control_in_words(control)}\nn = {counted(of)}"
             panels[name] = of.pivot(index="block", columns="step", values="value").reindex(blocks)
-            framed[name] = list(zip(chosen.block, chosen.step, strict=True))[
-                : len(chosen) * (control == NONE)
-            ]
+    editor = next(iter(panels))
+    framed = {editor: list(zip(chosen.block, chosen.step, strict=True))}
     figure = _side_by_side(panels, framed, 0.42)
     figure.label(title, f"{about} · AUC on test · framed: the block chosen on val")
     return figure
 
 
 def matrices(
-    panels: Mapping[str, pd.DataFrame],
-    *,
-    title: str,
-    about: str,
-    label: str = AUC,
+    panels: Mapping[str, pd.DataFrame], *, title: str, about: str, label: str = AUC
 ) -> Figure:
-    """Numbers in rows and columns, panels side by side on one scale.
-
-    Of an AUC, the highest of each panel is framed.
+    """Numbers in rows and columns, panels side by side; of an AUC, the highest of each is framed.
 
     Args:
         panels: by title, of the same rows; blocks in the index are written short.
@@ -151,7 +142,7 @@ def visible_curves(change: pd.DataFrame, *, title: str) -> Figure:
             dict.fromkeys(change.place), KINDS.values(), "osD", strict=True
         ):
             of = change[(change["view"] == view) & (change.place == place)]
-            band(axes, of, place, colour, "-", 1.6, mark)
+            band(axes, of, place, 1.6, colour, "-", mark)
         axes.set_title(f"{name}, n = {counted(of)} images", fontsize=9)
         axes.set(xlabel="denoising step", ylim=(0, None))
     panels[0].set_ylabel("mean difference to the reference\n(colors 0 to 1, 95 % interval)")
@@ -176,14 +167,16 @@ def effect_bars(effects: pd.DataFrame, *, title: str) -> Figure:
         of = rows[rows.measure == measure]
         places = np.arange(len(of))[::-1]
         for place, row in zip(places, of.itertuples(), strict=True):
-            colour, mark = (KINDS["target"], "o") if row.declared else ("0.45", "s")
-            axes.plot([row.low, row.high], [place, place], color=colour, lw=1.6)
-            axes.plot(row.difference, place, mark, color=colour, ms=5)
+            reach = [[row.difference - row.low], [row.high - row.difference]]
+            how = {"color": KINDS["target"], "fmt": "o"} if row.declared else _EXPLORATORY
+            axes.errorbar(row.difference, place, xerr=reach, lw=1.6, ms=5, **how)
         axes.axvline(0, color="black", lw=0.6)
         axes.margins(y=0.15)
         axes.set_title(f"{measure}, step 0, n = {counted(of)} images", fontsize=9)
         axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
-    panels[0].set_yticks(places, [_patched(name) for name in of.intervention], fontsize=8)
+    parts = [name.partition(" at ") for name in of.intervention]
+    names = [f"{WAYS_IN_WORDS[kind]}, {short(at)}" for kind, _, at in parts]
+    panels[0].set_yticks(places, names, fontsize=8)
     seen = "; ".join(f"{images} ({measure})" for measure, images in over.items())
     figure.label(title, f"orange: declared, grey: exploratory · 95 % intervals over {seen}")
     return figure
@@ -194,25 +187,17 @@ def token_maps(
     kinds: Shaped[np.ndarray, " tokens"],
     *,
     about: str,
-    tokens: int = 300,
     seed: int = 0,
 ) -> Figure:
-    """UMAP of the tokens of each cell, coloured by what they show.
+    """UMAP of the tokens of each cell, by the panel's title, coloured by their `KINDS`.
 
     A panel says of which kind the nearest neighbors of the referent's tokens are in its plane.
-
-    Args:
-        cells: hidden states by the panel's title; the rows are the same tokens in all.
-        kinds: of each token, one of `KINDS`.
-        about: below the panels: which data.
-        tokens: of each kind at most, drawn at random.
-        seed: of the draw and of UMAP.
     """
     from umap import UMAP  # takes seconds to import
 
     rng = np.random.default_rng(seed)
     drawn = np.concatenate(
-        [rng.permutation(np.flatnonzero(kinds == kind))[:tokens] for kind in KINDS]
+        [rng.permutation(np.flatnonzero(kinds == kind))[:_TOKENS] for kind in KINDS]
     )
     figure = Figure(figsize=(3 * len(cells), 3.5), layout="constrained")
     panels, shares = figure.subplots(1, len(cells), squeeze=False)[0], []
@@ -259,18 +244,13 @@ def counted(rows: pd.DataFrame) -> str:
     return str(many) if few == many else f"{few} to {many}"
 
 
-def _patched(name: str) -> str:
-    kind, _, at = name.partition(" at ")
-    return f"{WAYS_IN_WORDS[kind]}, {short(at)}"
-
-
 def control_in_words(control: str) -> str:
     """A condition's name as a reader is shown it."""
     return "the editor" if control == "none" else control.replace("_", " ")
 
 
 def band(
-    axes: Axes, rows: pd.DataFrame, label: str, colour: Any, style: str, width: float, mark: str
+    axes: Axes, rows: pd.DataFrame, label: str, width: float, colour: Any, style: str, mark: str
 ) -> None:
     """A curve with its interval, where there are rows."""
     if len(rows):

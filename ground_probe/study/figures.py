@@ -51,6 +51,7 @@ METHODS_IN_WORDS = {
     "random_weights": ("random weights, trained scale", "controls"),
 }
 """What a method is called in a figure, and of which kind it is."""
+_COLUMNS = 4
 _PANEL_PX = 640
 """Pictures of a sheet are drawn from so many pixels a side: a panel has fewer."""
 
@@ -144,7 +145,6 @@ def contact_sheet(
     maps: Sequence[Bool[np.ndarray, "height width"] | Float[np.ndarray, "height width"]] = (),
     golds: Sequence[Bool[np.ndarray, "height width"]] = (),
     titles: Sequence[str] = (),
-    columns: int = 4,
     title: str = "",
     n: int | None = None,
 ) -> Figure:
@@ -156,11 +156,10 @@ def contact_sheet(
         maps: none, or one for each image and of its size: a mask, or numbers to see as heat.
         golds: none, or one for each image: what is meant, as a dashed outline.
         titles: none, or one for each image.
-        columns: pictures in a row.
         title: above them all: what they show, as a sentence.
         n: how many images there are, where some are shown more than once.
     """
-    columns = min(columns, len(images))
+    columns = min(_COLUMNS, len(images))
     lines = -(-len(images) // columns)
     figure = Figure(figsize=(2.2 * columns, 2.5 * lines + 0.3), layout="constrained")
     for index, axes in enumerate(figure.subplots(lines, columns, squeeze=False).flat):

@@ -43,11 +43,7 @@ _COMMON = ("spec", "packages", "python", "machine", "commit", "dirty")  # to all
 
 
 def notebook_path(name: str) -> Path:
-    """Where a notebook's source lies: in the installed package, or in the checkout.
-
-    Raises:
-        UnknownNameError: there is no such notebook.
-    """
+    """Where a notebook's source lies: in the installed package, or in the checkout."""
     package = Path(__file__).parents[1]
     folders = (package / "notebooks", package.parent / "notebooks")
     paths = {path.stem: path for folder in folders for path in sorted(folder.glob("*.ipynb"))}
@@ -59,12 +55,7 @@ def notebook_path(name: str) -> Path:
 def resolve_parameters(source: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Every parameter of a notebook: its defaults, with the given values in their place.
 
-    Args:
-        source: a notebook with a cell tagged `parameters`, of lines `name: type = literal`.
-        given: by name.
-
-    Raises:
-        UnknownNameError: the notebook declares no such parameter.
+    The cell tagged `parameters` has lines `name: type = literal`.
     """
     cells = nbformat.read(source, as_version=4).cells
     (cell,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", ()))
@@ -88,7 +79,6 @@ def run_notebook(
         progress: where the notebook's own bars go; by default standard error.
 
     Raises:
-        InputError: a parameter is refused; nothing was run.
         GroundProbeError: the notebook failed, or ended without saying that it succeeded.
     """
     values = resolve_parameters(source, {**parameters, "out": str(folder)})
@@ -162,10 +152,12 @@ def run_study(
     if limit is not None:
         at_least(FOLDS, limit=limit)
     at_least(1, workers=workers)
-    sources, plan = {name: notebook_path(name) for name in notebooks}, {}
-    for name, takes in notebooks.items():
-        given = {key: settings[key] for key in takes if settings[key] is not None}
-        plan[name] = resolve_parameters(sources[name], given)
+    given = {name: value for name, value in settings.items() if value is not None}
+    sources = {name: notebook_path(name) for name in notebooks}
+    plan = {
+        name: resolve_parameters(sources[name], {key: given[key] for key in takes if key in given})
+        for name, takes in notebooks.items()
+    }
     spec = {
         name: {key: value for key, value in parameters.items() if key not in _IDLE}
         for name, parameters in plan.items()
@@ -179,15 +171,17 @@ def run_study(
             parts[name] = {k: v for k, v in part.items() if k not in _COMMON} | {"key": key}
             run.write("started")
 
-        first = [name for name in plan if name != _LAST]
-        for wave in (first, [name for name in plan if name == _LAST]):
-            read = [evaluations(folder), parts] if wave == [_LAST] else []
+        last = [name for name in plan if name == _LAST]
+        for wave in ([name for name in plan if name != _LAST], last):
+            read = [evaluations(folder), parts] if wave is last else []
             keys = {n: digest([sources[n].read_text(), spec[n], ours, *read]) for n in wave}
-            old = [name for name in wave if before.get(name, {}).get("key") == keys[name]]
-            for name in old:
-                keep(name, before[name], keys[name])
-                say(f"{name}: finished before, with equal parameters, code and data; kept")
-            new = [Part(n, sources[n], folder, plan[n]) for n in wave if n not in old]
+            new = []
+            for name in wave:
+                if before.get(name, {}).get("key") == keys[name]:
+                    keep(name, before[name], keys[name])
+                    say(f"{name}: finished before, with equal parameters, code and data; kept")
+                else:
+                    new.append(Part(name, sources[name], folder, plan[name]))
             for name, part in run_parts(new, workers):
                 keep(name, part, keys[name])
         _write(folder / "index.html", index_page(folder, run.fields))

@@ -114,10 +114,7 @@ def load_splits(
 
 
 def at_least(least: float, **numbers: float) -> None:
-    """Refuse a parameter below what is needed, by its name.
-
-    >>> at_least(1, limit=3, noise_seeds=1)
-    """
+    """Refuse a parameter below what is needed, by its name."""
     for name, number in numbers.items():
         if number < least:
             why = ", the folds of images in which probes are fitted" if least == FOLDS else ""

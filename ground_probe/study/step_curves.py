@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 
 from ground_probe.study.claim import RIVALS
 from ground_probe.study.emergence_figures import (
-    MARKS,
     NONE,
     STYLES,
     band,
@@ -41,11 +40,10 @@ def step_curves(rows: pd.DataFrame, *, title: str, about: str) -> Figure:
     for axes, stream in zip(panels, streams, strict=True):
         here = rows[rows.stream == stream].sort_values("step")
         _controls(axes, here[here.control.isin(rivals)])
-        for name, (colour, style) in reversed(STYLES.items()):
+        for name, style in reversed(STYLES.items()):
             if name not in rivals:
-                width = 2.5 if name == NONE else 1.0
                 of = here[here.control == name]
-                band(axes, of, control_in_words(name), colour, style, width, MARKS[name])
+                band(axes, of, control_in_words(name), 2.5 if name == NONE else 1.0, *style)
         axes.axhline(0.5, color="black", lw=0.6)
         axes.set_title(f"{stream} stream, n = {counted(here)} images", fontsize=9)
         blocks = fill(f"blocks: {_blocks(here)}", _LABEL_CHARACTERS)

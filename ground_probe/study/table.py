@@ -61,25 +61,21 @@ def best_blocks(
     return chosen.merge(rows[rows.split == "test"], on=["stream", "step", "block"])
 
 
-def beside_controls(table: pd.DataFrame, labels: str, probe: str = "linear") -> pd.DataFrame:
-    """What is chosen on val, on test, with every control at the same stream and step.
+def beside_controls(table: pd.DataFrame, labels: str) -> pd.DataFrame:
+    """What the linear probe has on test, where it is best on val, with every control there.
 
     The block of each stream and step is the best on val. Random weights are given their own best
-    one; the inputs, which know no step, are repeated at every step; they and the control labels
-    are always scored by the linear probe.
+    one; the inputs, which know no step, are repeated at every step.
     """
-    chosen = best_blocks(table, labels, probe)
-    test = table[(table.split == "test") & (table.labels == labels)]
-    linear = test.control.isin(["control_labels", *INPUTS])
-    by_linear = probe if probe.startswith("linear") else "linear"
-    test = test[test.probe == np.where(linear, by_linear, probe)]
+    chosen = best_blocks(table, labels)
+    test = table[(table.split == "test") & (table.labels == labels) & (table.probe == "linear")]
     here = test[~test.control.isin(["none", "random_weights", *INPUTS])]
     at = ["stream", "step", "sigma"]
     return pd.concat(
         [
             chosen,
             here.merge(chosen[["block", "stream", "step"]]),
-            best_blocks(table, labels, probe, "random_weights"),
+            best_blocks(table, labels, control="random_weights"),
             test[test.control.isin(INPUTS)].drop(columns=at).merge(chosen[at], how="cross"),
         ],
         ignore_index=True,
