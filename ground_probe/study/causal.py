@@ -102,27 +102,22 @@ def causal_specs(spec: Spec, blocks: Sequence[str], pooled: bool) -> Iterator[Sp
     Patches are made at the input, those of the text's rows at every block as well, and ablations at
     all blocks at once. Without a pooled vector the text's rows are all there is.
     """
-    first = replace(spec, steps=(0,), visible=True)
-    yield first
-    for name in WAYS if pooled else ("patch",):
-        for kind in ("", RANDOM):
-            yield replace(first, intervention=name + kind, at=INPUT)
-    for at in blocks:
-        for kind in ("", RANDOM):
-            yield replace(first, intervention="patch" + kind, at=at)
-    for name in ("ablate", "ablate_other"):
-        yield replace(first, intervention=name, at="all")
+    patches = [(name, INPUT) for name in (WAYS if pooled else ("patch",))]
+    patches += [("patch", at) for at in blocks]
+    asked = [("none", "all")]
+    asked += [(name + kind, at) for name, at in patches for kind in ("", RANDOM)]
+    asked += [("ablate", "all"), ("ablate_other", "all")]
+    for name, at in asked:
+        yield replace(spec, steps=(0,), visible=True, intervention=name, at=at)
 
 
 def _other_words(instruction: str, span: Span) -> Span | None:
     """The instruction's longer part that is not the phrase."""
-    before, after = (0, span[0]), (span[1], len(instruction))
-    parts = [part for part in (before, after) if instruction[slice(*part)].strip()]
-    if not parts:
-        return None
-    start, stop = max(parts, key=lambda part: part[1] - part[0])
-    text = instruction[start:stop]
-    return start + len(text) - len(text.lstrip()), stop - len(text) + len(text.rstrip())
+    parts = [(0, span[0]), (span[1], len(instruction))]
+    start, stop = max(parts, key=lambda part: len(instruction[slice(*part)].strip()))
+    words = instruction[start:stop].strip()
+    start = instruction.index(words, start)
+    return (start, start + len(words)) if words else None
 
 
 def _text(editor: Editor, example: RefExample, instruction: str, spec: Spec) -> dict[str, Tensor]:

@@ -20,10 +20,9 @@ class Report:
     """What is there, evaluation by evaluation.
 
     Args:
-        state: a row for each evaluation: `folder, model, revision, recipe, text, overlap, dataset,
-            split, sentences, of, expected, ok, error, waived, missing, problem`. `of` is the
-            published number of sentences; none where it is unknown or the data are generated. A
-            folder that cannot be read has nothing but its `problem`.
+        state: a row for each evaluation. `of` is the published number of sentences; none where it
+            is unknown or the data are generated. A folder that cannot be read has nothing but its
+            `problem`.
         summary: the rows of `summarise` with `folder`; no values where any is missing.
         breakdown: the rows of `breakdown` with `folder`.
     """
@@ -33,11 +32,8 @@ class Report:
     breakdown: pd.DataFrame
 
 
-_STATE = (
-    "folder", "model", "revision", "recipe", "text", "overlap", "dataset", "split", "sentences",
-    "of", "expected", "ok", "error", "waived", "missing", "problem",
-)  # fmt: skip
 _WHOLE_NUMBERS = ("sentences", "of", "expected", "ok", "error", "waived", "missing")
+_STATE = ("folder", *tables.ABOUT, "dataset", "split", *_WHOLE_NUMBERS, "problem")
 
 
 def collect_report(folder: str | Path) -> Report:
@@ -65,7 +61,7 @@ def collect_report(folder: str | Path) -> Report:
         breakdowns.append(breakdown.assign(**named))
     if not summaries:
         raise InputError(f"no evaluation under {root} can be read: {states[0]['problem']}")
-    state = pd.DataFrame(states).reindex(columns=list(_STATE))
+    state = pd.DataFrame(states).reindex(columns=_STATE)
     state = state.astype(dict.fromkeys(_WHOLE_NUMBERS, "Int64"))
     return Report(state, *(pd.concat(each, ignore_index=True) for each in (summaries, breakdowns)))
 

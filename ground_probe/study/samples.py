@@ -23,10 +23,9 @@ Cell = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Samples:
-    """The files of one collection.
+    """The files of one collection, one an example, with the same cells.
 
     Args:
-        files: one an example.
         split: "val" or "test".
         control: what the collection is a control for; "none" for the editor as it is meant.
         seed: of the noise.
@@ -47,13 +46,11 @@ class Samples:
 
     @classmethod
     def open(cls, files: Sequence[Path], *, split: str, control: str, seed: int = 0) -> Samples:
-        """Look at the first file; the others hold the same cells."""
+        """What the first file says of all of them."""
         about = _about(files[0])
         sigmas = dict(zip(about["steps"], about["sigmas"], strict=True))
-        blocks, streams = tuple(about["blocks"]), tuple(about["streams"])
-        return cls(
-            tuple(files), split, control, seed, blocks, streams, sigmas, tuple(about["grid"])
-        )
+        blocks, streams, grid = (tuple(about[name]) for name in ("blocks", "streams", "grid"))
+        return cls(tuple(files), split, control, seed, blocks, streams, sigmas, grid)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -78,21 +75,14 @@ class Samples:
     @cached_property
     def rows(self) -> pd.DataFrame:
         """One row a token: example, image, labels and place; the order of all other arrays."""
-        names = ("target", "distractor", "rest", "place")
-        parts, abouts = [], []
+        parts = []
         for path in self.files:
             with safe_open(path, framework="np") as file:
-                parts.append([file.get_tensor(name) for name in names])
-            abouts.append(_about(path))
-        columns = map(np.concatenate, zip(*parts, strict=True))
-        frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
-        times = [len(part[0]) for part in parts]
-        return frame.assign(
-            **{
-                name: np.repeat(np.array([about[name] for about in abouts], dtype=object), times)
-                for name in ("key", "image_id")
-            }
-        )
+                names = ("target", "distractor", "rest", "place")
+                part = pd.DataFrame({name: file.get_tensor(name) for name in names})
+            about = _about(path)
+            parts.append(part.assign(key=about["key"], image_id=about["image_id"]))
+        return pd.concat(parts, ignore_index=True)
 
     def hidden(self, cell: Cell) -> Float[np.ndarray, "rows width"]:
         """The hidden states of a cell."""

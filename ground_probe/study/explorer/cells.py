@@ -23,11 +23,8 @@ class LeadingDirections:
 
     Channels are standardised over the image, as in the segmenter, and tokens have unit norm before
     they are averaged. Products of the reduced rows are the best approximation of cosines, and the
-    mean of their squared norms is the share that the directions hold.
-
-    Args:
-        grid: of the editor's image tokens; a UNet's finest.
-        cells: the grid to reduce to.
+    mean of their squared norms is the share that the directions hold. `grid` is that of the
+    editor's image tokens, a UNet's finest.
     """
 
     grid: Grid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -176,15 +177,16 @@ def _view(
     if heads is None:
         kept = set(list(dict.fromkeys((*chosen, *ranked)))[:HEADS])
         heads = tuple(sorted(kept, key=lambda head: (taken.blocks.index(head[0]), head[1])))
-    sites = [[[(b, s, r) for r in streams] for s in taken.steps] for b in taken.blocks]
-    features = torch.stack(
-        [torch.stack([torch.stack([taken.hidden[at] for at in row]) for row in of]) for of in sites]
+    sites = list(product(taken.blocks, taken.steps, streams))
+    shape = len(taken.blocks), len(taken.steps), len(streams)
+    features = torch.stack([taken.hidden[site] for site in sites]).unflatten(0, shape)
+    maps = np.stack([_cells_of(taken, *site, coarse)[0] for site in sites])
+    by_head = np.stack(
+        [
+            _cells_of(alone, block, step, stream, coarse)[head]
+            for (block, head), step, stream in product(heads, taken.steps, streams)
+        ]
     )
-    maps = [[[_cells_of(taken, *at, coarse)[0] for at in row] for row in of] for of in sites]
-    by_head = [
-        [[_cells_of(alone, block, step, r, coarse)[head] for r in streams] for step in taken.steps]
-        for block, head in heads
-    ]
     return View(
         image=to_rgb(image),
         expression=expression,
@@ -198,10 +200,10 @@ def _view(
         streams=streams,
         tokens_grid=whole.grid,
         geometry=replace(whole, grid=coarse),
-        attention=np.array(maps, dtype=np.float32),
+        attention=maps.reshape(*shape, *maps.shape[1:]),
         heads=heads,
         every_head=len(ranked),
-        by_head=np.array(by_head, dtype=np.float32),
+        by_head=by_head.reshape(len(heads), *shape[1:], *by_head.shape[1:]),
         grounding=chosen or tuple(ranked[:1]),
         named=bool(chosen),
         looked=looked,

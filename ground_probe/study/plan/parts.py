@@ -37,15 +37,7 @@ class Parts:
 
 
 def build(model: str, config: str | Path | None = None) -> Parts:
-    """Build an editor on the `meta` device.
-
-    Args:
-        model: "tiny", a folder, a hub id, or the last part of one that the registry knows.
-        config: a folder of component configurations to use, where the model's own are gated.
-
-    Raises:
-        InputError: no configuration is here; the message says what is missing.
-    """
+    """Build an editor on the `meta` device; see `plan`."""
     import diffusers
 
     name = repository(model)

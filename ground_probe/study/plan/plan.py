@@ -160,16 +160,14 @@ def plan(
     """Plan an evaluation: nothing is downloaded and no weight is needed.
 
     Args:
-        model: see `ground_probe.study.plan.parts.build`.
+        model: "tiny", a folder, a hub id, or the last part of one that the registry knows.
         dataset: see `load_split`.
         split: of the data set.
         config: a folder of component configurations, where the model's own are not here.
         device: a GPU of `GPUS`.
         utilisation: share of the GPU's peak that is assumed, in (0, 1].
         recipe: None for the default of the model's family.
-        dtype: of the weights, by default bfloat16.
-        offload: as `load_editor` takes it.
-        quantize: as `load_editor` takes it.
+        dtype: of the weights, by default bfloat16; it, offload and quantize as for `load_editor`.
         drop: whether the blocks after the last one needed are dropped.
         encode_ahead: whether all prompts are encoded first and the text encoders then freed.
 
