@@ -2,7 +2,9 @@ from .attended import BEYOND, attended_words, sinks, summarise_words
 from .calibrate import calibrate
 from .claim import RIVALS, Claim, claim, seed_spread
 from .collect import collect, collect_each
-from .conclusions import (
+from .effects import causal_check, causal_sentences, effects
+from .explorer import Explorer, explore
+from .findings import (
     EditCheck,
     check_edit,
     conclude_ablation,
@@ -11,8 +13,6 @@ from .conclusions import (
     conclude_heads,
     conclude_methods,
 )
-from .effects import causal_check, causal_sentences, effects
-from .explorer import Explorer, explore
 from .heads import Overlay, attention_overlays, chosen_heads, head_table
 from .paired import paired_probes, selectivity
 from .plan import Plan, plan

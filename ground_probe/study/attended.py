@@ -29,13 +29,7 @@ BEYOND = "padding and end"
 def attended_words(
     editor: Editor, split: Sequence[RefExample], spec: Spec, workers: int = 0
 ) -> pd.DataFrame:
-    """Attention by class of token, one row an example, block, stream and class.
-
-    Args:
-        editor: from `load_editor`.
-        split: from `load_split`.
-        spec: whose first step and template are looked at.
-        workers: processes, 0 for as many as there are cores.
+    """Attention by class of token at the spec's first step: one row an image, block, stream, class.
 
     Returns:
         image_id, block, stream, name (one of `CLASSES`, or "padding and end"), tokens: how many;

@@ -38,14 +38,8 @@ class Bench:
     """Scores recipes on examples; each forward pass is made once, each recipe scored once.
 
     Traces keep every block and stream in half precision, and only the latest few kinds of them are
-    held: recipes that share a template had best come together.
-
-    Args:
-        editor: from `load_editor`.
-        examples: what recipes are scored on.
-        seed: of the noise.
-        steps: denoising steps that every trace keeps, for recipes that differ in them; none: the
-            recipe's own.
+    held: recipes that share a template had best come together. They keep the given denoising steps,
+    for recipes that differ in them, or the recipe's own.
     """
 
     def __init__(

@@ -109,9 +109,6 @@ def calibrate(
         grid: groups of fields of `Recipe` with the values to try, the plain ones first.
         folds: of images, at least 2.
         seed: of the noise.
-
-    Raises:
-        InputError: a split that is not for training, or fewer images than folds.
     """
     splits = [splits] if isinstance(splits, Split) else list(splits)
     refuse_other_than_train(splits)

@@ -36,12 +36,8 @@ _TOKENS = 300  # of each kind in a plane, at most
 def heat_maps(rows: pd.DataFrame, chosen: pd.DataFrame, *, title: str, about: str) -> Figure:
     """Block by step, the editor and its controls side by side on one scale around chance.
 
-    Args:
-        rows: of `emergence.csv`: of one split, probe, label set, stream and seed; those without a
-            step are left out.
-        chosen: the editor's cells that are framed: those of `best_blocks`, chosen on val.
-        title: above the maps: what they show, as a sentence.
-        about: which probe and stream, and on which data.
+    Rows are of `emergence.csv`, of one split, probe, label set, stream and seed. Framed are the
+    editor's cells that were chosen on val, those of `best_blocks`.
     """
     rows = rows.dropna(subset=["step", "value"])
     blocks = rows.block.unique()
@@ -62,11 +58,7 @@ def matrices(
 ) -> Figure:
     """Numbers in rows and columns, panels side by side; of an AUC, the highest of each is framed.
 
-    Args:
-        panels: by title, of the same rows; blocks in the index are written short.
-        title: above the panels: what they show, as a sentence.
-        about: which stream and step, and on which data.
-        label: of the scale: that of an AUC, or of shares, from 0 to the largest.
+    Another label than that of an AUC is one of shares, from 0 to the largest.
     """
     spaced = {
         name.replace("_", " "): cells.rename(columns=lambda column: str(column).replace("_", " "))

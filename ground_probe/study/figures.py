@@ -77,10 +77,7 @@ class Figure(_Figure):
 def method_bars(segmentation: pd.DataFrame, *, title: str = "", about: str = "") -> Figure:
     """The mIoU of each method as a bar with its interval: kind by kind, in each the best first.
 
-    Args:
-        segmentation: rows of `segmentation.csv`; those of several folders are told apart.
-        title: above the bars: what they show, as a sentence.
-        about: which editor and data.
+    Rows are those of `segmentation.csv`; those of several folders are told apart.
     """
     rows = segmentation[segmentation["metric"] == "miou"].dropna(subset="value")
     several = len(rows[["dataset", "split"]].drop_duplicates()) > 1
@@ -116,15 +113,7 @@ def overlay(
     gold: Bool[np.ndarray, "height width"] | None = None,
     title: str = "",
 ) -> Figure:
-    """The photo, dimmed outside a mask; the gold mask as a dashed outline.
-
-    Args:
-        image: RGB.
-        mask: of the image's size.
-        about: which block, step and stream the mask comes from.
-        gold: what the mask should be.
-        title: above the photo, such as the expression.
-    """
+    """The photo, dimmed outside a mask; the gold mask as a dashed outline."""
     height, width = np.asarray(image).shape[:2]
     scale = 5 / max(height, width)
     figure, axes = _canvas(width * scale, height * scale + 0.5)
@@ -182,11 +171,7 @@ def contact_sheet(
 def interval_curve(rows: pd.DataFrame, *, xlabel: str, title: str, about: str) -> Figure:
     """mIoU along an ordered choice, with its interval over images as a band.
 
-    Args:
-        rows: of `ablate`, of one part whose values are numbers.
-        xlabel: what they are.
-        title: what it shows, as a sentence.
-        about: editor, data, recipe and how many examples.
+    Rows are those of `ablate`, of one part whose values are numbers.
     """
     rows = rows.astype({"value": float}).sort_values("value")
     figure, axes = _canvas(5, 3.2)

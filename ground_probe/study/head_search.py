@@ -26,12 +26,9 @@ Way = tuple[Streams, Words]
 
 
 class Fit(NamedTuple):
-    """How well heads agree with masks, alone and together.
+    """How well heads (depth of its block, number) agree with masks, alone and together.
 
-    Args:
-        heads: (depth of its block, number) of each.
-        own: covariance of each head's map with the mask, by example.
-        among: covariance of the maps with one another.
+    `own` are covariances of each head's map with the mask, `among` those of maps with one another.
     """
 
     heads: list[Head]
@@ -55,13 +52,9 @@ class HeadSearch:
     def best(
         self, recipe: Recipe, rows: np.ndarray, count: int, until: float = 1.0
     ) -> Iterator[Recipe]:
-        """The recipe with the heads, streams and words that agree best with the masks.
+        """The recipe with the heads, streams and words that agree best with the masks of some rows.
 
-        Args:
-            recipe: names template, step and propagation.
-            rows: the examples that count.
-            count: how many variants to give, best first.
-            until: only heads of blocks whose middle lies before this depth.
+        So many variants are given, best first, of heads in blocks whose middle lies before `until`.
         """
         key = (recipe.template, recipe.step, recipe.propagation, recipe.normalize)
         if key not in self._fits:

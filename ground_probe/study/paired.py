@@ -32,17 +32,11 @@ def selectivity(
     probe: str = "linear",
     refits: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """By stream and step, the probe on true labels less the probe on control labels.
+    """By stream and step, the linear probe on true labels less the same on control labels.
 
     The block is the one that is best on val for the true labels; steps without control labels are
-    left out.
-
-    Args:
-        scores: one row an image.
-        table: their summary.
-        labels: "separability" or "grounding".
-        probe: "linear" or "linear_precision".
-        refits: from `refit`; None for what is given the fit.
+    left out. `scores` has a row an image and `table` is their summary; without `refits`, from
+    `refit`, what is said is given the fit.
 
     Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.
     """
@@ -85,13 +79,8 @@ def paired_probes(
 ) -> pd.DataFrame:
     """One probe less others on the same images, each at its own block, best on val.
 
-    Args:
-        scores: one row an image.
-        table: their summary.
-        probe: what is compared.
-        rivals: what it is compared with; all share a metric.
-        stream: of image tokens.
-        refits: from `refit`; what is not fitted, as attention, needs none.
+    Arguments are as for `claim`; rivals share the probe's metric, and what is not fitted, as
+    attention, needs no refits.
 
     Returns:
         a row for each label set, step and rival; p is a sign-flip p of that row alone.

@@ -28,14 +28,9 @@ _RGB_CELLS = 4
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A balanced sample of an image's tokens.
+    """A balanced sample of an image's tokens, by their ascending places on the grid, row by row.
 
-    Args:
-        place: index of each token on the grid, row by row, ascending.
-        target: lies on the referent.
-        distractor: lies on another object.
-        rest: drawn from everything that is not the referent, as it comes.
-        grid: (rows, columns).
+    What is drawn as `rest` is of everything that is not the referent, as it comes.
     """
 
     place: Int[np.ndarray, " kept"]

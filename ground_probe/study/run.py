@@ -72,11 +72,8 @@ def run_notebook(
 ) -> dict[str, Any]:
     """Execute a notebook into `folder` as a notebook and as HTML; return its own record.
 
-    Args:
-        source: the notebook, with a `parameters` cell that declares `out`.
-        folder: exists; receives `NAME.ipynb`, `NAME.html` and `NAME.run.json`.
-        parameters: without `out`, which is the folder.
-        progress: where the notebook's own bars go; by default standard error.
+    The folder exists and is the notebook's parameter `out`; `progress` is where the notebook's own
+    bars go, by default standard error.
 
     Raises:
         GroundProbeError: the notebook failed, or ended without saying that it succeeded.

@@ -30,7 +30,6 @@ class Samples:
         control: what the collection is a control for; "none" for the editor as it is meant.
         seed: of the noise.
         blocks: in the order in which they run.
-        streams: of image tokens.
         sigmas: the noise level by step.
         grid: (rows, columns) of the tokens.
     """

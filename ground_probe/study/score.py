@@ -25,16 +25,10 @@ def score(
     cells: Iterable[Cell] | None = None,
     title: str = "probes",
 ) -> pd.DataFrame:
-    """Every probe on every cell, one row an image.
+    """Every probe on every cell, or on some, one row an image.
 
-    Probes are fitted on `fit` alone. Its own images are scored in folds, which is what cells are
-    chosen by; the images of `tests` are scored in every condition that has the cell's step.
-
-    Args:
-        fit: of val.
-        tests: of test: the editor as it is meant, controls, other seeds.
-        cells: which to score; None for all.
-        title: of the progress bar.
+    Probes are fitted on `fit` alone, of val. Its own images are scored in folds, which is what
+    cells are chosen by; those of `tests` are scored in every condition that has the cell's step.
 
     Returns:
         labels, control, split, seed, block, stream, step, sigma, probe, image_id, n_expressions and

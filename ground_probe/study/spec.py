@@ -91,14 +91,9 @@ def splits_of(dataset: str) -> tuple[str, str]:
 def load_splits(
     dataset: str, *, root: str = "", limit: int, fit_limit: int, seed: int = 0
 ) -> tuple[Split, Split]:
-    """The split that probes are fitted on and the one that is reported.
+    """The split that probes are fitted on and the one that is reported, of about `limit` examples.
 
-    Args:
-        dataset: what `load_split` takes.
-        root: of the data; empty for the hub's local cache.
-        limit: examples of the reported split, about.
-        fit_limit: examples of the other at most; `limit` holds for it too.
-        seed: of the images that are kept.
+    The first has `fit_limit` at most. An empty root is the hub's local cache.
     """
     at_least(FOLDS, limit=limit, fit_limit=fit_limit)
     val, test = (

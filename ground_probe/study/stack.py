@@ -23,13 +23,8 @@ Scored = tuple[dict[str, Any], Int[np.ndarray, " _"], Float[np.ndarray, " _"]]
 class Stack:
     """Rows of several collections, those of the fitted one first.
 
-    Args:
-        collections: what is stacked.
-        frame: their rows.
-        number: which collection a row is of.
-        group: (collection, image) of each row.
-        example: (collection, example) of each row.
-        images: one row a group, by which results are named.
+    Of each row there is the `number` of its collection, a `group` (collection, image) and an
+    `example` (collection, example); `images` has a row a group, by which results are named.
     """
 
     collections: tuple[Samples, ...]

@@ -23,15 +23,10 @@ _LABEL_CHARACTERS = 52  # below one panel
 
 
 def step_curves(rows: pd.DataFrame, *, title: str, about: str) -> Figure:
-    """By step, the block that is best on val beside its controls, a panel a stream.
+    """By step, the block that is best on val `beside_controls`, a panel a stream.
 
     What a claim must exceed is one grey band from the lowest to the highest, whose name is drawn;
     other conditions, as the expression's own words in another order, may tell the object too.
-
-    Args:
-        rows: from `beside_controls`.
-        title: what they show, a sentence a stream.
-        about: which probe, and on which data.
     """
     rivals = RIVALS[rows.labels.iloc[0]]
     streams = list(dict.fromkeys(rows.stream))

@@ -88,9 +88,6 @@ def sweep(
             features'.
         folds: of images, for the held-out score in the provenance: at least 2.
         seed: of the noise.
-
-    Raises:
-        InputError: fewer images than folds.
     """
     images = np.unique([example.image_id for example in examples], return_inverse=True)[1]
     inside_folds = in_folds(images, folds)

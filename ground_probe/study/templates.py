@@ -38,13 +38,7 @@ def compare_templates(
 ) -> pd.DataFrame:
     """By template, label set, probe and stream: the block best on val, on test.
 
-    Args:
-        editor: from `load_editor`.
-        splits: val, to fit and choose on, and test.
-        spec: of the study; its template is replaced.
-        folder: where samples lie.
-        templates: instructions with `{expression}`.
-        workers: processes, 0 for as many as there are cores.
+    The spec's own template is replaced; all else is as for `collect`.
     """
     parts = []
     for template in templates:

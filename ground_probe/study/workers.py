@@ -37,13 +37,9 @@ def cores() -> int:
 def each_image(
     editor: Editor, work: Callable[[int], Any], positions: Sequence[int], workers: int = 0
 ) -> Iterator[Any]:
-    """`work(position)` for each position, in their order.
+    """`work(position)` for each position, in their order; it returns what can be pickled.
 
-    Args:
-        editor: what the work runs; a large one, or one on an accelerator, has one process.
-        work: returns what can be pickled.
-        positions: in a split.
-        workers: processes; 0 for as many as there are cores.
+    0 workers are as many as there are cores; a large editor, or one on an accelerator, has one.
     """
     parameters = sum(each.numel() for each in editor.denoiser.parameters())
     small = editor.device.type == "cpu" and parameters < SMALL_PARAMETERS

@@ -21,14 +21,8 @@ class Flops:
     """FLOPs of one sentence; None where a part's configuration is missing.
 
     A multiplication and an addition are two; what the segmenter does with the captured tensors is
-    left out.
-
-    Args:
-        text: the text encoders.
-        encode: the image through the autoencoder's encoder.
-        step: one conditional forward of the whole denoiser.
-        fraction: the same up to the last block that is needed.
-        decode: latents through the autoencoder's decoder.
+    left out. `step` is one conditional forward of the denoiser, `fraction` the same up to the last
+    block that is needed.
     """
 
     text: int | None

@@ -16,14 +16,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Memory:
-    """GiB of weights: what is loaded, and what must be on the device at once.
+    """GiB of weights: of every module, and at most at once on the device.
 
-    Args:
-        parts: every module with its GiB.
-        dropped: of the denoiser, in blocks after the last one needed.
-        text: of the text encoders, which can go once the prompts are encoded.
-        peak: on the device, with the options that were given.
-        room: of the device.
+    `dropped` are those in blocks after the last one needed, `text` those of the text encoders,
+    which can go once the prompts are encoded.
     """
 
     parts: dict[str, float]

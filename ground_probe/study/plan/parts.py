@@ -23,11 +23,8 @@ from ground_probe.study.plan.facts import FACTS
 class Parts:
     """An editor whose modules have shapes and no weights.
 
-    Args:
-        editor: of the pipeline's real class.
-        modules: the pipeline's, by name.
-        folder: that holds the configurations; None for the package's own facts.
-        missing: modules of the pipeline whose configuration is not there.
+    `folder` holds the configurations, None for the package's own facts; `missing` are modules whose
+    configuration is not there.
     """
 
     editor: Editor = field(repr=False)

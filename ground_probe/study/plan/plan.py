@@ -49,9 +49,7 @@ class Plan:
         blocks: of the denoiser: how many are needed, of how many.
         width: channels of a token in the denoiser; of a UNet's widest block.
         steps_before: complete denoising steps before the one that the recipe reads.
-        recipe: its digest.
         flops: of one sentence.
-        utilisation: share of the GPU's peak that is assumed.
     """
 
     model: str
