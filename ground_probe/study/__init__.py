@@ -1,6 +1,6 @@
 """The study: what only the notebooks and the batch use; the library never imports it.
 
-Where and when an editor tells the referent, against every control, and what its segmenter is worth.
+Where and when the referent is decodable, against every control, and what its segmenter is worth.
 The names stand in `__init__.pyi` and are imported on first use.
 """
 

@@ -1,4 +1,4 @@
-"""Which words the image attends to, and whether their maps tell the referent."""
+"""Which words the image attends to, and whether their maps point to the referent."""
 
 from __future__ import annotations
 

@@ -68,14 +68,16 @@ class Bench:
 
     def _scored(self, recipe: Recipe, rows: Rows) -> Ious:
         traces, examples = self.traces(recipe), [self.examples[at] for at in rows]
-        made = segment_traces(
+        segmentations = segment_traces(
             [traces[at] for at in rows],
             self.blocks,
             [each.image for each in examples],
             [each.expression for each in examples],
             recipe,
         )
-        pixels = [metrics.counts(m.mask, e.mask) for m, e in zip(made, examples, strict=True)]
+        pixels = [
+            metrics.counts(m.mask, e.mask) for m, e in zip(segmentations, examples, strict=True)
+        ]
         return np.array([metrics.iou(*each) for each in pixels])
 
     def traces(self, recipe: Recipe) -> list[Trace]:

@@ -140,7 +140,7 @@ def calibrate(
             held_out_by_end[at, inside] = bench.ious(recipe, rows[inside])
     bench.bar.close()
     method = f"heads by agreement with the masks; coordinate search; {folds} folds of images"
-    made = provenance(method, editor, examples, seed, held_out, bench.images) | {
+    record = provenance(method, editor, examples, seed, held_out, bench.images) | {
         "data": [
             {"dataset": s.dataset, "split": s.split, "revision": s.revision, "examples": len(s)}
             for s in splits
@@ -151,7 +151,7 @@ def calibrate(
         "miou_change": _of_change(bench),
         "fraction_of_step": round(fraction(bench.blocks, best), 4),
     }
-    recipe = replace(best, provenance=made)
+    recipe = replace(best, provenance=record)
     curve = _curve(bench, chooser.ends, held_out_by_end, best)
     if out is not None:
         recipe.to_json(out)
@@ -195,7 +195,7 @@ class _Chooser:
     def choose(self, rows: np.ndarray) -> tuple[Recipe, list[Recipe]]:
         """The recipe for some examples, and the best that stops after each end.
 
-        Features are chosen for what they tell by themselves, with the stronger classifier.
+        Features are chosen for what they are worth by themselves, with the stronger classifier.
         """
         plain = plain_for(self.bench.editor)
         of_templates = [replace(plain, template=template) for template in self.templates]

@@ -29,7 +29,7 @@ RIVALS = {
 }
 """Controls that a claim must exceed. Objects stand out whatever is said, so that only grounding
 has to exceed the controls of language; the expression's own words in another order are no control,
-they tell the object too."""
+they ground too."""
 
 _MEANING = {
     "separability": "tells the referent from everything else",
@@ -159,9 +159,9 @@ def claim(
     variances = [moves(row.step, [row])[0] for row in controls.itertuples()]
     rivals = exceeded(controls, images, own, variances)
     steps = _judged(cells, rivals, own, moves(best, by_step.values()), labels, delta)
-    seen = over(refits, "linear")
-    later = later_steps(own, moves(first, by_step.values())[1:], seen)
-    return Claim(labels, stream, delta, steps, rivals, later, seen)
+    basis = over(refits, "linear")
+    later = later_steps(own, moves(first, by_step.values())[1:], basis)
+    return Claim(labels, stream, delta, steps, rivals, later, basis)
 
 
 def _judged(

@@ -85,7 +85,7 @@ def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.Da
             pair = pd.concat([values[name], values[against]], axis=1, keys=["with", "less"])
             pair, fitted = pair.dropna(), measure == "grounding"
             moves = float((draws[name] - draws[against]).var()) if fitted else 0.0
-            found = compare(*pair.to_numpy().T, fit_variance=moves)
+            moved = compare(*pair.to_numpy().T, fit_variance=moves)
             rows.append(
                 {
                     "measure": measure,
@@ -93,11 +93,11 @@ def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.Da
                     "against": against,
                     "value": pair["with"].mean(),
                     "less": pair["less"].mean(),
-                    "difference": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "n_images": found.n,
-                    "p": found.p,
+                    "difference": moved.value,
+                    "low": moved.low,
+                    "high": moved.high,
+                    "n_images": moved.n,
+                    "p": moved.p,
                     "over": BOTH_KINDS if fitted else "test images",
                     "declared": against != NONE and name.endswith(f" at {INPUT}"),
                 }

@@ -198,7 +198,7 @@ def conclude_edits(checks: Sequence[EditCheck]) -> str:
 
 
 def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
-    """Where and from which step on the referent is told from the other objects."""
+    """Where and from which step on the referent is distinguishable from the other objects."""
     of = {stream: claim for (labels, stream), claim in claims.items() if labels == "grounding"}
     shown = [f"step {claim.step} ({stream} stream)" for stream, claim in of.items() if claim.shown]
     absent = [f"the {stream} stream" for stream, claim in of.items() if not claim.shown]
@@ -219,7 +219,7 @@ def conclude_emergence(claims: Mapping[tuple[str, str], Claim]) -> str:
 def conclude_heads(
     chosen: pd.DataFrame, pointed: Mapping[str, tuple[int, int]], probe: pd.Series | None = None
 ) -> str:
-    """Whether one head, chosen on val, tells the referent better than the mean of heads.
+    """Whether one head, chosen on val, grounds better than the mean of heads.
 
     Args:
         chosen: two rows, "one head" and "mean of heads", with block, head, value, low and high.

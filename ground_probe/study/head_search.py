@@ -59,13 +59,13 @@ class HeadSearch:
         key = (recipe.template, recipe.step, recipe.propagation, recipe.normalize)
         if key not in self._fits:
             self._fits[key] = _fit(self._bench, recipe, self._ways)
-        found = []
+        candidates = []
         for way, fit in self._fits[key].items():
             inside = np.array([depth < until for depth, _ in fit.heads])
             for chosen, agreement in _greedy(fit, rows, inside):
-                found.append((agreement, way, tuple(sorted(fit.heads[at] for at in chosen))))
-        found.sort(key=lambda each: -each[0])
-        for _, (streams, words), heads in found[:count]:
+                candidates.append((agreement, way, tuple(sorted(fit.heads[at] for at in chosen))))
+        candidates.sort(key=lambda each: -each[0])
+        for _, (streams, words), heads in candidates[:count]:
             yield replace(recipe, prior_streams=streams, words=words, heads=heads)
 
 

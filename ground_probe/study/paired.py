@@ -36,7 +36,7 @@ def selectivity(
 
     The block is the one that is best on val for the true labels; steps without control labels are
     left out. `scores` has a row an image and `table` is their summary; without `refits`, from
-    `refit`, what is said is given the fit.
+    `refit`, the result is given the fit.
 
     Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.
     """
@@ -47,7 +47,7 @@ def selectivity(
         if cell.step not in drawn:
             continue
         control = cell._replace(control="control_labels")
-        values, found = _compared(images, cell, control, labels, refits)
+        values, difference = _compared(images, cell, control, labels, refits)
         true, by_place = values.mean(0)
         rows.append(
             {
@@ -57,11 +57,11 @@ def selectivity(
                 "block": cell.block,
                 "true": true,
                 "control": by_place,
-                "selectivity": found.value,
-                "low": found.low,
-                "high": found.high,
-                "n_images": found.n,
-                "p": found.p,
+                "selectivity": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+                "n_images": difference.n,
+                "p": difference.p,
                 "over": over(refits, probe),
             }
         )
@@ -95,11 +95,13 @@ def paired_probes(
             for cell in of[of.stream == stream].itertuples()
         }
         for step, rival in product([step for name, step in cells if name == probe], rivals):
-            seen = over(refits, probe, rival)
-            fits = refits if seen == BOTH_KINDS else None
-            _, found = _compared(images, cells[probe, step], cells[rival, step], labels, fits)
+            basis = over(refits, probe, rival)
+            fitted = refits if basis == BOTH_KINDS else None
+            _, difference = _compared(
+                images, cells[probe, step], cells[rival, step], labels, fitted
+            )
             named = {"labels": labels, "step": step, "probe": probe, "less": rival}
-            rows.append({**named, **asdict(found), "over": seen})
+            rows.append({**named, **asdict(difference), "over": basis})
     return pd.DataFrame(rows)
 
 
@@ -147,18 +149,18 @@ def exceeded(
     )
 
 
-def later_steps(own: pd.DataFrame, variances: Sequence[float], seen: str) -> pd.DataFrame:
+def later_steps(own: pd.DataFrame, variances: Sequence[float], basis: str) -> pd.DataFrame:
     """The first step of `own` less each later one, paired, p adjusted for the number of steps."""
     columns = ["step", "difference", "low", "high", "n_images", "p", "over"]
     own = own.dropna()
     first, steps = own.iloc[:, 0].to_numpy(), own.columns[1:]
     if not len(steps):
         return pd.DataFrame(columns=columns)
-    found = [
+    comparisons = [
         asdict(compare(first, own[step].to_numpy(), fit_variance=moves))
         for step, moves in zip(steps, variances, strict=True)
     ]
     differences = np.stack([first - own[step].to_numpy() for step in steps])
     p = max_t(differences, fit_variance=np.array(variances))
-    table = pd.DataFrame(found).assign(p=p, step=steps, over=seen)
+    table = pd.DataFrame(comparisons).assign(p=p, step=steps, over=basis)
     return table.rename(columns={"value": "difference", "n": "n_images"})[columns]

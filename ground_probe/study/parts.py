@@ -99,7 +99,7 @@ def _beside_one_another(
 
 
 def _run(part: Part, pipe: Connection) -> None:
-    """In a process of its own: run a notebook, tell how it goes and how it ended."""
+    """In a process of its own: run a notebook, report its progress and its end."""
     from ground_probe.study.run import run_notebook
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself

@@ -117,7 +117,7 @@ def refit_cell(
 def fit_variance(refits: pd.DataFrame | None, labels: str, first: Any, second: Any) -> float:
     """The variance over refits of the difference of the mean values of two rows of the table.
 
-    It is 0 without refits: what is then said is given the fit. What is not fitted does not move.
+    It is 0 without refits: a result is then given the fit. What is not fitted does not move.
     """
     if refits is None:
         return 0.0

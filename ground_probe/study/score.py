@@ -36,7 +36,7 @@ def score(
     """
     wanted = set(fit.cells if cells is None else cells)
     steps = [step for step in fit.steps if any(cell[2] == step for cell in wanted)]
-    found: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = []
     for step in tqdm(steps, desc=title, unit="step", leave=False):
         stack = Stack.of([fit, *(each for each in tests if step in each.steps)])
         scored: list[Scored] = []
@@ -49,20 +49,20 @@ def score(
             for kind in fit.maps:
                 maps = stack.read(partial(Samples.attention, kind=kind, cell=cell))
                 scored += stack.aucs(maps, probe=kind, **where)
-        found.append(stack.table(scored))
-    return pd.concat(found, ignore_index=True)
+        tables.append(stack.table(scored))
+    return pd.concat(tables, ignore_index=True)
 
 
 def score_inputs(fit: Samples, *tests: Samples) -> pd.DataFrame:
     """The same probes on what the editor was given: colours, latents, position."""
-    stack, found = Stack.of([fit, *tests]), []
+    stack, tables = Stack.of([fit, *tests]), []
     where = {"block": "input", "stream": "reference", "step": pd.NA, "sigma": np.nan}
     for name in INPUTS:
         if name == "position" or fit.has(name):
             features = stack.read(partial(Samples.inputs, name=name))
             parts = stack.table(_fitted(stack, features.astype(np.float32), **where))
-            found.append(parts.assign(control=name))
-    return pd.concat(found, ignore_index=True)
+            tables.append(parts.assign(control=name))
+    return pd.concat(tables, ignore_index=True)
 
 
 def score_control_labels(
@@ -85,7 +85,7 @@ def score_control_labels(
 
 
 def score_visible(test: Samples) -> pd.DataFrame:
-    """How well the visible change itself tells the referent: the same labels, no probe.
+    """How well the visible change itself points to the referent: the same labels, no probe.
 
     `test` is collected with `visible=True`.
     """
@@ -110,7 +110,7 @@ def _fitted(
     classes = stack.target if truth is None else truth
     for labels, asked in stack.questions.items():
         group = stack.group[asked]
-        found = fitted_values(
+        fitted = fitted_values(
             features[asked],
             classes[asked],
             groups=group,
@@ -118,5 +118,5 @@ def _fitted(
             probes=probes,
             test_groups=beyond,
         )
-        for probe, values in found:
+        for probe, values in fitted:
             yield {"labels": labels, "probe": probe, **where}, np.unique(group), values

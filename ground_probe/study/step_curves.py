@@ -26,7 +26,7 @@ def step_curves(rows: pd.DataFrame, *, title: str, about: str) -> Figure:
     """By step, the block that is best on val `beside_controls`, a panel a stream.
 
     What a claim must exceed is one grey band from the lowest to the highest, whose name is drawn;
-    other conditions, as the expression's own words in another order, may tell the object too.
+    other conditions, as the expression's own words in another order, may ground too.
     """
     rivals = RIVALS[rows.labels.iloc[0]]
     streams = list(dict.fromkeys(rows.stream))

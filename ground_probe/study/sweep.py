@@ -98,9 +98,9 @@ def sweep(
     for inside in inside_folds:
         held_out[inside] = ious[inside, ious[~inside].mean(0).argmax()]
     method = f"best of {len(recipes)} combinations; held-out score from {folds} folds"
-    made = provenance(method, editor, examples, seed, held_out, images)
-    made["miou_paper"] = round(float(ious[:, 0].mean()), 4)
-    recipe = replace(recipes[int(ious.mean(0).argmax())], provenance=made)
+    record = provenance(method, editor, examples, seed, held_out, images)
+    record["miou_paper"] = round(float(ious[:, 0].mean()), 4)
+    recipe = replace(recipes[int(ious.mean(0).argmax())], provenance=record)
     recipe.to_json(out)
     return recipe
 
@@ -137,9 +137,11 @@ def _ious(
         )
         for at in rows:
             try:
-                made = segment_trace(trace, blocks, example.image, example.expression, recipes[at])
+                result = segment_trace(
+                    trace, blocks, example.image, example.expression, recipes[at]
+                )
             except UnsupportedEditorError:  # the change is not known where the grids differ
                 ious[at] = 0.0
                 continue
-            ious[at] = metrics.iou(*metrics.counts(made.mask, example.mask))
+            ious[at] = metrics.iou(*metrics.counts(result.mask, example.mask))
     return ious

@@ -32,11 +32,11 @@ class LeadingDirections:
 
     def __call__(self, hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "cells directions"]:
         """The reduced rows, in float32."""
-        there = Layout({"noise": (self.grid,)}, text=0, joint=False).grid_of(len(hidden))
+        grid = Layout({"noise": (self.grid,)}, text=0, joint=False).grid_of(len(hidden))
         hidden = hidden.float()
         hidden = (hidden - hidden.mean(0)) / hidden.std(0).clamp_min(1e-6)
         tokens = F.normalize(hidden, dim=-1)
-        cells = F.normalize(pool(tokens.T, there, self.cells).T, dim=-1)
+        cells = F.normalize(pool(tokens.T, grid, self.cells).T, dim=-1)
         size, vectors = torch.linalg.eigh(cells @ cells.T)
         return (vectors * size.clamp_min(0).sqrt())[:, -DIRECTIONS:]
 

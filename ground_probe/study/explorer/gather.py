@@ -151,7 +151,7 @@ def _view(
     instruction, span = fill(recipe.template, expression)
     whole = editor.geometry(image)
     coarse = coarser(whole.grid, CELLS)
-    taken = trace(
+    traced = trace(
         editor,
         image,
         instruction,
@@ -162,62 +162,62 @@ def _view(
         prediction=predicts(editor.pipeline),
         seed=seed,
     )
-    alone = trace(
+    of_phrase = trace(
         editor, image, instruction, span, steps=steps, blocks=blocks, streams=(), seed=seed
     )
-    found = scored = segment(editor, image, expression, recipe, seed)
+    segmented = scored = segment(editor, image, expression, recipe, seed)
     if not recipe.compares:
         scored = segment(editor, image, expression, replace(recipe, classifier="lda"), seed)
-    streams = tuple(taken.layout.grids)
+    streams = tuple(traced.layout.grids)
     step = min(steps, key=lambda step: abs(step - recipe.step))
     looked = step, next(s for s in (*recipe.prior_streams, *streams) if s in streams)
-    wanted = whole.soft_labels(found.mask if truth is None else truth)
-    ranked = _ranked(alone, looked, on_cells(wanted, coarse), coarse)
+    covered = whole.soft_labels(segmented.mask if truth is None else truth)
+    heads_by_agreement = _ranked(of_phrase, looked, on_cells(covered, coarse), coarse)
     chosen = tuple((block, head) for block, of in named.items() for head in of)
     if heads is None:
-        kept = set(list(dict.fromkeys((*chosen, *ranked)))[:HEADS])
-        heads = tuple(sorted(kept, key=lambda head: (taken.blocks.index(head[0]), head[1])))
-    sites = list(product(taken.blocks, taken.steps, streams))
-    shape = len(taken.blocks), len(taken.steps), len(streams)
-    features = torch.stack([taken.hidden[site] for site in sites]).unflatten(0, shape)
-    maps = np.stack([_cells_of(taken, *site, coarse)[0] for site in sites])
+        kept = set(list(dict.fromkeys((*chosen, *heads_by_agreement)))[:HEADS])
+        heads = tuple(sorted(kept, key=lambda head: (traced.blocks.index(head[0]), head[1])))
+    sites = list(product(traced.blocks, traced.steps, streams))
+    shape = len(traced.blocks), len(traced.steps), len(streams)
+    features = torch.stack([traced.hidden[site] for site in sites]).unflatten(0, shape)
+    maps = np.stack([_cells_of(traced, *site, coarse)[0] for site in sites])
     by_head = np.stack(
         [
-            _cells_of(alone, block, step, stream, coarse)[head]
-            for (block, head), step, stream in product(heads, taken.steps, streams)
+            _cells_of(of_phrase, block, step, stream, coarse)[head]
+            for (block, head), step, stream in product(heads, traced.steps, streams)
         ]
     )
     return View(
         image=to_rgb(image),
         expression=expression,
         instruction=instruction,
-        tokens=taken.phrase_tokens,
-        own=tuple(at for at, key in enumerate(taken.phrase_keys) if key in alone.phrase_keys),
-        blocks=taken.blocks,
+        tokens=traced.phrase_tokens,
+        own=tuple(at for at, key in enumerate(traced.phrase_keys) if key in of_phrase.phrase_keys),
+        blocks=traced.blocks,
         every_block=every,
-        steps=taken.steps,
-        sigmas=tuple(taken.sigmas[step] for step in taken.steps),
+        steps=traced.steps,
+        sigmas=tuple(traced.sigmas[step] for step in traced.steps),
         streams=streams,
         tokens_grid=whole.grid,
         geometry=replace(whole, grid=coarse),
         attention=maps.reshape(*shape, *maps.shape[1:]),
         heads=heads,
-        every_head=len(ranked),
+        every_head=len(heads_by_agreement),
         by_head=by_head.reshape(len(heads), *shape[1:], *by_head.shape[1:]),
-        grounding=chosen or tuple(ranked[:1]),
+        grounding=chosen or tuple(heads_by_agreement[:1]),
         named=bool(chosen),
         looked=looked,
         features=pooled_rows(features, coarse, coarse).numpy(),
         held=features.square().sum(-1).mean(-1).numpy(),
-        mask=found.mask,
+        mask=segmented.mask,
         truth=truth,
-        prior=on_cells(found.prior, coarse),
+        prior=on_cells(segmented.prior, coarse),
         score=on_cells(scored.score, coarse),
         compared=recipe.compares,
         edit=None,
         predictions=tuple(
-            decode(editor, image, instruction, taken.prediction[step])
-            for step in (taken.steps if taken.prediction else ())
+            decode(editor, image, instruction, traced.prediction[step])
+            for step in (traced.steps if traced.prediction else ())
         ),
         recipe=recipe.digest,
     )
@@ -236,27 +236,27 @@ def fitting(views: Sequence[View], room: int) -> list[View]:
     return list(views) if cells == grid else [_on(view, grid, cells) for view in views]
 
 
-def _ranked(taken: Trace, looked: tuple[int, str], wanted: np.ndarray, cells: Grid) -> list[Head]:
-    """All heads: first those whose highest cell lies on what is wanted, then as they agree."""
+def _ranked(traced: Trace, looked: tuple[int, str], covered: np.ndarray, cells: Grid) -> list[Head]:
+    """All heads: first those whose highest cell lies on what is covered, then as they agree."""
     step, stream = looked
-    label = wanted.ravel() - wanted.mean()
+    label = covered.ravel() - covered.mean()
     ranks = {}
-    for block in taken.blocks:
-        for head, maps in enumerate(_cells_of(taken, block, step, stream, cells)):
+    for block in traced.blocks:
+        for head, maps in enumerate(_cells_of(traced, block, step, stream, cells)):
             values = maps.sum(0)
             spread = values - values.mean()
             agreement = spread @ label / max(np.linalg.norm(spread), 1e-30)
-            ranks[block, head] = (wanted.ravel()[values.argmax()] > 0.5, agreement)
+            ranks[block, head] = (covered.ravel()[values.argmax()] > 0.5, agreement)
     return sorted(ranks, key=lambda head: ranks[head], reverse=True)
 
 
 def _cells_of(
-    taken: Trace, block: str, step: int, stream: str, cells: Grid
+    traced: Trace, block: str, step: int, stream: str, cells: Grid
 ) -> Float32[np.ndarray, "heads tokens cells"]:
     """A block's maps to each token of the phrase."""
-    maps = taken.attention[block, step][:, taken.image_tokens(stream)].float().transpose(1, 2)
-    there = taken.grid(stream, block).grid
-    return pool(maps.flatten(0, 1), there, cells).unflatten(0, maps.shape[:2]).numpy()
+    maps = traced.attention[block, step][:, traced.image_tokens(stream)].float().transpose(1, 2)
+    grid = traced.grid(stream, block).grid
+    return pool(maps.flatten(0, 1), grid, cells).unflatten(0, maps.shape[:2]).numpy()
 
 
 def _on(view: View, grid: Grid, cells: Grid) -> View:
