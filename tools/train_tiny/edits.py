@@ -70,10 +70,8 @@ def edit(
     part = one_of(rng, tuple(parts)) if parts else None
     if kind == "remove":
         edited: Scene = scene.without(target)
-    elif isinstance(scene, cartoons.Scene):
-        edited = scene.changed(target, part=part, color=color)
     else:
-        edited = scene.changed(target, color=color)
+        edited = scene.changed(target, color=color, **({"part": part} if part else {}))
     word = parts[part] if part else ""
     instruction = template.format(expression=expression, color=color, part=word)
     return Edit(kind, instruction, target, edited, part)

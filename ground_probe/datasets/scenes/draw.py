@@ -72,6 +72,11 @@ class SceneObject:
     y_px: float
     radius_px: float
 
+    @property
+    def center_px(self) -> Float[np.ndarray, 2]:
+        """Its middle: x, y."""
+        return np.array([self.x_px, self.y_px])
+
     @lru_cache(16)  # noqa: B019 # a few small arrays: an object is drawn, and then its mask
     def coverage(self, size_px: int) -> tuple[tuple[slice, slice], Float[np.ndarray, "h w"]]:
         """Rows and columns that the object touches, and the covered share (0-1) of each pixel."""

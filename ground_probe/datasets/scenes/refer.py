@@ -84,7 +84,7 @@ class Reference:
         matches = _matches(self.phrase, scene)
         if self.side is not None:
             axis, sign, _ = SIDES[self.side]
-            place = {i: sign * _centre(scene.objects[i])[axis] for i in matches}
+            place = {i: sign * scene.objects[i].center_px[axis] for i in matches}
             return {i for i in matches if place[i] > max(place.values()) - MARGIN_PX}
         if self.relation is not None and self.landmark is not None:
             anchors = _matches(self.landmark, scene)
@@ -92,10 +92,8 @@ class Reference:
                 return set()
             (anchor,) = anchors
             axis, sign = RELATIONS[self.relation]
-            offset = {
-                i: sign * (_centre(scene.objects[i]) - _centre(scene.objects[anchor]))
-                for i in matches - anchors
-            }
+            start = scene.objects[anchor].center_px
+            offset = {i: sign * (scene.objects[i].center_px - start) for i in matches - anchors}
             possible = {i for i in offset if offset[i][axis] > 0}
             clear = {
                 i for i in possible if offset[i][axis] >= max(MARGIN_PX, abs(offset[i][1 - axis]))
@@ -162,7 +160,3 @@ def _noun_phrase(rng: np.random.Generator, thing: SceneObject) -> NounPhrase:
 
 def _matches(phrase: NounPhrase, scene: Scene) -> set[int]:
     return {i for i, thing in enumerate(scene.objects) if phrase.matches(thing)}
-
-
-def _centre(thing: SceneObject) -> np.ndarray:
-    return np.array([thing.x_px, thing.y_px])
