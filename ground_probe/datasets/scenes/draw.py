@@ -30,7 +30,7 @@ RADII_PX = {"small": (11.0, 13.0), "large": (18.0, 21.0)}
 
 _GAP_PX = 3.0
 _TEXTURE_ORDERS = 6
-_Field = Float[np.ndarray, "height width"]
+_Field = Float[np.ndarray, "#height #width"]
 
 
 def _star(x: _Field, y: _Field, radius_px: float) -> _Field:
