@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from functools import cached_property
+from typing import Literal, overload
 
 import numpy as np
 from jaxtyping import Bool
@@ -103,20 +104,24 @@ class Split(Sequence[RefExample]):
             f"revision {self.revision}, keys {', '.join(self.keys[:2])}{', ...' * (len(self) > 2)}"
         )
 
-    @property
     @abstractmethod
+    def column(self, name: Literal["key", "image_id", "expression"]) -> tuple[str, ...]:
+        """A field of every example, without decoding anything; what a subclass says."""
+
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """The examples' keys, without decoding anything."""
+        return self.column("key")
 
-    @property
-    @abstractmethod
+    @cached_property
     def image_ids(self) -> tuple[str, ...]:
         """The image of each example."""
+        return self.column("image_id")
 
-    @property
-    @abstractmethod
+    @cached_property
     def expressions(self) -> tuple[str, ...]:
         """The expression of each example."""
+        return self.column("expression")
 
 
 class Part(Split):
@@ -133,20 +138,7 @@ class Part(Split):
         """The example of the whole split."""
         return self.whole[self.positions[position]]
 
-    @property
-    def keys(self) -> tuple[str, ...]:
+    def column(self, name: Literal["key", "image_id", "expression"]) -> tuple[str, ...]:
         """Of these examples."""
-        return self._of(self.whole.keys)
-
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """Of these examples."""
-        return self._of(self.whole.image_ids)
-
-    @property
-    def expressions(self) -> tuple[str, ...]:
-        """Of these examples."""
-        return self._of(self.whole.expressions)
-
-    def _of(self, column: tuple[str, ...]) -> tuple[str, ...]:
+        column = self.whole.column(name)
         return tuple(column[position] for position in self.positions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -108,20 +107,11 @@ class GeneratedSplit(Split):
             others=tuple(other[0] if other else "" for other in others),
         )
 
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """The examples' keys, without drawing anything."""
+    def column(self, name: str) -> tuple[str, ...]:
+        """A field of every example, whose image is its own; expressions take drawing the scenes."""
+        if name == "expression":
+            return tuple(self.scene(position).expression for position in range(len(self)))
         return tuple(f"{self.dataset}/{self.split}/{self.seed}/{i}" for i in self.indices)
-
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """The image of each example: its own."""
-        return self.keys
-
-    @cached_property
-    def expressions(self) -> tuple[str, ...]:
-        """The expressions; the scenes are drawn once for them."""
-        return tuple(self.scene(i).expression for i in range(len(self)))
 
     def _rng(self, position: int) -> np.random.Generator:
         part, style = tuple(LENGTHS).index(self.split), self.styles.index(self.dataset)

@@ -29,20 +29,9 @@ class Listed(Split):
         """As it was given."""
         return self.examples[position]
 
-    @property
-    def keys(self) -> tuple[str, ...]:
+    def column(self, name: str) -> tuple[str, ...]:
         """As the examples say."""
-        return tuple(example.key for example in self.examples)
-
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """As the examples say."""
-        return tuple(example.image_id for example in self.examples)
-
-    @property
-    def expressions(self) -> tuple[str, ...]:
-        """As the examples say."""
-        return tuple(example.expression for example in self.examples)
+        return tuple(getattr(example, name) for example in self.examples)
 
     @cached_property
     def contents(self) -> tuple[str, ...]:

@@ -69,19 +69,12 @@ class RefSplit(Split):
             ignored=None if ref.ignored is None else ref.ignored(ref.image_size_px),
         )
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The examples' keys, without decoding anything."""
-        return tuple(self._key(ref, sentence) for ref, sentence in self._entries)
-
-    @property
-    def image_ids(self) -> tuple[str, ...]:
-        """The image of each example."""
-        return tuple(str(ref.image_id) for ref, _ in self._entries)
-
-    @property
-    def expressions(self) -> tuple[str, ...]:
-        """The expression of each example."""
+    def column(self, name: str) -> tuple[str, ...]:
+        """A field of every example, without decoding anything."""
+        if name == "key":
+            return tuple(self._key(ref, sentence) for ref, sentence in self._entries)
+        if name == "image_id":
+            return tuple(str(ref.image_id) for ref, _ in self._entries)
         return tuple(getattr(sentence, self.text) for _, sentence in self._entries)
 
     def _key(self, ref: Ref, sentence: Sentence) -> str:
