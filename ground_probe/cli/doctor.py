@@ -48,7 +48,10 @@ def run(arguments: argparse.Namespace) -> Answer:
         except MissingWeightsError as error:
             problems.append(str(error))
     data, missing = _data(arguments)
-    lines += _in_detail(data) if arguments.dataset else _in_short(data)
+    if arguments.dataset:
+        lines += [f"data {c['dataset']} {c['split']}: {c['found']}".rstrip() for c in data]
+    else:
+        lines += _in_short(data)
     problems += missing
     return Answer(
         "\n".join([*lines, *([] if problems else ["ready"])]),
@@ -96,12 +99,6 @@ def _data(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
     needed = [c for c in checks if wanted and (split or c.split != "train" or len(checks) == 1)]
     absent = [f"{c.dataset} {c.split}: {c.fix or c.found}" for c in needed if not c.ok]
     return [asdict(check) for check in checks], absent
-
-
-def _in_detail(checks: list[dict[str, Any]]) -> list[str]:
-    return [
-        " ".join(filter(None, ("data", c["dataset"], f"{c['split']}:", c["found"]))) for c in checks
-    ]
 
 
 def _in_short(checks: list[dict[str, Any]]) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from ground_probe.datasets.example import Split
 from ground_probe.errors import InputError
-from ground_probe.evaluation.identity import UNIDENTIFIED, identity_of
+from ground_probe.evaluation.identity import identity_of
 from ground_probe.evaluation.job import Item, Job
 from ground_probe.evaluation.store import MANIFEST_COLUMNS, Store
 from ground_probe.io import canonical_json, digest
@@ -49,17 +49,6 @@ def spec_of(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
             "others: give a Recipe, or JSON values"
         ) from error
     return spec
-
-
-def check_resumable(store: Store, spec: Mapping[str, Any], shard: tuple[int, int] | None) -> None:
-    """Refuse a folder's results, or a shard, to what cannot be told from another."""
-    unknown = [name for name in ("model", "segmenter") if str(spec[name]).startswith(UNIDENTIFIED)]
-    if unknown and (shard is not None or (store.folder / "manifest.parquet").exists()):
-        raise InputError(
-            f"{store.folder}: the {unknown[0]} cannot be identified "
-            f"({spec[unknown[0]].removeprefix(UNIDENTIFIED)}), so nothing can be resumed or shared "
-            "with it: give it a `revision`, or a new folder"
-        )
 
 
 def manifest_of(split: Split, methods: Sequence[str], spec: dict[str, Any]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import random
 import sys
 import sysconfig
 import types
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,6 @@ from torch import Tensor
 from ground_probe.editors.identity import unidentified
 from ground_probe.io import digest
 
-UNIDENTIFIED = "unidentified-"
 _INSTALLED = tuple(set(sysconfig.get_paths().values()) - {sysconfig.get_path("data")})
 _RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
@@ -32,7 +32,7 @@ def identity_of(function: Any) -> str:
 
     Functions of ground_probe and of installed packages are their names. What says a `revision` of
     its own is taken at its word. What cannot be described (an open file, a random generator) gets
-    digits that equal no other, so that nothing is resumed with it.
+    digits that equal no other, with a warning, so that nothing is resumed with it.
 
     >>> def above(level):
     ...     return lambda image: image > level
@@ -44,7 +44,12 @@ def identity_of(function: Any) -> str:
     try:
         return f"{_name(function)}-{digest(_described(function, {}), length=16)}"
     except (_UnidentifiedError, RecursionError) as error:
-        return f"{unidentified()} ({_name(function)}: {error})"
+        warnings.warn(
+            f"{_name(function)} cannot be identified ({error}): what is computed with it can be "
+            "neither resumed nor shared out",
+            stacklevel=2,
+        )
+        return unidentified()
 
 
 def _described(value: Any, met: dict[int, tuple[Any, str]]) -> str:

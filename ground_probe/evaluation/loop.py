@@ -18,14 +18,7 @@ from ground_probe.datasets.listed import as_split
 from ground_probe.errors import GroundProbeError, UnknownNameError, UnknownWordsWarning
 from ground_probe.evaluation import tables
 from ground_probe.evaluation.baselines import BASELINES, CONTROLS
-from ground_probe.evaluation.expected import (
-    DIED,
-    check_resumable,
-    manifest_of,
-    pending,
-    spec_of,
-    writer_name,
-)
+from ground_probe.evaluation.expected import DIED, manifest_of, pending, spec_of, writer_name
 from ground_probe.evaluation.job import Item, Job, Rows, library_segmenter
 from ground_probe.evaluation.rows import error_row, kind_of
 from ground_probe.evaluation.store import Counts, Store
@@ -135,7 +128,6 @@ def evaluate(
     job, store = Job(load, split, segment, recipe, seed), Store(folder)
     with engine(job) as workers:
         spec = spec_of(job, workers.facts)
-        check_resumable(store, spec, shard)
         store.freeze(manifest_of(split, methods, spec), spec)
         record_path = folder / ("run.json" if shard is None else f"run-{name}.json")
         _say_unknown_words(workers.where)
