@@ -14,7 +14,7 @@ from PIL import Image
 from ground_probe.datasets.example import RefExample
 from ground_probe.datasets.listed import as_split
 from ground_probe.errors import InputError, unknown
-from ground_probe.evaluation.paired import all_rows, same_data
+from ground_probe.evaluation.paired import finished
 from ground_probe.evaluation.rows import mask_of
 from ground_probe.evaluation.store import Store
 from ground_probe.evaluation.tables import CHIEF, ratios
@@ -87,7 +87,7 @@ def moved_most(run_a: str | Path, run_b: str | Path, method: str = "full") -> pd
     table = pd.DataFrame({"expression": a["expression"], "iou_a": ious[0], "iou_b": ious[1]})
     table["difference"] = table["iou_b"] - table["iou_a"]
     order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
-    return table.loc[order].dropna().reset_index()
+    return table.loc[order].reset_index()
 
 
 def moved_page(
@@ -122,10 +122,9 @@ def moved_page(
     moved = moved_most(run_a, run_b, method)
     moved = moved[moved["difference"].ne(0)].head(n)
     a, b = _rows(run_a, run_b, method)
-    position = {key: at for at, key in enumerate(split.keys)}
     shown = []
     for row in moved.itertuples():
-        example = split[position[row.example]]
+        example = split[split.keys.index(row.example)]
         masks = [mask_of({**rows.loc[row.example], "example": row.example}) for rows in (a, b)]
         pictures = [example.image, *(overlay(example.image, m) for m in (example.mask, *masks))]
         names = ("photo", "truth", f"A {row.iou_a:.3f}", f"B {row.iou_b:.3f}")
@@ -141,16 +140,11 @@ def moved_page(
 
 def _rows(run_a: str | Path, run_b: str | Path, method: str) -> list[pd.DataFrame]:
     """The `ok` rows of a method, by example."""
-    stores = [Store(Path(run)) for run in (run_a, run_b)]
-    same_data(*stores)
-    tables = [all_rows(store) for store in stores]
+    tables = finished(run_a, run_b)
     for rows in tables:
         if method not in set(rows["method"]):
             raise unknown("method", method, rows["method"].unique())
-    return [
-        rows[rows["method"].eq(method) & rows["status"].eq("ok")].set_index("example")
-        for rows in tables
-    ]
+    return [rows[rows["method"].eq(method)].set_index("example") for rows in tables]
 
 
 def _encoded(image: Image.Image) -> str:

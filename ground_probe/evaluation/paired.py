@@ -44,20 +44,16 @@ def compare_runs(run_a: str | Path, run_b: str | Path, *more: str | Path) -> pd.
             is in all.
         IncompleteError: a run is not finished.
     """
-    stores = [Store(Path(run)) for run in (run_a, run_b, *more)]
-    for other in stores[1:]:
-        same_data(stores[0], other)
-    waived = {name for store in stores for name in store.record().get("waived", [])}
-    a, *others = (_finished(store, waived) for store in stores)
+    a, *others = finished(run_a, run_b, *more)
     methods = [m for m in a["method"].unique() if all(m in set(b["method"]) for b in others)]
     if not methods:
         there = [sorted(set(rows["method"])) for rows in (a, *others)]
         raise InputError(f"no method is in all runs: {' and '.join(map(str, there))}")
     tables = [
         paired(a[a["method"] == name], b[b["method"] == name]).assign(
-            run=str(store.folder), against=str(stores[0].folder), method=name
+            run=str(Path(run)), against=str(Path(run_a)), method=name
         )
-        for store, b in zip(stores[1:], others, strict=True)
+        for run, b in zip((run_b, *more), others, strict=True)
         for name in methods
     ]
     return pd.concat(tables, ignore_index=True)[["run", "against", *_COLUMNS]]
@@ -110,38 +106,44 @@ def _value(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     return np.where(known.any(0), value, np.nan)
 
 
-def same_data(a: Store, b: Store) -> None:
-    """Raise InputError where two runs are not of the same examples."""
-    specs, rows = [store.spec() for store in (a, b)], [store.manifest() for store in (a, b)]
+def finished(*runs: str | Path) -> list[pd.DataFrame]:
+    """The `ok` rows of each run, without the examples that any of them waives.
+
+    Raises:
+        InputError: they are not of the same examples, or hold failed results that none waives.
+        IncompleteError: one is not finished.
+    """
+    first, *others = stores = [Store(Path(run)) for run in runs]
+    for other in others:
+        _refuse_other_data(first, other)
+    waived = {name for store in stores for name in store.record().get("waived", [])}
+    tables = []
+    for store in stores:
+        rows, counts = store.results()
+        if counts.missing:
+            raise IncompleteError(
+                f"{store.folder}: {counts}; run the same command again to finish it"
+            )
+        if len(lost := rows[failed(rows, waived)]):
+            raise InputError(
+                f"{store.folder}: {len(lost)} results failed, the first is "
+                f"{lost.iloc[0]['example']}: retry them, or waive them"
+            )
+        tables.append(rows[rows["status"].eq("ok") & ~rows["example"].isin(waived)])
+    return tables
+
+
+def _refuse_other_data(a: Store, b: Store) -> None:
     for name in ("dataset", "split", "data_revision"):
-        one, other = (spec.get(name) for spec in specs)
+        one, other = (store.spec().get(name) for store in (a, b))
         if one != other:
             raise InputError(
                 f"the runs cannot be compared: {name} is {one!r} in {a.folder} and {other!r} in "
                 f"{b.folder}"
             )
-    one, other = (set(each["example"]) for each in rows)
+    one, other = (set(store.manifest()["example"]) for store in (a, b))
     if one != other:
         raise InputError(
             f"the runs cannot be compared, for their examples differ: {len(one - other)} are only "
             f"in {a.folder}, {len(other - one)} only in {b.folder}; evaluate both on the same"
         )
-
-
-def all_rows(store: Store) -> pd.DataFrame:
-    """Every row of a run; IncompleteError where one is missing."""
-    rows, counts = store.results()
-    if counts.missing:
-        raise IncompleteError(f"{store.folder}: {counts}; run the same command again to finish it")
-    return rows
-
-
-def _finished(store: Store, waived: set[str]) -> pd.DataFrame:
-    """The `ok` rows without the examples that any run waives."""
-    rows = all_rows(store)
-    if len(lost := rows[failed(rows, waived)]):
-        raise InputError(
-            f"{store.folder}: {len(lost)} results failed, the first is "
-            f"{lost.iloc[0]['example']}: retry them, or waive them"
-        )
-    return rows[rows["status"].eq("ok") & ~rows["example"].isin(waived)]
