@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol
@@ -14,6 +16,19 @@ from ground_probe.evaluation.rows import error_row
 
 DEATHS = 2
 Chunk = tuple[Item, ...]
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process, and of those that it starts, until the block is left."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
 
 
 class WorkerDiedError(GroundProbeError):

@@ -26,7 +26,9 @@ from tqdm import tqdm
 
 from ground_probe.errors import GroundProbeError
 from ground_probe.evaluation.job import Job, Rows
-from ground_probe.evaluation.pool import Chunk, Pool, WorkerDiedError
+from ground_probe.evaluation.pool import Chunk, Pool, WorkerDiedError, environment
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,10 @@ class _Process:
         self.connection, theirs = Pipe()
         forked = isinstance(given, Job)
         inherited = [*others, self.connection] if forked else []
-        device = {} if forked else _device(number)
         context: Any = multiprocessing.get_context("fork" if forked else "spawn")
-        self._process = context.Process(target=_serve, args=(theirs, inherited, given, device))
-        with warnings.catch_warnings():
+        self._process = context.Process(target=_serve, args=(theirs, inherited, given))
+        variables = {} if forked else dict.fromkeys(THREADS, "1") | _device(number)
+        with environment(variables), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
             self._process.start()
         theirs.close()
@@ -112,12 +114,7 @@ def _first_to_answer(busy: Sequence[_Process]) -> _Process:
     return next(process for process in busy if process.connection in answered)
 
 
-def _serve(
-    connection: Connection,
-    inherited: Sequence[Connection],
-    given: Job | bytes,
-    device: dict[str, str],
-) -> None:
+def _serve(connection: Connection, inherited: Sequence[Connection], given: Job | bytes) -> None:
     """What a worker does: answer chunks until the pipe is closed."""
     for end in inherited:  # so that all pipes are closed when the driver is gone
         end.close()
@@ -126,7 +123,6 @@ def _serve(
     with suppress(OSError):
         os.dup2(2, 1)  # standard output is the driver's
     tqdm.set_lock(threading.RLock())  # the driver's is shared: who is killed may hold it
-    os.environ.update(device)
     torch.set_num_threads(1)
     try:
         job = given if isinstance(given, Job) else cloudpickle.loads(given)

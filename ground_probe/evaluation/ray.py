@@ -15,7 +15,7 @@ from typing import Any
 
 from ground_probe.errors import InputError
 from ground_probe.evaluation.job import Job, Rows
-from ground_probe.evaluation.pool import Chunk, Pool, WorkerDiedError
+from ground_probe.evaluation.pool import Chunk, Pool, WorkerDiedError, environment
 
 try:
     import ray
@@ -133,32 +133,29 @@ def _reach(address: str) -> None:
 @contextmanager
 def _local_cluster(workers: int | None) -> Iterator[dict[str, Any]]:
     """The options of a cluster of this process alone, and its end, however the process ends."""
-    environment = {
+    variables = {
         # Ray's services listen on every interface: who has no token is refused.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Workers are all of the work: behind every other process, as Ray has them, they'd starve.
         _NICENESS: os.environ.get(_NICENESS, "0"),
     }
-    before = dict(os.environ)
     # Ray's socket paths must stay below 107 bytes, so the folder's own path is short.
     folder = tempfile.mkdtemp(prefix="ground-probe-ray-")
-    os.environ.update(environment)
-    _read_environment()
     sweeper = subprocess.Popen(
         [sys.executable, "-c", _SWEEPER, folder], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
-        yield {
-            "num_cpus": workers or os.cpu_count(),
-            "include_dashboard": False,
-            "object_store_memory": 200 * 2**20,
-            "_temp_dir": folder,
-        }
+        with environment(variables):
+            _read_environment()
+            yield {
+                "num_cpus": workers or os.cpu_count(),
+                "include_dashboard": False,
+                "object_store_memory": 200 * 2**20,
+                "_temp_dir": folder,
+            }
     finally:
         sweeper.communicate()  # its input ends
-        os.environ.clear()
-        os.environ.update(before)
         _read_environment()
 
 
