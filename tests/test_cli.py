@@ -103,7 +103,7 @@ def test_a_photo_s_mistakes_are_named_before_a_model_is_loaded(photo, tmp_path, 
     assert "no such file: none.jpg" in refusal(capsys, "segment", "none.jpg", "left man")
     assert "the expression is empty" in refusal(capsys, "segment", photo, " ")
     assert "is no sound image" in refusal(capsys, "segment", __file__, "left man")
-    assert "folder" in refusal(capsys, "segment", str(tmp_path), "left man")
+    assert "is no regular file" in refusal(capsys, "segment", str(tmp_path), "left man")
     away = str(tmp_path / "none" / "mask.png")
     assert "there is no folder" in refusal(capsys, "segment", photo, "man", "-o", away)
     assert "there is no folder" in refusal(capsys, "segment", photo, "man", "--overlay", away)
