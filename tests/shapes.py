@@ -15,7 +15,6 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do fo
 def main(out: Path) -> None:
     import ground_probe as gp
     from ground_probe import testing
-    from ground_probe.probes import mdl_compression
     from ground_probe.study import Spec, collect
     from ground_probe.study.score import score, score_inputs
     from ground_probe.study.table import summarise
@@ -38,7 +37,7 @@ def main(out: Path) -> None:
 
     rng, groups = np.random.default_rng(0), np.repeat(np.arange(64), 6)
     features, labels = rng.normal(size=(384, 4)), rng.random(384) > 0.5
-    for probe in (gp.linear_probe_auc, gp.fisher_ratio, mdl_compression):
+    for probe in (gp.linear_probe_auc, gp.fisher_ratio):
         probe(features, labels, groups)
     spec = Spec(steps=(0,), num_steps=2, tokens=24, heads=True, visible=True)
     val = gp.load_split("scenes", "val", limit=20)

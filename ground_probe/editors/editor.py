@@ -128,7 +128,8 @@ class Editor:
         (height, width), mode, box = self._fit(image)
         token_px = self.family.token_px(self.pipeline)
         grid = height // token_px, width // token_px
-        return Geometry((image.height, image.width), grid, mode, box)  # type: ignore[arg-type]
+        geometry = Geometry((image.height, image.width), grid, mode)
+        return replace(geometry, box=box) if box else geometry
 
     def _fit(self, image: Image.Image) -> Fit:
         """How the pipeline brings an image to its own size."""

@@ -231,7 +231,7 @@ _WITHIN_MAPS = np.zeros((3, 3, 3), bool)  # neighbors are those in a row or colu
 _WITHIN_MAPS[1] = generate_binary_structure(2, 1)
 
 
-def _padded(maps: Maps, by: int) -> Maps:
+def _padded(maps: Maps, by: int) -> Tensor:
     return F.pad(maps, (by,) * 4, mode="replicate")
 
 
