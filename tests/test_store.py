@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
+import time
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -100,6 +104,23 @@ def test_one_writer_at_a_time(store):
         store.writer("main"),
     ):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_worker_that_is_forked_meanwhile_does_not_hold_the_lock(store):
+    context = multiprocessing.get_context("fork")
+    running = context.Event()
+    process = context.Process(target=lambda: (running.set(), time.sleep(60)))
+    with store.writer("main"):
+        process.start()
+        assert running.wait(30)
+    try:
+        with store.writer("main"):
+            pass
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_a_frozen_manifest_only_accepts_itself(store):
