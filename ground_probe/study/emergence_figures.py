@@ -68,6 +68,8 @@ def matrices(
     framed = peaks if label == AUC else {}
     figure = _side_by_side(spaced, framed, 0.62, label)
     for axes in figure.axes[: len(panels)]:
+        axes.set(xlabel="")
+        axes.tick_params(axis="x", labelsize=8)
         ticks = axes.get_xticklabels()
         if max(len(tick.get_text()) for tick in ticks) > 5:
             for tick in ticks:

@@ -70,7 +70,7 @@ class Figure(_Figure):
 
     def label(self, title: str, about: str = "") -> None:
         """Say what is shown, as a sentence above, and where it comes from, below."""
-        self.suptitle(fill(title, int(12 * self.get_figwidth())), fontsize=10)
+        self.suptitle(fill(title, int(13 * self.get_figwidth())), fontsize=10)
         self.supxlabel(about, fontsize=7, color="0.3")
 
 
