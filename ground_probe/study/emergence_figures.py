@@ -87,7 +87,7 @@ def _side_by_side(
     """Tables by title as heat on one scale, some of whose (row, column) are framed."""
     widths = [cells.shape[1] for cells in panels.values()]
     blocks = max(map(len, panels.values()))
-    size = 2.7 + cell_inches * sum(widths) + 0.3 * len(panels), 2.0 + 0.34 * blocks
+    size = 3.0 + cell_inches * sum(widths) + 0.3 * len(panels), 2.1 + 0.34 * blocks
     figure = Figure(figsize=size, layout="constrained")
     top = 1 if label == AUC else max(float(np.nanmax(cells)) for cells in panels.values())
     row = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
