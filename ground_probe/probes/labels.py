@@ -71,7 +71,7 @@ def checked_labels(
         )
     if len(values) < 2:
         raise InputError("labels hold a single class, a probe needs object and background")
-    return labels.astype(bool), _comparable(groups)
+    return labels.astype(bool), groups
 
 
 def checked_features(features: Any, n: int, *, rescale: bool = True) -> Float[Tensor, "n d"]:
@@ -168,14 +168,6 @@ def _test_ids(test_groups: Iterable, groups: Shaped[np.ndarray, " n"]) -> np.nda
     if not len(ids):
         raise InputError("test_groups holds no image id: give some, or None for folds over all")
     return ids
-
-
-def _comparable(groups: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
-    """Ids that sort: objects of several types are compared as text."""
-    if groups.dtype != object:
-        return groups
-    plain = np.array(groups.tolist())
-    return plain if plain.dtype.kind in "iufb" else groups.astype(str)
 
 
 def outer_folds(fold: Int[np.ndarray, " n"], inside: bool = False) -> list[int]:
