@@ -57,7 +57,7 @@ def picture(trace: Trace) -> Image.Image | None:
             low, high = values.aminmax()
             share = (values - low) / (high - low).clamp_min(1e-30)
             colors = colormaps["viridis"](torch.nan_to_num(share).numpy(), bytes=True)
-            small = Image.fromarray(colors).convert("RGB")
+            small = Image.fromarray(colors)
             large = small.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.NEAREST)
             sheet.paste(large, (column * step_px, row * step_px))
     return sheet
