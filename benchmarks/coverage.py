@@ -95,7 +95,7 @@ def claim(replicates: int, images: int = 40) -> Iterator[dict[str, Any]]:
             cells = [("none", 5), *((control, 0) for control in controls)]
             parts = [_study(rng, images, *cell, null) for cell in cells]
             scores, refits = (pd.concat(of, ignore_index=True) for of in zip(*parts, strict=True))
-            table = study.summarise(scores)
+            table = study.summarize(scores)
             for way, given in (("given the fit", None), ("with refits", refits)):
                 verdict = study.claim(scores, table, refits=given)
                 (p,) = verdict.later.p

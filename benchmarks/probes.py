@@ -1,6 +1,6 @@
 """The linear probe against a loop over scikit-learn's LogisticRegression.
 
-Both choose the penalty of each fold on the same inner folds and standardise within each fit: 105
+Both choose the penalty of each fold on the same inner folds and standardize within each fit: 105
 fits a cell for scikit-learn. A grid of 57 x 8 cells would take it hours, so a subset of cells is
 timed, the same ones for both; the ratio is a cell's, and totals are scaled from it. The cells are
 white features (on which scikit-learn is at its quickest), correlated ones as hidden states are,

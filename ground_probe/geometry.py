@@ -28,7 +28,7 @@ class Geometry:
         mode: how the image was brought to the model's size. It only decides the default `box`.
         box: half-open xyxy_px rectangle that the grid covers; may be fractional, and reaches
             beyond the image where there is padding. By default the whole image ("stretch"), or
-            the largest centred box inside it ("crop") or the smallest around it ("pad") on which
+            the largest centered box inside it ("crop") or the smallest around it ("pad") on which
             the tokens are square.
 
     Raises:
@@ -44,7 +44,7 @@ class Geometry:
     box: Box = None  # type: ignore[assignment]  # never None once it is made
 
     def __post_init__(self) -> None:
-        """Normalise the sizes to plain numbers, derive the box and check all of them."""
+        """Normalize the sizes to plain numbers, derive the box and check all of them."""
         image_size_px = _size("image_size_px", self.image_size_px)
         grid = _size("grid", self.grid)
         if self.mode not in get_args(Mode):

@@ -17,7 +17,7 @@ def main(out: Path) -> None:
     from ground_probe import testing
     from ground_probe.study import Spec, collect
     from ground_probe.study.score import score, score_inputs
-    from ground_probe.study.table import summarise
+    from ground_probe.study.table import summarize
 
     split = gp.load_split("scenes", "test", limit=3)
     image, words, phrase = split[0].image, "make the red circle blue", "the red circle"
@@ -42,7 +42,7 @@ def main(out: Path) -> None:
     spec = Spec(steps=(0,), num_steps=2, tokens=24, heads=True, visible=True)
     val = gp.load_split("scenes", "val", limit=20)
     samples = collect(editor, val, spec, out / "samples", workers=1)
-    summarise(score(samples))
+    summarize(score(samples))
     score_inputs(samples)
 
 

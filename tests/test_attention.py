@@ -110,7 +110,7 @@ def test_any_shape_sums_to_one_over_all_keys(rows, keys, dim, seed):
 
 @pytest.mark.parametrize("mask", [None, "bool", "additive by head"])
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 3.0])
-def test_reweighted_keys_are_renormalised_in_one_row_only(mask, weight):
+def test_reweighted_keys_are_renormalized_in_one_row_only(mask, weight):
     made, keys = call(mask=mask), torch.tensor([3, 9])
     changed = made.reweighted(keys, weight, row=1)
     expected = softmax(made)

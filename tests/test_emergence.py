@@ -171,7 +171,7 @@ def test_the_run_stops_after_the_last_step(editor, split, tmp_path):
     assert len(calls) == 2
 
 
-def test_inputs_are_colours_latents_and_places(samples):
+def test_inputs_are_colors_latents_and_places(samples):
     rows = len(samples.rows)
     assert samples.inputs("rgb").shape == (rows, 48)
     assert samples.inputs("vae_latent").shape == (rows, 16)

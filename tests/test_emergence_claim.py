@@ -109,7 +109,7 @@ def study(folder, feature: Plant) -> tuple[pd.DataFrame, pd.DataFrame]:
         ],
         ignore_index=True,
     )
-    return scores, em.summarise(scores)
+    return scores, em.summarize(scores)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def shifted(scores, by):
     early = (scores.step == 0) & (scores.control == "none") & (scores.split == "test")
     scores = scores.copy()
     scores.loc[early, "value"] += np.resize(by, early.sum())
-    return scores, em.summarise(scores)
+    return scores, em.summarize(scores)
 
 
 def test_the_earliest_step_must_be_near_the_best(planted):
@@ -283,7 +283,7 @@ def test_the_table_is_estimate_row_by_row(planted):
     scores, table = planted(position)
     assert list(table.columns) == list(em.COLUMNS)
     scores = scores.assign(value=scores.value.where(scores.index % 7 > 0))  # some miss a value
-    table = em.summarise(scores)
+    table = em.summarize(scores)
     names = [*tables._SET, *tables._CELL]
     found = {
         key: estimate(of["value"].to_numpy())

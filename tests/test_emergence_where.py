@@ -73,10 +73,10 @@ def test_the_study_runs_on_photos_with_and_without_a_reference_stream(make, refe
     assert fit.streams == (("noise", "reference") if joint else ("noise",))
     cell = fit.cells[0]
     scores = em.score(fit, [other], cells=[cell])
-    table = em.summarise(scores)
+    table = em.summarize(scores)
     assert set(table.labels) == set(em.LABELS)
     assert {"linear", "linear_precision", "attention"} <= set(table.probe)
-    assert set(em.summarise(em.score_inputs(fit)).control) >= {"rgb", "position"}
+    assert set(em.summarize(em.score_inputs(fit)).control) >= {"rgb", "position"}
 
     heads = em.head_table(fit, fit)
     maps = fit.attention_heads("attention", cell)
@@ -86,7 +86,7 @@ def test_the_study_runs_on_photos_with_and_without_a_reference_stream(make, refe
     words = em.attended_words(editor, refer, SPEC)
     mass = words[words.name != em.BEYOND].groupby(["image_id", "block", "stream"])["mass"].mean()
     assert mass.between(0, 1 + 1e-5).all()
-    found = em.summarise_words(words)
+    found = em.summarize_words(words)
     assert {"head noun", "attribute", "location", "stop word", "template"} <= set(found.name)
     assert found.auc.dropna().between(0, 1).all() and set(em.sinks(found).block) == set(fit.blocks)
 

@@ -88,7 +88,7 @@ def test_the_expressions_own_tokens_are_marked(view):
     assert [view.tokens[i] for i in view.own] == ["the", "red", "circle"]
 
 
-def test_features_are_cosines_of_standardised_states():
+def test_features_are_cosines_of_standardized_states():
     hidden = torch.randn(5 * 4, 7, generator=torch.Generator().manual_seed(0)) * 9 + 3
     rows = LeadingDirections((5, 4), (5, 4))(hidden)  # 20 rows, 20 directions: nothing is lost
     standard = (hidden - hidden.mean(0)) / hidden.std(0)

@@ -33,7 +33,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
+    ("mode", "color", "expected"),
     [
         ("L", 7, (7, 7, 7)),
         ("1", 1, (255, 255, 255)),
@@ -48,8 +48,8 @@ def test_exif_orientation_is_applied(tmp_path):
         ("P", 0, (0, 0, 0)),
     ],
 )
-def test_every_mode_becomes_rgb(tmp_path, mode, colour, expected):
-    image = Image.new(mode, (3, 2), colour)
+def test_every_mode_becomes_rgb(tmp_path, mode, color, expected):
+    image = Image.new(mode, (3, 2), color)
     image.save(tmp_path / "a.tif")
     stored = decode(FileImage(str(tmp_path / "a.tif")))
     for photo in (images.to_rgb(image), images.read_image(tmp_path / "a.tif"), stored):
@@ -57,7 +57,7 @@ def test_every_mode_becomes_rgb(tmp_path, mode, colour, expected):
         assert photo.getpixel((2, 1)) == expected
 
 
-def test_a_palette_with_a_transparent_colour_is_laid_on_white(tmp_path):
+def test_a_palette_with_a_transparent_color_is_laid_on_white(tmp_path):
     image = Image.new("P", (1, 1), 0)
     image.putpalette([9, 9, 9])
     image.save(tmp_path / "a.png", transparency=0)

@@ -97,7 +97,7 @@ def test_fisher_ratio_recovers_what_was_planted():
 @pytest.mark.parametrize(("signal", "width"), [(0, 12), (1, 12), (6, 12), (1, 300)])
 def test_the_linear_probe_agrees_with_scikit_learn(signal, width, test_groups):
     features, labels = task(signal, width=width)
-    features[:, 1] = features[:, 2] * 1000 + 50  # collinear, and far from standardised
+    features[:, 1] = features[:, 2] * 1000 + 50  # collinear, and far from standardized
     features[:, 3] = 7  # constant
     how = {"test_groups": test_groups, "seed": 1}
     ridge = make_pipeline(StandardScaler(), RidgeClassifier(class_weight="balanced"))
@@ -189,8 +189,8 @@ def test_position_alone_finds_centred_objects_and_not_scattered_ones():
     position = np.tile(position_features((5, 8)), (IMAGES, 1))
     assert position.shape == (len(GROUPS), 9)
     rng = np.random.default_rng(0)
-    centred = np.hypot(*position[:, :2].T) + 0.3 * rng.normal(size=len(GROUPS)) < 0.5
-    assert linear_probe_auc(position, centred, GROUPS).low > 0.8
+    centered = np.hypot(*position[:, :2].T) + 0.3 * rng.normal(size=len(GROUPS)) < 0.5
+    assert linear_probe_auc(position, centered, GROUPS).low > 0.8
     scattered = linear_probe_auc(position, task(0)[1], GROUPS)
     assert scattered.low < 0.5 < scattered.high
 

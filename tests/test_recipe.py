@@ -63,7 +63,7 @@ def test_a_file_of_some_choices_takes_the_others_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "unknown choice in .*'colour'"),
+        ({"color": 1}, "unknown choice in .*'color'"),
         ({"cut": "otsu"}, "unknown cut 'otsu'"),
         ({"step": "2"}, "step is '2', expected int"),
         ({"step": 10**9}, r"step is 1000000000, expected in \[0, 999\]"),

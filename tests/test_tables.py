@@ -39,7 +39,7 @@ def value_of(summary, metric, column="value", method="full"):
 
 
 def test_by_hand():
-    summary = tables.summarise(results([(1, 2), (3, 4), (0, 10)]))
+    summary = tables.summarize(results([(1, 2), (3, 4), (0, 10)]))
     assert value_of(summary, "miou") == pytest.approx((0.5 + 0.75 + 0) / 3)
     assert value_of(summary, "oiou") == pytest.approx(4 / 16)
     assert value_of(summary, "p@0.5") == pytest.approx(1 / 3), "0.5 is not above 0.5"
@@ -54,7 +54,7 @@ def test_by_hand():
     )
 )
 def test_values_equal_a_plain_second_implementation(pairs):
-    summary = tables.summarise(results(pairs))
+    summary = tables.summarize(results(pairs))
     ious = [inter / union for inter, union in pairs]
     expected = {"miou": sum(ious) / len(ious)}
     expected["oiou"] = sum(inter for inter, _ in pairs) / sum(union for _, union in pairs)
@@ -69,7 +69,7 @@ def test_intervals_equal_the_general_cluster_bootstrap():
     union = rng.integers(50, 99, 60)
     inter = rng.integers(0, 50, 60)
     images = (np.arange(60) // 3).tolist()
-    summary = tables.summarise(results(np.stack([inter, union], axis=1), images))
+    summary = tables.summarize(results(np.stack([inter, union], axis=1), images))
     ious = inter / union
     for metric, over, under in (
         ("miou", ious, None),
@@ -86,15 +86,15 @@ def test_a_failed_or_missing_sentence_withholds_its_method_only():
     rows = pd.concat([results([(1, 2), (1, 2)]), results([(1, 2), (1, 1)], method="other")],
                      ignore_index=True)  # fmt: skip
     rows.loc[1, "status"] = "error"
-    summary = tables.summarise(rows)
+    summary = tables.summarize(rows)
     assert summary[summary["method"] == "full"]["value"].isna().all()
     assert value_of(summary, "miou", "n_error") == 1 and value_of(summary, "miou", "n_ok") == 1
     assert value_of(summary, "miou", method="other") == 0.75
-    waived = tables.summarise(rows, waive=["full/1"])
+    waived = tables.summarize(rows, waive=["full/1"])
     assert value_of(waived, "miou") == 0.5 and value_of(waived, "miou", "n_error") == 1
     assert set(tables.breakdown(rows)["method"]) == {"other"}
     rows.loc[0, "status"] = "missing"
-    assert np.isnan(value_of(tables.summarise(rows, waive=["full/1"]), "miou"))
+    assert np.isnan(value_of(tables.summarize(rows, waive=["full/1"]), "miou"))
 
 
 def test_breakdowns_divide_every_sentence_once():
@@ -160,7 +160,7 @@ def test_our_rows_stand_beside_the_published_ones():
     }
     testb = results([(1, 2)] * 5095, [i % 750 for i in range(5095)]).assign(split="testB")
     part = results([(1, 2), (3, 4)])
-    summary = tables.summarise(pd.concat([testb, part], ignore_index=True), about=about)
+    summary = tables.summarize(pd.concat([testb, part], ignore_index=True), about=about)
     both = tables.beside_published(summary)
     assert set(both["split"]) == {"testB"}, "two sentences of val are no score of val"
     ours = both[both["method"] == "full"]
@@ -170,9 +170,9 @@ def test_our_rows_stand_beside_the_published_ones():
     assert both["metric"].isin(["miou", "oiou"]).all() and both["source"].notna().all()
     assert set(ours["uses"]) == {"editor only"} and both["uses"].notna().all()
     failed = testb.assign(status=["error"] + ["ok"] * 5094)
-    waived = tables.summarise(failed, waive=["full/0"])
+    waived = tables.summarize(failed, waive=["full/0"])
     assert value_of(waived, "miou") == 0.5 and tables.beside_published(waived).empty
     # How many sentences UMD's val has is not confirmed: all its images are the whole split.
     umd = results([(1, 2)] * 1400, [i % 1300 for i in range(1400)], dataset="refcocog_umd")
-    assert tables.summarise(umd)["whole"].all()
-    assert not tables.summarise(umd[umd["image_id"] != "7"])["whole"].any()
+    assert tables.summarize(umd)["whole"].all()
+    assert not tables.summarize(umd[umd["image_id"] != "7"])["whole"].any()

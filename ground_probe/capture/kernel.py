@@ -130,7 +130,7 @@ class Attention:
         return replace(self, query=query, key=key, value=value, attn_mask=mask)
 
     def reweighted(self, keys: Int[Tensor, " chosen"], weight: float, row: int) -> Attention:
-        """The same call with a row's probabilities of chosen keys times a weight, renormalised."""
+        """The same call with a row's probabilities of chosen keys times a weight, renormalized."""
         bias = self.query.new_zeros(len(self.query), 1, 1, self.key.shape[2])
         bias[row, ..., keys] = torch.tensor(weight).log().to(bias)
         mask = _additive(self.attn_mask, self.query.dtype)

@@ -1,7 +1,7 @@
 """Maps to the phrase, carried on by attention among image tokens: never an S x S matrix.
 
 softmax(Q K^T) over the keys of one stream, times a head's map, is one more call of the fused kernel
-with the map as its values, so that rows are renormalised within the stream.
+with the map as its values, so that rows are renormalized within the stream.
 """
 
 from __future__ import annotations

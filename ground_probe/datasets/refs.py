@@ -44,10 +44,10 @@ class RefSplit(Split):
 
     @cached_property
     def _neighbours(self) -> dict[Any, list[Ref]]:
-        neighbours = defaultdict(list)
+        neighbors = defaultdict(list)
         for ref in self.refs:
-            neighbours[ref.image_id].append(ref)
-        return dict(neighbours)
+            neighbors[ref.image_id].append(ref)
+        return dict(neighbors)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -17,7 +17,7 @@ from ground_probe.evaluation.tables import (
     breakdown,
     by_metric,
     published,
-    summarise,
+    summarize,
 )
 
 __all__ = [
@@ -38,6 +38,6 @@ __all__ = [
     "moved_page",
     "published",
     "side_by_side",
-    "summarise",
+    "summarize",
     "write_comparison",
 ]

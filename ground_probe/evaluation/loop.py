@@ -158,7 +158,7 @@ def _say_unknown_words(where: Mapping[str, Any]) -> None:
 def _finish(store: Store, record: RunRecord, waive: Collection[str]) -> Evaluation:
     """Print the counts and, once nothing is missing, write the tables."""
     (rows, counts), about = store.results(), store.about()
-    summary, lost = tables.summarise(rows, waive, about), rows[tables.failed(rows, waive)]
+    summary, lost = tables.summarize(rows, waive, about), rows[tables.failed(rows, waive)]
     tqdm.write(f"{store.folder}: {counts}", file=sys.stderr)
     record.fields["counts"] = counts._asdict()
     if not counts.missing:

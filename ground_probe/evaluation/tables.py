@@ -3,10 +3,10 @@
 Where an expression may refer to nothing (`grefcoco`, `ref-zom`, `reasonseg`, or any row without a
 target), miou, oiou and p@x are of the expressions that refer to something, as Ref-ZOM's evaluator
 has them, and `GENERALIZED` are of all, where a mask without a pixel says that there is no target:
-giou is the mean IoU, 1 for a row without a target that is told to have none and 0 for one that is
-not; ciou the sum of the intersections over that of the unions; n_acc the share of rows without a
-target that are told so, t_acc that of the others that are not (Liu et al. 2023, arXiv 2306.00968,
-and the evaluator of its authors, github.com/henghuiding/ReLA). box@0.5 is the accuracy of the boxes
+giou is the mean IoU, 1 for a row without a target that is predicted to have none and 0 for one that
+is not; ciou the sum of the intersections over that of the unions; n_acc the share of rows without a
+target that are predicted so, t_acc that of the others that are not (Liu et al. 2023, arXiv
+2306.00968, and the evaluator of its authors, github.com/henghuiding/ReLA). box@0.5 is the accuracy of the boxes
 around the masks.
 """
 
@@ -41,7 +41,7 @@ GROUPS = ("object size", "location words", "expression length")
 _KEYS = ["dataset", "split", "method"]
 
 
-def summarise(
+def summarize(
     results: pd.DataFrame, waive: Collection[str] = (), about: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
     """One row a (dataset, split, method, metric): value and 95 % interval, as fractions.
@@ -77,7 +77,7 @@ def summarise(
 
 
 def by_metric(table: pd.DataFrame, index: str | Sequence[str]) -> pd.DataFrame:
-    """The values of `summarise`, a row for each `index` and a column for each metric of `CHIEF`."""
+    """The values of `summarize`, a row for each `index` and a column for each metric of `CHIEF`."""
     wide = table.pivot(index=index, columns="metric", values="value")
     return wide[[name for name in CHIEF if name in wide]]
 
@@ -135,8 +135,8 @@ def ratios(
 ) -> tuple[Float[np.ndarray, "rows metrics"], Float[np.ndarray, "rows metrics"]]:
     """What each metric is the ratio of, row by row; NaN above where a row has no part in it."""
     inter_px, union_px = ok["inter_px"].to_numpy(float), ok["union_px"].to_numpy(float)
-    target, told = (ok[name].to_numpy(float) > 0 for name in ("gold_px", "pred_px"))
-    ious, nothing = metrics.iou(inter_px, union_px), ~target & ~told
+    target, predicted = (ok[name].to_numpy(float) > 0 for name in ("gold_px", "pred_px"))
+    ious, nothing = metrics.iou(inter_px, union_px), ~target & ~predicted
     over = {
         "miou": np.where(target, ious, np.nan),
         "oiou": np.where(target, inter_px, np.nan),
@@ -145,7 +145,7 @@ def ratios(
         "giou": np.where(nothing, 1.0, ious),
         "ciou": inter_px,
         "n_acc": np.where(target, np.nan, nothing),
-        "t_acc": np.where(target, told, np.nan),
+        "t_acc": np.where(target, predicted, np.nan),
     }
     under = {"oiou": union_px, "ciou": union_px}
     ones = np.ones(len(ok))
@@ -160,7 +160,7 @@ def _boxes(rows: pd.DataFrame) -> pd.DataFrame:
 def breakdown(
     results: pd.DataFrame, waive: Collection[str] = (), about: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """Scores by object size, location words and expression length: `summarise` in parts.
+    """Scores by object size, location words and expression length: `summarize` in parts.
 
     Methods without a value in the summary have none here. Sizes are COCO's (small < 32², medium
     < 96² px, at the original image's size), none where an expression refers to nothing. Every

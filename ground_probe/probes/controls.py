@@ -35,7 +35,7 @@ def control_labels(
     A probe can only learn it by knowing the types by heart, so it measures the probe.
 
     Args:
-        types: what each row is, whatever the image: its place in the grid, or its colour.
+        types: what each row is, whatever the image: its place in the grid, or its color.
         share: of types that get label 1, in (0, 1).
 
     Source: Hewitt and Liang (2019), Designing and Interpreting Probes with Control Tasks.

@@ -25,7 +25,7 @@ from ground_probe.probes.per_image import per_image
 from ground_probe.probes.ridge import ridge_weights
 
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
-"""Of standardised features, whose variance is 1."""
+"""Of standardized features, whose variance is 1."""
 
 DRAWS = 50
 
@@ -44,7 +44,7 @@ def linear_scores(
         fold: of each row, `HELD_OUT` for rows that no probe is fitted on.
         outer: folds to score.
     """
-    x, decomposed = _standardised(features, fold)
+    x, decomposed = _standardized(features, fold)
     scores = np.full(len(labels), np.nan, dtype=np.float32)
     for i, (weights, _) in _chosen(x, labels, fold, outer, decomposed).items():
         scores[fold == i] = _applied(weights, x[_rows(fold == i, x)])
@@ -90,15 +90,15 @@ def refit_scores(
     """
     labels, groups = checked_labels(labels, groups)
     fold = fold_of(groups, labels, folds=folds, seed=seed, test_groups=test_groups)
-    x, decomposed = _standardised(checked_features(features, len(labels)), fold)
+    x, decomposed = _standardized(checked_features(features, len(labels)), fold)
     known = fold != HELD_OUT
     names, image = np.unique(groups[known], return_inverse=True)
     n = len(names)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
     _, penalty = _chosen(x, labels, fold, [HELD_OUT], decomposed)[HELD_OUT]
-    told = torch.from_numpy(labels[known]).to(x.device)
+    is_object = torch.from_numpy(labels[known]).to(x.device)
     drawn = torch.from_numpy(counts[:, image].T).to(x.device).float()
-    (weights,) = ridge_weights(x[_rows(known, x)], told, drawn, [penalty], decomposed)
+    (weights,) = ridge_weights(x[_rows(known, x)], is_object, drawn, [penalty], decomposed)
     return _applied(weights, x[_rows(~known, x)]).T
 
 
@@ -116,8 +116,8 @@ def _chosen(
     column = {pair: fits.index(frozenset(folds)) for pair, folds in left_out.items()}
     seen = np.stack([~np.isin(fold[known], list(folds)) for folds in fits], axis=1)
     x, labels, fold = x[_rows(known, x)], labels[known], fold[known]
-    told, counts = (torch.from_numpy(each).to(x.device) for each in (labels, seen))
-    weights = ridge_weights(x, told, counts.float(), PENALTIES, decomposed)
+    is_object, counts = (torch.from_numpy(each).to(x.device) for each in (labels, seen))
+    weights = ridge_weights(x, is_object, counts.float(), PENALTIES, decomposed)
     scores = np.stack([_applied(each, x) for each in weights])
     chosen = {}
     for i in outer:
@@ -135,12 +135,12 @@ def _applied(weights: Float[Tensor, "d1 ..."], x: Float[Tensor, "n d"]) -> np.nd
     return (x @ weights[:-1] + weights[-1]).cpu().numpy()
 
 
-def _standardised(
+def _standardized(
     features: Float[Tensor, "n d"], fold: Int[np.ndarray, " n"]
 ) -> tuple[Float[Tensor, "n d"], tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]]:
     """By the rows that are fitted on, and the eigendecomposition of their covariance.
 
-    Each fit is standardised by its own rows in `ridge_weights`.
+    Each fit is standardized by its own rows in `ridge_weights`.
     """
     known = _rows(fold != HELD_OUT, features)
     fitted = features[known]

@@ -2,7 +2,7 @@
 
 With x the features, t = 1 for the object and -1 for the rest, c the weights of a fit's rows (half
 of them the object's, half the rest's: the mean of t is 0), m = sum c x their mean and s^2 their
-variance, a fit's weights w minimise
+variance, a fit's weights w minimize
 
     sum c (t - (x - m) w)^2 + penalty sum s^2 w^2
 
@@ -48,7 +48,7 @@ def ridge_weights(
     """Weights, the bias last, of one fit a column of `counts`, at each penalty.
 
     Args:
-        x: standardised by all rows, or nearly so.
+        x: standardized by all rows, or nearly so.
         labels: 1 for the object.
         counts: how often a row counts in each fit.
         penalties: in the order of the result.

@@ -48,7 +48,7 @@ ESTIMATORS: dict[str, Callable[[], Any]] = {
     "discriminant": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
     "prototype": Prototypes,
 }
-"""Probes by name; all of them see features that the fitting images standardise."""
+"""Probes by name; all of them see features that the fitting images standardize."""
 
 
 def probe_auc(
@@ -97,7 +97,7 @@ def linear_probe_auc(
 ) -> Estimate:
     """Held-out AUC of a ridge classifier: the mean over images.
 
-    Features are standardised by the fitting images, and the penalty is chosen by the AUC on
+    Features are standardized by the fitting images, and the penalty is chosen by the AUC on
     left-out folds of them.
 
     Args:

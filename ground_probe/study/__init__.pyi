@@ -1,4 +1,4 @@
-from .attended import BEYOND, attended_words, sinks, summarise_words
+from .attended import BEYOND, attended_words, sinks, summarize_words
 from .calibrate import calibrate
 from .claim import RIVALS, Claim, claim, seed_spread
 from .collect import collect, collect_each
@@ -22,7 +22,7 @@ from .samples import Samples
 from .score import score, score_control_labels, score_inputs, score_visible
 from .spec import CONDITIONS, FOLDS, Spec, at_least, early_spec, load_splits, splits_of
 from .stack import LABELS
-from .table import COLUMNS, beside_controls, best_blocks, read_table, summarise
+from .table import COLUMNS, beside_controls, best_blocks, read_table, summarize
 from .templates import check_templates, compare_templates
 from .visible import visible_change
 
@@ -80,7 +80,7 @@ __all__ = [
     "selectivity",
     "sinks",
     "splits_of",
-    "summarise",
-    "summarise_words",
+    "summarize",
+    "summarize_words",
     "visible_change",
 ]

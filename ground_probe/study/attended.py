@@ -44,7 +44,7 @@ def attended_words(
     return pd.DataFrame([row for rows in bar for row in rows])
 
 
-def summarise_words(words: pd.DataFrame) -> pd.DataFrame:
+def summarize_words(words: pd.DataFrame) -> pd.DataFrame:
     """Means over images with intervals, of `attended_words`: a row a class, block and stream.
 
     Returns:

@@ -132,11 +132,11 @@ def visible_curves(change: pd.DataFrame, *, title: str) -> Figure:
     figure = Figure(figsize=(8.5, 3.3), layout="constrained")
     panels = figure.subplots(1, len(titles), sharey=True)
     for axes, (view, name) in zip(panels, titles.items(), strict=True):
-        for place, colour, mark in zip(
+        for place, color, mark in zip(
             dict.fromkeys(change.place), KINDS.values(), "osD", strict=True
         ):
             of = change[(change["view"] == view) & (change.place == place)]
-            band(axes, of, place, 1.6, colour, "-", mark)
+            band(axes, of, place, 1.6, color, "-", mark)
         axes.set_title(f"{name}, n = {counted(of)} images", fontsize=9)
         axes.set(xlabel="denoising step", ylim=(0, None))
     panels[0].set_ylabel("mean difference to the reference\n(colors 0 to 1, 95 % interval)")
@@ -183,7 +183,7 @@ def token_maps(
     about: str,
     seed: int = 0,
 ) -> Figure:
-    """UMAP of the tokens of each cell, by the panel's title, coloured by their `KINDS`.
+    """UMAP of the tokens of each cell, by the panel's title, colored by their `KINDS`.
 
     A panel says of which kind the nearest neighbors of the referent's tokens are in its plane.
     """
@@ -200,8 +200,8 @@ def token_maps(
         spread = chosen.std(0)
         chosen = (chosen - chosen.mean(0)) / np.where(spread > 0, spread, 1)
         at = UMAP(random_state=seed, n_jobs=1).fit_transform(chosen)
-        for kind, colour in KINDS.items():
-            axes.scatter(*at[kinds[drawn] == kind].T, s=5, color=colour, label=kind, linewidths=0)
+        for kind, color in KINDS.items():
+            axes.scatter(*at[kinds[drawn] == kind].T, s=5, color=color, label=kind, linewidths=0)
         axes.set(xticks=[], yticks=[])
         share = _neighbors(at, kinds[drawn])
         axes.set_title(f"{name}\nreferent beside referent {share:.0%}", fontsize=8)
@@ -244,11 +244,11 @@ def control_in_words(control: str) -> str:
 
 
 def band(
-    axes: Axes, rows: pd.DataFrame, label: str, width: float, colour: Any, style: str, mark: str
+    axes: Axes, rows: pd.DataFrame, label: str, width: float, color: Any, style: str, mark: str
 ) -> None:
     """A curve with its interval, where there are rows."""
     if len(rows):
         steps = rows.step.to_numpy(float)
-        axes.plot(steps, rows.value, style, color=colour, lw=width, marker=mark, ms=4, label=label)
+        axes.plot(steps, rows.value, style, color=color, lw=width, marker=mark, ms=4, label=label)
         alpha = 0.08 * width  # the editor's band stands out among those of its controls
-        axes.fill_between(steps, rows.low, rows.high, color=colour, alpha=alpha, lw=0)
+        axes.fill_between(steps, rows.low, rows.high, color=color, alpha=alpha, lw=0)

@@ -1,6 +1,6 @@
 """Figures from given arrays and frames; each says where it comes from, and how many it shows.
 
-Colours are told apart by colour-blind readers. The figures are not pyplot's: show one by naming it
+Colors are told apart by color-blind readers. The figures are not pyplot's: show one by naming it
 last in a cell after `%matplotlib inline`, keep one with `save`.
 """
 
@@ -33,7 +33,7 @@ METHOD_KINDS = {
     "controls": "0.45",
     _OTHERS: PALETTE[4],
 }
-"""Kinds of methods in reading order, and their colours."""
+"""Kinds of methods in reading order, and their colors."""
 METHODS_IN_WORDS = {
     "ceiling_with_edges": ("best cut, with edges", "ceilings of the token grid"),
     "ceiling": ("best cut", "ceilings of the token grid"),
@@ -192,7 +192,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _lay(axes: Axes, values: np.ndarray) -> None:
-    if values.dtype == bool:  # dim the rest: a tint would drown in an object of its colour
+    if values.dtype == bool:  # dim the rest: a tint would drown in an object of its color
         shade = np.zeros((*values.shape, 4))
         shade[~values, 3] = 0.45
         axes.imshow(shade)

@@ -19,7 +19,7 @@ from ground_probe.probes import hard_labels
 from ground_probe.study.samples import Samples
 from ground_probe.study.spec import Spec
 from ground_probe.study.stack import LABELS, Scored, Stack
-from ground_probe.study.table import summarise
+from ground_probe.study.table import summarize
 from ground_probe.study.workers import each_image
 
 MEAN = "mean"
@@ -52,7 +52,7 @@ def head_table(fit: Samples, test: Samples) -> pd.DataFrame:
                 name = f"{kind}/{head}"
                 scored += stack.aucs(scores, probe=f"{name}/auc", **where)
                 scored += _hits(stack, hit, probe=f"{name}/pointing", **where)
-    table = summarise(stack.table(scored))
+    table = summarize(stack.table(scored))
     table[["map", "head", "metric"]] = table.pop("probe").str.split("/", expand=True).to_numpy()
     return table.drop(columns=["control", "seed"])
 

@@ -193,11 +193,11 @@ def _hits(
 
 
 def _patches(example: RefExample, geometry: Geometry) -> Float[np.ndarray, "tokens values"]:
-    """The colours of each token: area means of 4 x 4 parts of it, 0 to 1."""
+    """The colors of each token: area means of 4 x 4 parts of it, 0 to 1."""
     rows, cols = geometry.grid
     fine = replace(geometry, grid=(rows * _RGB_CELLS, cols * _RGB_CELLS))
-    colours = fine.soft_labels(np.moveaxis(np.asarray(example.image) / 255, -1, 0))
-    parts = colours.reshape(3, rows, _RGB_CELLS, cols, _RGB_CELLS)
+    colors = fine.soft_labels(np.moveaxis(np.asarray(example.image) / 255, -1, 0))
+    parts = colors.reshape(3, rows, _RGB_CELLS, cols, _RGB_CELLS)
     return parts.transpose(1, 3, 0, 2, 4).reshape(rows * cols, -1).astype(np.float32)
 
 

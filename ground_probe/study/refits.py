@@ -46,7 +46,7 @@ def refit(
     is not refitted is the choice of cells and of the penalty.
 
     Args:
-        table: from `summarise`; cells are chosen by it.
+        table: from `summarize`; cells are chosen by it.
         fit: of val.
         tests: of test: the editor as it is meant first, then controls that share its probe.
         untrained: of val and of test, by a probe of their own.

@@ -23,7 +23,7 @@ class Report:
         state: a row for each evaluation. `of` is the published number of sentences; none where it
             is unknown or the data are generated. A folder that cannot be read has nothing but its
             `problem`.
-        summary: the rows of `summarise` with `folder`; no values where any is missing.
+        summary: the rows of `summarize` with `folder`; no values where any is missing.
         breakdown: the rows of `breakdown` with `folder`.
     """
 
@@ -78,7 +78,7 @@ def _evaluation(store: Store) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFram
         **counts._asdict(),
         "waived": len(waived),
     }
-    summary = tables.summarise(rows, waived, about)
+    summary = tables.summarize(rows, waived, about)
     return state, summary, tables.breakdown(rows, waived, about)
 
 

@@ -54,7 +54,7 @@ def score(
 
 
 def score_inputs(fit: Samples, *tests: Samples) -> pd.DataFrame:
-    """The same probes on what the editor was given: colours, latents, position."""
+    """The same probes on what the editor was given: colors, latents, position."""
     stack, tables = Stack.of([fit, *tests]), []
     where = {"block": "input", "stream": "reference", "step": pd.NA, "sigma": np.nan}
     for name in INPUTS:

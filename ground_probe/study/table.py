@@ -15,7 +15,7 @@ _SET = ["split", "labels", "control", "seed"]
 _CELL = ["probe", "stream", "block", "step", "sigma"]
 
 
-def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     """Means over images with cluster intervals, of one row an image from `score` and the like."""
     parts = []
     for names, of in scores.groupby(_SET, sort=False):
@@ -52,7 +52,7 @@ def best_blocks(
     """The block of each stream and step that is best on val, and what it scores on test.
 
     Returns:
-        test rows of a table from `summarise`, ordered by stream and step.
+        test rows of a table from `summarize`, ordered by stream and step.
     """
     rows = table[(table.labels == labels) & (table.probe == probe) & (table.control == control)]
     rows = rows[rows.seed == rows.seed.min()]

@@ -15,7 +15,7 @@ from ground_probe.errors import InputError
 from ground_probe.study.collect import collect
 from ground_probe.study.score import score
 from ground_probe.study.spec import NEUTRAL, Spec
-from ground_probe.study.table import best_blocks, summarise
+from ground_probe.study.table import best_blocks, summarize
 
 PROBES = ("linear", "linear_precision", "prototype", "attention", "attention_from_text")
 
@@ -44,7 +44,7 @@ def compare_templates(
     for template in templates:
         one = replace(spec, template=template)
         fit, test = (collect(editor, split, one, folder, workers=workers) for split in splits)
-        table = summarise(score(fit, [test], title=template))
+        table = summarize(score(fit, [test], title=template))
         parts += [
             best_blocks(table, labels, probe).assign(template=template)
             for labels, probe in product(table.labels.unique(), PROBES)

@@ -1,4 +1,4 @@
-"""What training minimises: the autoencoder's error, and that of the predicted velocity."""
+"""What training minimizes: the autoencoder's error, and that of the predicted velocity."""
 
 from __future__ import annotations
 

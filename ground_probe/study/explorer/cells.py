@@ -21,7 +21,7 @@ DIRECTIONS = 16  # in which features are compared
 class LeadingDirections:
     """Reduce hidden states, on their device, to cells in the directions in which they differ most.
 
-    Channels are standardised over the image, as in the segmenter, and tokens have unit norm before
+    Channels are standardized over the image, as in the segmenter, and tokens have unit norm before
     they are averaged. Products of the reduced rows are the best approximation of cosines, and the
     mean of their squared norms is the share that the directions hold. `grid` is that of the
     editor's image tokens, a UNet's finest.

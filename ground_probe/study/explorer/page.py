@@ -27,7 +27,7 @@ from ground_probe.study.explorer.gather import View, fitting, gather
 
 _SIDE_PX = 448  # of a picture in the page, at most
 _SCALE = "viridis"
-_COLOURS = 32  # of that scale; the page interpolates between them
+_COLORS = 32  # of that scale; the page interpolates between them
 _MOST = 2  # expressions side by side
 _BYTES = 1_750_000  # of maps and pictures: 2 MB less what the page and its outlines take
 
@@ -175,7 +175,7 @@ def _data(
     view = views[0]
     x0, y0, x1, y1 = view.geometry.box
     height, width = view.geometry.image_size_px
-    colours = colormaps[_SCALE](np.linspace(0, 1, _COLOURS))[:, :3] * 255
+    colors = colormaps[_SCALE](np.linspace(0, 1, _COLORS))[:, :3] * 255
     step, stream = view.looked
     return {
         "blocks": view.blocks,
@@ -190,7 +190,7 @@ def _data(
         "heads": [[view.blocks.index(block), head] for block, head in view.heads],
         "start": {"step": view.steps.index(step), "stream": stream, "head": view.grounding[0][1]},
         "size": size_px,
-        "colours": colours.round().astype(int).tolist(),
+        "colors": colors.round().astype(int).tolist(),
         "views": [
             _of_view(each, size_px) | {"pictures": of}
             for each, of in zip(views, pictures, strict=True)
