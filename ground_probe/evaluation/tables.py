@@ -6,8 +6,8 @@ has them, and `GENERALIZED` are of all, where a mask without a pixel says that t
 giou is the mean IoU, 1 for a row without a target that is predicted to have none and 0 for one that
 is not; ciou the sum of the intersections over that of the unions; n_acc the share of rows without a
 target that are predicted so, t_acc that of the others that are not (Liu et al. 2023, arXiv
-2306.00968, and the evaluator of its authors, github.com/henghuiding/ReLA). box@0.5 is the accuracy of the boxes
-around the masks.
+2306.00968, and the evaluator of its authors, github.com/henghuiding/ReLA). box@0.5 is the accuracy
+of the boxes around the masks.
 """
 
 from __future__ import annotations
