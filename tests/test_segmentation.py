@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -454,6 +455,20 @@ def test_every_method_of_the_comparison_gives_a_mask_from_one_forward(editor):
     assert tuple(masks) == methods.METHODS
     assert all(mask.shape == (80, 48) and mask.dtype == bool for mask in masks.values())
     np.testing.assert_array_equal(masks["full"], segment(editor, image, EXPRESSION, PLAIN).mask)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_compared_by_what_it_gives(family, monkeypatch):
+    testing.smaller_images(monkeypatch)
+    editor = gp.load_editor(testing.BUILDERS[family](), device="cpu")
+    image = Image.effect_noise((96, 96), 80).convert("RGB")
+    lacking = {"one_step_difference", "concepts"} if "Pix2Pix" in family else set()
+    assert set(methods.methods_of(editor)) == {*methods.METHODS} - lacking
+    monkeypatch.setattr(
+        methods, "trace", partial(gp.trace, pipeline_kwargs=testing.ARGUMENTS.get(family))
+    )
+    assert tuple(methods.compare(editor, image, EXPRESSION)) == methods.methods_of(editor)
 
 
 def test_the_edit_difference_is_where_the_edit_differs(editor):

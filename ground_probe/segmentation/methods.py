@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import Tensor
 from ground_probe.capture import Trace, trace
 from ground_probe.capture.sites import blocks_of
 from ground_probe.editors import Editor, fill
+from ground_probe.errors import UnsupportedEditorError
 from ground_probe.images import to_rgb
 from ground_probe.segmentation.features import Features, token_features
-from ground_probe.segmentation.forward import blocks_read, geometry_of
+from ground_probe.segmentation.forward import blocks_read, geometry_of, gives_change
 from ground_probe.segmentation.mask import to_mask, to_masks
 from ground_probe.segmentation.prior import token_weights, unit
 from ground_probe.segmentation.recipe import Recipe
@@ -32,6 +34,16 @@ METHODS = (
 )  # fmt: skip
 
 
+def methods_of(editor: Editor) -> tuple[str, ...]:
+    """The methods that an editor can be asked for: not all have text tokens or give a change."""
+    lacking = set[str]()
+    if not gives_change(editor):
+        lacking.add("one_step_difference")
+    if "text" not in editor.family.streams:
+        lacking.add("concepts")
+    return tuple(name for name in METHODS if name not in lacking)
+
+
 def compare(
     editor: Editor,
     image: Image.Image,
@@ -39,14 +51,14 @@ def compare(
     recipe: Recipe | str | None = None,
     seed: int = 0,
 ) -> dict[str, Mask]:
-    """The masks of every method in `METHODS`, all from one forward pass.
+    """The masks of every method of `methods_of`, all from one forward pass.
 
     - full: `segment`.
     - attention: the prior from attention alone.
     - discriminant: the features' score alone, of the linear discriminant where the recipe compares
       nothing.
     - features: the smaller of the two sides of the features' first principal component.
-    - one_step_difference: the predicted change alone.
+    - one_step_difference: the predicted change alone; left out where it is not known for an image.
     - concepts: dot products in the attention's output space, of image tokens with the expression's
       words less the instruction's other words. Source: Helbling et al. (2025), ConceptAttention.
     - largest_region: see `largest_region`; looks at neither words nor editor.
@@ -64,11 +76,11 @@ def compare(
         phrase,
         steps=(recipe.step,),
         blocks=blocks[: last + 1],
-        streams=("noise", "reference", "text"),
+        streams=editor.family.streams,
         attention=True if recipe.heads else "mean",
         propagate=recipe.propagation,
         attention_output=True,
-        prediction=True,
+        prediction=gives_change(editor),
         seed=seed,
     )
     masks = {
@@ -76,16 +88,18 @@ def compare(
         for name, one in {"full": recipe, "attention": attends, "discriminant": compares}.items()
     }
     geometry = geometry_of(made)
-    maps = {
-        "features": _smaller_side(token_features(made, blocks, compares)).view(geometry.grid),
-        "one_step_difference": made.change(recipe.step),
-        "concepts": _concepts(made, recipe.step),
-    }
+    features = token_features(made, blocks, compares)
+    maps = {"features": _smaller_side(features).view(geometry.grid)}
+    if made.prediction:
+        with suppress(UnsupportedEditorError):  # the grids of this image differ
+            maps["one_step_difference"] = made.change(recipe.step)
+    if made.layout.joint:
+        maps["concepts"] = _concepts(made, recipe.step)
     stacked = torch.stack([each.float().cpu() for each in maps.values()])
     made_masks = to_masks(stacked, geometry, image, edges=recipe.edges)
     masks |= dict(zip(maps, made_masks, strict=True))
     masks["largest_region"] = largest_region(image)
-    return {name: masks[name] for name in METHODS}
+    return {name: masks[name] for name in METHODS if name in masks}
 
 
 def edit_difference(
