@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import ground_probe as gp
+from ground_probe import testing
 from ground_probe.editors import fill, random_weights
 from ground_probe.errors import IncompleteError, InputError, UnknownNameError
 from ground_probe.geometry import Geometry
@@ -231,11 +232,17 @@ def test_random_weights_change_the_denoiser_alone(editor):
     assert control.revision != editor.revision
 
 
-def test_nothing_has_visibly_changed_in_the_reference_itself(editor, split):
-    latents = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
-    maps = visible.change_maps(editor, latents, torch.stack([latents, -latents]), (8, 8))
-    assert maps.shape == (2, 8, 8)
-    assert maps[0].max() == 0 and maps[1].min() > 0
+@pytest.mark.parametrize("family", ["FluxKontext", "QwenImageEdit", "LongCatImageEdit"])
+def test_the_visible_change_of_editors_that_pack_latents_in_their_own_ways(family, monkeypatch):
+    testing.smaller_images(monkeypatch)
+    editor, image = gp.load_editor(testing.BUILDERS[family]()), Image.effect_noise((96, 96), 80)
+    with visible.Calls().of(editor.denoiser) as calls:
+        trace = gp.trace(editor, image, "make it red", num_steps=2, prediction=True)
+    latents = trace.reference
+    views = torch.stack([latents, -latents])
+    maps = visible.change_maps(editor, image, "make it red", latents, views, calls.output)
+    assert maps.shape == (2, *trace.grid("noise").grid)
+    assert (maps[0] == 0).all() and maps[1].mean() > 0.01
 
 
 def test_visible_change_is_of_what_the_denoiser_was_given(samples):
@@ -320,7 +327,7 @@ def test_effects_declare_six_comparisons_and_adjust_for_them_alone(editor, tmp_p
     val, test = gp.load_split("scenes", "val", limit=20), gp.load_split("scenes", "test", limit=5)
     spec = replace(SPEC, steps=(0,))
     fit = collect(editor, val, spec, tmp_path)
-    changed = causal_check(editor, test, spec, tmp_path, blocks=())
+    changed = causal_check(editor, test, replace(spec, visible=True), tmp_path, blocks=())
     table = effects(fit, changed)
     declared = table[table.declared]
     assert len(declared) == 6 and set(declared.measure) == {"grounding", "edit"}

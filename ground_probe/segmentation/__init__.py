@@ -4,6 +4,7 @@ One pass, each step a module: `recipe` and `recipes`, `forward`, `prior` (where)
 (what), `mask`; `segment` calls them in this order.
 """
 
+from ground_probe.segmentation.forward import gives_change
 from ground_probe.segmentation.mask import to_mask
 from ground_probe.segmentation.methods import compare, edit_difference
 from ground_probe.segmentation.recipe import Recipe
@@ -15,6 +16,7 @@ __all__ = [
     "Segmentation",
     "compare",
     "edit_difference",
+    "gives_change",
     "recipe_for",
     "segment",
     "to_mask",

@@ -108,7 +108,7 @@ def causal_specs(spec: Spec, blocks: Sequence[str], pooled: bool) -> Iterator[Sp
     asked += [(name + kind, at) for name, at in patches for kind in ("", RANDOM)]
     asked += [("ablate", "all"), ("ablate_other", "all")]
     for name, at in asked:
-        yield replace(spec, steps=(0,), visible=True, intervention=name, at=at)
+        yield replace(spec, steps=(0,), intervention=name, at=at)
 
 
 def _other_words(instruction: str, span: Span) -> Span | None:

@@ -36,7 +36,7 @@ def causal_check(
     """Collect step 0 of a few examples undisturbed and under every intervention.
 
     Interventions are at the input and at `blocks`; what these hand on reaches only the blocks after
-    them. All else is as for `collect`.
+    them. All else is as for `collect`; with `visible=True` in the spec the edit is measured too.
     """
     specs = {
         NONE if each.intervention == NONE else f"{each.intervention} at {each.at}": each
@@ -57,7 +57,8 @@ def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.Da
 
     Args:
         fit: of val, undisturbed; the probe is fitted on it.
-        changed: from `causal_check`, the undisturbed collection first.
+        changed: from `causal_check`, the undisturbed collection first; without `visible=True`
+            there is no measure of the edit.
         seed: of the resamples.
 
     Returns:
@@ -77,8 +78,9 @@ def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.Da
         "grounding": {
             name: of.set_index("image_id").value for name, of in grounding.groupby("control")
         },
-        "edit": {each.control: _edit(each) for each in changed},
     }
+    if changed[0].has("change_means"):
+        measures["edit"] = {each.control: _edit(each) for each in changed}
     rows = []
     for measure, values in measures.items():
         for name, against in _pairs([each.control for each in changed]):

@@ -20,7 +20,7 @@ from ground_probe.probes import hard_labels, pointing_hit
 from ground_probe.probes.table import on_level, token_labels
 from ground_probe.study.causal import Plan
 from ground_probe.study.spec import Spec, chance
-from ground_probe.study.visible import VIEWS, change_maps, denoiser_inputs
+from ground_probe.study.visible import VIEWS, Calls, change_maps
 
 Arrays = dict[str, np.ndarray]
 _RGB_CELLS = 4
@@ -80,7 +80,7 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
     geometry = editor.geometry(example.image)
     tokens = sample_tokens(geometry, example, spec.tokens)
     with (
-        denoiser_inputs(editor.denoiser) as given,
+        Calls().of(editor.denoiser) as calls,
         replaced_inputs(editor.denoiser, plan.inputs),
     ):
         traced = trace(
@@ -95,7 +95,7 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
             edit=plan.changes,
             seed=spec.noise_seed(example.key),
         )
-    inputs = list(given.values())
+    inputs = list(calls.samples.values())
     arrays = {name: getattr(tokens, name) for name in ("place", "target", "distractor", "rest")}
     arrays["hidden"] = _of_sites(traced, [traced.hidden[b, t, s] for b, s, t in _sites(traced)], -1)
     arrays["attention"] = _attention(traced, tokens)
@@ -106,7 +106,7 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
         reference = inputs[0][0, traced.layout.within_image("reference")]
         arrays["vae_latent"] = reference[torch.from_numpy(tokens.place)].float().cpu().numpy()
     if spec.visible:
-        arrays |= _visible(editor, example, traced, inputs, tokens)
+        arrays |= _visible(editor, example, plan.instruction[0], traced, calls, tokens)
     about = {
         "key": example.key,
         "image_id": example.image_id,
@@ -202,14 +202,21 @@ def _patches(example: RefExample, geometry: Geometry) -> Float[np.ndarray, "toke
 
 
 def _visible(
-    editor: Editor, example: RefExample, traced: Trace, inputs: list[Tensor], tokens: Tokens
+    editor: Editor,
+    example: RefExample,
+    instruction: str,
+    traced: Trace,
+    calls: Calls,
+    tokens: Tokens,
 ) -> Arrays:
     """Change at the sampled tokens, and its mean over the referent, other objects and the rest."""
-    noise = traced.layout.within_image("noise")
+    noise, inputs = traced.layout.within_image("noise"), list(calls.samples.values())
     reference = inputs[0][0, traced.layout.within_image("reference")]
     views = [inputs[step][0, noise].float() for step in traced.steps]
     views += [traced.prediction[step][0].to(editor.device) for step in traced.steps]
-    maps = change_maps(editor, reference.float(), torch.stack(views), tokens.grid)
+    maps = change_maps(
+        editor, example.image, instruction, reference.float(), torch.stack(views), calls.output
+    )
     maps = maps.reshape(len(VIEWS), len(traced.steps), -1)
     geometry = traced.grid("noise")
     inside = geometry.soft_labels(example.mask).ravel()

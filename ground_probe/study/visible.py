@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
 from ground_probe.capture.calls import each_call
 from ground_probe.editors import Editor
-from ground_probe.errors import UnsupportedEditorError
+from ground_probe.inside.decoding import decode
 from ground_probe.stats import bootstrap
 from ground_probe.study.samples import Samples
 
@@ -23,54 +23,60 @@ VIEWS = ("latents", "prediction")
 PLACES = ("referent", "other objects", "elsewhere")
 
 
-@contextmanager
-def denoiser_inputs(denoiser: nn.Module) -> Iterator[dict[float, Tensor]]:
-    """What a denoiser is given while a pipeline runs: its sample, by timestep in order of time."""
-    samples: dict[float, Tensor] = {}
+class Calls:
+    """What a denoiser is given and returns while a pipeline runs.
 
-    def note(given: dict[str, Any]) -> None:
-        sample = given["sample"] if "sample" in given else given["hidden_states"]
-        samples.setdefault(float(given["timestep"].flatten()[0]), sample[:1].detach().clone())
+    Attributes:
+        samples: its sample, by timestep in order of time.
+        output: of its last call.
+    """
 
-    with each_call(denoiser, note):
-        yield samples
+    def __init__(self) -> None:
+        self.samples: dict[float, Tensor] = {}
+        self.output: Any = None
 
+    @contextmanager
+    def of(self, denoiser: nn.Module) -> Iterator[Calls]:
+        """Listen to a denoiser."""
 
-def decode(
-    editor: Editor, latents: Float[Tensor, "batch tokens channels"], size_px: tuple[int, int]
-) -> Float[np.ndarray, "batch height width 3"]:
-    """Packed latents, as the denoiser is given them, as images of a size, 0 to 1."""
-    pipe = editor.pipeline
-    config = pipe.vae.config
-    if not hasattr(pipe, "_unpack_latents") or not hasattr(config, "scaling_factor"):
-        raise UnsupportedEditorError(
-            f"{editor.family.pipeline} packs its latents in a way that is not known here: collect "
-            "with visible=False"
-        )
-    with torch.no_grad():
-        flat = pipe._unpack_latents(latents.to(editor.device), *size_px, pipe.vae_scale_factor)
-        flat = flat / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-        images = pipe.vae.decode(flat.to(pipe.vae.dtype), return_dict=False)[0]
-    return pipe.image_processor.postprocess(images, output_type="np")
+        def note(given: dict[str, Any]) -> None:
+            sample = given["sample"] if "sample" in given else given["hidden_states"]
+            time = float(given["timestep"].flatten()[0])
+            self.samples.setdefault(time, sample[:1].detach().clone())
+
+        def keep(module: nn.Module, args: tuple, output: Any) -> None:
+            self.output = output
+
+        handle = denoiser.register_forward_hook(keep)
+        try:
+            with each_call(denoiser, note):
+                yield self
+        finally:
+            handle.remove()
 
 
 def change_maps(
     editor: Editor,
+    image: Image.Image,
+    instruction: str,
     reference: Float[Tensor, "tokens channels"],
     views: Float[Tensor, "views tokens channels"],
-    grid: tuple[int, int],
+    output: Any,
 ) -> Float[np.ndarray, "views rows cols"]:
-    """Mean absolute difference (0 to 1) to the reference, averaged over each token.
+    """Mean absolute difference (0 to 1) to the decoded reference, averaged over each token.
 
     Both sides went through the autoencoder, so that an unchanged image has none.
+
+    Args:
+        editor, image, instruction, output: see `inside.decode`.
+        reference: latents of the reference.
+        views: latents to be held against it.
     """
-    token = editor.family.token_px(editor.pipeline)
-    size_px = (grid[0] * token, grid[1] * token)
-    before = decode(editor, reference[None], size_px)
-    # One at a time: a megapixel's activations are large.
-    after = np.concatenate([decode(editor, view[None], size_px) for view in views])
-    change = np.abs(after - before).mean(-1)
-    return change.reshape(len(views), grid[0], token, grid[1], token).mean((2, 4))
+    before, *after = (
+        np.asarray(decode(editor, image, instruction, latents[None], output=output)) / 255
+        for latents in (reference, *views)
+    )
+    return editor.geometry(image).soft_labels(np.abs(np.stack(after) - before).mean(-1))
 
 
 def visible_change(test: Samples) -> pd.DataFrame:
