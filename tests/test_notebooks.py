@@ -25,6 +25,7 @@ SMALL = {"steps": [0, 3], "noise_seeds": 1, "fit_limit": 10, "causal_limit": 4}
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("name", "more"), [("10_emergence", SMALL), ("20_where_and_what", {}), ("30_segmentation", {})]
 )
