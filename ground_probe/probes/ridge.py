@@ -21,9 +21,11 @@ here before. Over five image folds, on one thread, mean AUC and processor second
     embedded editor, scenes, 5,520 x 128, 16 cells      .9745  0.11       .9749  0.07
     embedded editor, cartoons, 6,925 x 128, 16 cells    .9246  0.12       .9257  0.09
     50 refits of one of its cells                       .9468  0.11       .9514  0.05
-    correlated, 6,000 x 3,072, weak signal              .522   6.8        .558   7.6
-    correlated, 6,000 x 3,072, strong signal            .809   5.8        .819   7.1
-    50 refits of it                                     .641   5.4        .721   7.7
+    correlated, 6,000 x 3,072, weak signal              .513   7.6        .527   9.2
+    correlated, 6,000 x 3,072, strong signal            .791   7.1        .813   8.4
+    50 refits of it                                            5.9               8.1
+
+The last three are means over three draws of `benchmarks/probes.py --wide`, both on the same ones.
 """
 
 from __future__ import annotations

@@ -95,7 +95,6 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
             edit=plan.changes,
             seed=spec.noise_seed(example.key),
         )
-    inputs = list(calls.samples.values())
     arrays = {name: getattr(tokens, name) for name in ("place", "target", "distractor", "rest")}
     arrays["hidden"] = _of_sites(traced, [traced.hidden[b, t, s] for b, s, t in _sites(traced)], -1)
     arrays["attention"] = _attention(traced, tokens)
@@ -103,7 +102,8 @@ def reduced(editor: Editor, example: RefExample, plan: Plan, spec: Spec) -> tupl
         arrays["pointing"] = _pointing(traced, example)
     arrays["rgb"] = _patches(example, geometry)[tokens.place]
     if traced.layout.joint:
-        reference = inputs[0][0, traced.layout.within_image("reference")]
+        first = next(iter(calls.samples.values()))
+        reference = first[0, traced.layout.within_image("reference")]
         arrays["vae_latent"] = reference[torch.from_numpy(tokens.place)].float().cpu().numpy()
     if spec.visible:
         arrays |= _visible(editor, example, plan.instruction[0], traced, calls, tokens)
@@ -211,11 +211,10 @@ def _visible(
 ) -> Arrays:
     """Change at the sampled tokens, and its mean over the referent, other objects and the rest."""
     noise, inputs = traced.layout.within_image("noise"), list(calls.samples.values())
-    reference = inputs[0][0, traced.layout.within_image("reference")]
-    views = [inputs[step][0, noise].float() for step in traced.steps]
-    views += [traced.prediction[step][0].to(editor.device) for step in traced.steps]
+    views = [inputs[step][0, noise].float().cpu() for step in traced.steps]
+    views += [traced.prediction[step][0] for step in traced.steps]
     maps = change_maps(
-        editor, example.image, instruction, reference.float(), torch.stack(views), calls.output
+        editor, example.image, instruction, traced.reference, torch.stack(views), calls.output
     )
     maps = maps.reshape(len(VIEWS), len(traced.steps), -1)
     geometry = traced.grid("noise")

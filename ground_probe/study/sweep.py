@@ -7,6 +7,7 @@ arithmetic on it. What was scored is kept beside the recipe, so that a repeated 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -128,7 +129,7 @@ def _ious(
     editor: Editor, example: RefExample, recipes: Sequence[Recipe], seed: int
 ) -> Float[np.ndarray, " recipes"]:
     blocks = tuple(blocks_of(editor.denoiser))
-    ious = np.full(len(recipes), np.nan)
+    ious = np.zeros(len(recipes))
     for template in dict.fromkeys(recipe.template for recipe in recipes):
         rows = [at for at, recipe in enumerate(recipes) if recipe.template == template]
         of_template = [recipes[at] for at in rows]
@@ -136,12 +137,9 @@ def _ious(
             editor, example.image, example.expression, of_template, seed, reduce=keep_half
         )
         for at in rows:
-            try:
+            with suppress(UnsupportedEditorError):  # no change is known where the grids differ
                 result = segment_trace(
                     trace, blocks, example.image, example.expression, recipes[at]
                 )
-            except UnsupportedEditorError:  # the change is not known where the grids differ
-                ious[at] = 0.0
-                continue
-            ious[at] = metrics.iou(*metrics.counts(result.mask, example.mask))
+                ious[at] = metrics.iou(*metrics.counts(result.mask, example.mask))
     return ious
