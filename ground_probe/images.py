@@ -27,7 +27,7 @@ _ORIENTATION = 0x0112
 def to_rgb(image: Any) -> Image.Image:
     """Any image as RGB, without metadata: the only conversion in the package.
 
-    What is transparent lies on white, grey of 16 bits is scaled to 8, CMYK and palettes are
+    What is transparent lies on white, gray of 16 bits is scaled to 8, CMYK and palettes are
     converted. Pixels stay where they are: an orientation in the EXIF data is not applied, for the
     masks that come back are of this image's size; `read_image` applies it.
 
@@ -103,12 +103,12 @@ def orientation(image: Image.Image) -> int:
 def _pixels(image: Image.Image) -> Image.Image:
     if 0 in image.size:
         raise InputError("the image has no pixels")
-    if image.mode.startswith("I"):  # grey of 16 bits, whatever its byte order; convert() clips it
-        grey = np.array(image, dtype=np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise InputError("the image's grey is not of 16 bits: scale it to 0..65535")
-        grey[grey == image.info.get("transparency")] = 65535
-        image = Image.fromarray((grey / 65535 * 255).round().astype(np.uint8))
+    if image.mode.startswith("I"):  # gray of 16 bits, whatever its byte order; convert() clips it
+        gray = np.array(image, dtype=np.int64)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise InputError("the image's gray is not of 16 bits: scale it to 0..65535")
+        gray[gray == image.info.get("transparency")] = 65535
+        image = Image.fromarray((gray / 65535 * 255).round().astype(np.uint8))
     elif image.mode == "F":
         raise InputError("the image is of floats, of no agreed range: give 8 or 16 bits")
     elif image.mode == "La":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -127,6 +127,11 @@ def layout_of(denoiser: nn.Module, given: Mapping[str, Any], text_first: bool) -
         )
     named = {"noise": (grids[0],)} | ({"reference": tuple(grids[1:])} if grids[1:] else {})
     return Layout(named, text, joint=True, text_first=text_first)
+
+
+def carrier_of(streams: Collection[str]) -> str:
+    """The stream that carries the image: the reference's tokens, where there are any."""
+    return "reference" if "reference" in streams else "noise"
 
 
 def _grids_of(img_ids: Tensor) -> Iterator[Grid]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from ground_probe.capture.layout import carrier_of
+
 if TYPE_CHECKING:
     from ground_probe.capture.traces import Trace
 
@@ -48,7 +50,7 @@ def picture(trace: Trace) -> Image.Image | None:
     heads = min(_MOST, max(len(sites[block]) for block in blocks))
     step_px = _SIDE_PX + _GAP_PX
     sheet = Image.new("RGB", (step_px * len(blocks) - _GAP_PX, step_px * heads - _GAP_PX), "white")
-    stream = stream_of(trace)
+    stream = carrier_of(trace.layout.grids)
     for column, block in enumerate(blocks):
         maps = sites[block][:heads, trace.image_tokens(stream)].float().sum(-1)
         there = trace.layout.grids[stream][0] if trace.layout.joint else None
@@ -61,11 +63,6 @@ def picture(trace: Trace) -> Image.Image | None:
             large = small.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.NEAREST)
             sheet.paste(large, (column * step_px, row * step_px))
     return sheet
-
-
-def stream_of(trace: Trace) -> str:
-    """The stream that a picture shows: the reference's tokens, where there are any."""
-    return "reference" if "reference" in trace.layout.grids else "noise"
 
 
 def _listed(steps: Sequence[int]) -> str:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ground_probe.capture.layout import EMPTY, Layout
-from ground_probe.capture.showing import in_words, picture, stream_of
+from ground_probe.capture.layout import EMPTY, Layout, carrier_of
+from ground_probe.capture.showing import in_words, picture
 from ground_probe.capture.sites import Captured, require
 from ground_probe.errors import UnsupportedEditorError
 from ground_probe.geometry import Geometry
@@ -91,7 +91,7 @@ class Trace:
     def _repr_html_(self) -> str:
         words = (
             "attention to the phrase: a column a block, a row a head, each on its own scale; "
-            f"step {self.steps[0] if self.steps else '-'}, {stream_of(self)} tokens"
+            f"step {self.steps[0] if self.steps else '-'}, {carrier_of(self.layout.grids)} tokens"
         )
         return shown_as_html(repr(self), picture(self), words)
 

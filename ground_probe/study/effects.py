@@ -67,8 +67,7 @@ def effects(fit: Samples, changed: Sequence[Samples], *, seed: int = 0) -> pd.Da
         predicts of the referent less that of the other objects. p is a sign-flip p, p_holm is NaN
         where a row is exploratory.
     """
-    stream = "reference" if "reference" in fit.streams else "noise"
-    cell = (fit.blocks[-1], stream, 0)
+    cell = (fit.blocks[-1], fit.carrier, 0)
     scores = score(fit, changed, cells=[cell], title="causal check")
     refits = pd.concat(refit_cell(fit, changed, cell, {("grounding", "linear")}, seed=seed))
     draws = refits.pivot(index="draw", columns="control", values="value")

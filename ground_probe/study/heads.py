@@ -12,6 +12,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from ground_probe.capture import Trace, trace
+from ground_probe.capture.layout import carrier_of
 from ground_probe.datasets.example import RefExample
 from ground_probe.editors import Editor, fill
 from ground_probe.errors import InputError
@@ -127,7 +128,7 @@ def attention_overlays(
 
 
 def _overlay(traced: Trace, example: RefExample, block: str, head: int | None) -> Overlay:
-    stream = "reference" if "reference" in traced.layout.grids else "noise"
+    stream = carrier_of(traced.layout.grids)
     maps = traced.attention[block, traced.steps[0]][:, traced.image_tokens(stream)].float().sum(-1)
     mass = (maps.mean(0) if head is None else maps[head]).numpy()
     geometry = traced.grid(stream, block)

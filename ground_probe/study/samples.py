@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 from safetensors import safe_open
 
+from ground_probe.capture.layout import carrier_of
 from ground_probe.probes import position_features
 
 MAPS = ("attention", "attention_from_text")
@@ -55,6 +56,11 @@ class Samples:
     def steps(self) -> tuple[int, ...]:
         """The denoising steps that were kept."""
         return tuple(self.sigmas)
+
+    @property
+    def carrier(self) -> str:
+        """The stream that figures show: the reference's, where it was kept."""
+        return carrier_of(self.streams)
 
     @property
     def cells(self) -> list[Cell]:

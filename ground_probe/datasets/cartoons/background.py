@@ -143,6 +143,6 @@ def _noise(
     spread[0, 0] = 0
     position = (np.arange(size_px) + 0.5) / size_px
     basis = np.cos(np.pi * position[:, None] * order)
-    grey, tint = rng.normal(size=(1, _ORDERS, _ORDERS)), rng.normal(size=(3, _ORDERS, _ORDERS))
-    waves = basis @ ((2 * grey + 0.4 * tint) * spread) @ basis.T
+    gray, tint = rng.normal(size=(1, _ORDERS, _ORDERS)), rng.normal(size=(3, _ORDERS, _ORDERS))
+    waves = basis @ ((2 * gray + 0.4 * tint) * spread) @ basis.T
     return np.moveaxis(waves, 0, -1).astype(np.float32)
