@@ -45,6 +45,8 @@ def test_an_edit_is_right_where_what_is_meant_changes_and_it_alone():
         "1 of 2 edits change the referent, and it alone; wrong object otherwise."
     )
     assert study.conclude_edits([nothing]).startswith("Not shown: 0 of 1")
+    failed = study.conclude_edits([checks[0], checks[1], checks[1], nothing])
+    assert failed.endswith("; wrong object, nothing changed otherwise.")
 
 
 def chosen(one: tuple, mean: tuple) -> pd.DataFrame:

@@ -191,7 +191,7 @@ def check_edit(example: RefExample, edited: Image.Image) -> EditCheck:
 def conclude_edits(checks: Sequence[EditCheck]) -> str:
     """How many edits took place where they were meant."""
     right = sum(check.verdict == "right" for check in checks)
-    failed = [check.verdict for check in checks if check.verdict != "right"]
+    failed = dict.fromkeys(check.verdict for check in checks if check.verdict != "right")
     words = f"; {', '.join(failed)} otherwise" if failed else ""
     shown = "" if right else "Not shown: "
     return f"{shown}{right} of {len(checks)} edits change the referent, and it alone{words}."
