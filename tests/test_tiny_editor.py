@@ -29,7 +29,13 @@ from tools.train_tiny.build import (
 )
 from tools.train_tiny.edits import TEMPLATES, by_legend, edit, sample_edits
 from tools.train_tiny.examples import EDITS_A_SCENE, SCENES_A_CHUNK, EditChunks
-from tools.train_tiny.losses import editor_loss
+from tools.train_tiny.losses import (
+    even_weights,
+    is_changed,
+    mean_where,
+    token_weights,
+    velocity_error,
+)
 from tools.train_tiny.optimizers import Muon, orthogonalized
 from tools.train_tiny.pool import Ahead, LatentPool, encode, pixels
 from tools.train_tiny.train import CHECKPOINT, CURVE, train
@@ -151,24 +157,62 @@ def test_muon_steps_as_torch_s_own_does():
         assert singular.median() > 0.6 and singular.max() < 1.3
 
 
-def test_the_loss_tells_the_edited_region_from_the_rest():
+def test_the_error_of_the_edited_region_is_told_from_that_of_the_rest():
     torch.manual_seed(0)
     pipeline = build_pipeline()
     reference = torch.randn(2, 64, 4 * LATENT_CHANNELS)
     hidden, pooled = torch.randn(2, TEXT_TOKENS, WIDTH), torch.randn(2, POOLED_WIDTH)
 
-    def losses(edited, pure_noise=1.0, noise_tokens=1.0):
+    def errors(edited, pure_noise=1.0, noise_tokens=1.0):
         shares = pure_noise, noise_tokens, torch.Generator().manual_seed(7)
         with torch.no_grad():
-            parts = editor_loss(pipeline.transformer, reference, edited, hidden, pooled, *shares)
-        return tuple(part.item() for part in parts)
+            error, there, sigma = velocity_error(
+                pipeline.transformer, reference, edited, hidden, pooled, *shares
+            )
+        assert (sigma == 1).all() == (pure_noise == 1)
+        changed = is_changed(reference, edited[:, None])[:, 0, there]
+        return mean_where(error, changed).item(), mean_where(error, ~changed).item()
 
-    changed, kept = losses(reference)
+    changed, kept = errors(reference)
     assert changed == 0 and kept > 0
-    changed, kept = losses(reference + 1)
+    changed, kept = errors(reference + 1)
     assert changed > 0 and kept == 0
     elsewhere = torch.roll(reference, 1, 1)
-    assert all(loss > 0 for loss in losses(elsewhere, pure_noise=0.0, noise_tokens=0.3)[:1])
+    assert errors(elsewhere, pure_noise=0.0, noise_tokens=0.3)[0] > 0
+
+
+def test_a_token_counts_the_same_whichever_edit_changes_it_and_every_region_as_much():
+    changed = torch.zeros(1, 2, 20, dtype=torch.bool)
+    changed[0, 0, :4] = True  # a house
+    changed[0, 1, 4:14] = True  # a tree
+    weights = even_weights(changed)
+    assert weights.shape == (1, 1, 20)
+    house, tree, rest = weights[0, 0, :4], weights[0, 0, 4:14], weights[0, 0, 14:]
+    assert house.sum().item() == pytest.approx(0.5) and tree.sum().item() == pytest.approx(0.5)
+    assert rest.sum().item() == pytest.approx(0.3)
+    one_token = torch.eye(2, 20, dtype=torch.bool)[None]
+    assert even_weights(one_token)[0, 0, 0].item() == pytest.approx(0.5 / 3)
+    everything = torch.ones(1, 1, 20, dtype=torch.bool)
+    assert even_weights(everything).sum().item() == pytest.approx(1)
+
+
+def test_only_even_examples_are_weighed_evenly():
+    changed = torch.zeros(1, 2, 20, dtype=torch.bool)
+    changed[0, 0, :4] = True
+    changed[0, 1, 4:14] = True
+    weights = token_weights(changed, torch.tensor([[True, False]]), ramp=0.5)
+    torch.testing.assert_close(weights[0, 0], even_weights(changed)[0, 0])
+    torch.testing.assert_close(weights[0, 1, 4:14], torch.full((10,), 0.05))
+    torch.testing.assert_close(weights[0, 1, :4], torch.full((4,), 0.1))
+
+
+def test_in_doubt_even_weights_draw_a_change_as_far_as_it_is_likely():
+    """Words that do not tell two objects apart: each is meant in half of the examples."""
+    changed = torch.tensor([[[True, False, False], [False, True, False]]])
+    drawn = torch.full((3,), 0.5, requires_grad=True)
+    error = (drawn - changed.float()).square()
+    (error * even_weights(changed)).sum().backward()
+    torch.testing.assert_close(drawn.grad[:2], torch.zeros(2))
 
 
 def test_scoring_accepts_the_asked_image_and_refuses_every_other(drawn):

@@ -7,11 +7,15 @@ import math
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _CHANGE = 0.1
 """A token was edited where its latents differ by more than this, on average."""
+_FEWEST = 3
+"""In a smaller region than this many tokens, each counts as in one of this many."""
+_BACKGROUND = 0.3
+"""What tokens count together that no edit of a scene changes; those that some edit does: 1."""
 _SHIFT = math.exp(0.5)
 """Of the noise levels: the scheduler's own, at 256 tokens."""
 
@@ -35,7 +39,7 @@ def autoencoder_loss(vae: AutoencoderKL, images: Float[Tensor, "b 3 h w"]) -> Te
     )
 
 
-def editor_loss(
+def velocity_error(
     transformer: FluxTransformer2DModel,
     reference: Float[Tensor, "b tokens dim"],
     edited: Float[Tensor, "b tokens dim"],
@@ -44,8 +48,8 @@ def editor_loss(
     pure_noise: float,
     noise_tokens: float,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Squared error of the predicted velocity: (where an edit changed something, elsewhere).
+) -> tuple[Float[Tensor, "b there"], Int[Tensor, " there"], Float[Tensor, " b"]]:
+    """Squared error of the predicted velocity at the noise tokens that are there, these, and sigma.
 
     Args:
         transformer: Predicts it.
@@ -59,11 +63,11 @@ def editor_loss(
     device = edited.device
     noise = torch.randn(edited.shape, generator=generator, device=device)
     chance = torch.rand(2, batch, generator=generator, device=device)
-    kept = torch.rand(count, generator=generator, device=device)
-    kept = kept.topk(round(noise_tokens * count)).indices.sort().values
+    order = torch.rand(count, generator=generator, device=device)
+    there = order.topk(round(noise_tokens * count)).indices.sort().values
     sigma = _SHIFT * chance[0] / (1 + (_SHIFT - 1) * chance[0])
     sigma = torch.where(chance[1] < pure_noise, 1.0, sigma)
-    noise, after, before = noise[:, kept], edited[:, kept], reference[:, kept]
+    noise, after = noise[:, there], edited[:, there]
     side = math.isqrt(count)
     noise_ids = FluxKontextPipeline._prepare_latent_image_ids(1, side, side, device, torch.float32)
     reference_ids = noise_ids.clone()
@@ -73,17 +77,54 @@ def editor_loss(
         encoder_hidden_states=hidden,
         pooled_projections=pooled,
         timestep=sigma,
-        img_ids=torch.cat([noise_ids[kept], reference_ids]),
+        img_ids=torch.cat([noise_ids[there], reference_ids]),
         txt_ids=torch.zeros(hidden.shape[1], 3, device=device),
         return_dict=False,
-    )[0][:, : len(kept)]
-    error = (velocity.float() - (noise - after)).square().mean(-1)
-    changed = ((after - before).abs().mean(-1) > _CHANGE).float()
-    return _mean(error, changed), _mean(error, 1 - changed)
+    )[0][:, : len(there)]
+    return (velocity.float() - (noise - after)).square().mean(-1), there, sigma
 
 
-def _mean(error: Float[Tensor, "b tokens"], where: Float[Tensor, "b tokens"]) -> Tensor:
+def is_changed(
+    reference: Float[Tensor, "scenes tokens dim"], edited: Float[Tensor, "scenes edits tokens dim"]
+) -> Bool[Tensor, "scenes edits tokens"]:
+    """Which tokens each edit of a scene changed; known from its latents, not from a mask."""
+    return (edited - reference[:, None]).abs().mean(-1) > _CHANGE
+
+
+def mean_where(error: Float[Tensor, "b tokens"], where: Bool[Tensor, "b tokens"]) -> Tensor:
     """The mean over examples of each one's mean over the tokens that count."""
-    there = where.sum(1)
-    means = (error * where).sum(1) / there.clamp(min=1)
-    return means.sum() / (there > 0).sum().clamp(min=1)
+    count = where.sum(1)
+    means = (error * where).sum(1) / count.clamp(min=1)
+    return means.sum() / (count > 0).sum().clamp(min=1)
+
+
+def token_weights(
+    changed: Bool[Tensor, "scenes edits tokens"],
+    is_even: Bool[Tensor, "scenes edits"],
+    ramp: float = 1.0,
+) -> Float[Tensor, "scenes edits tokens"]:
+    """What each token's error counts: as `even_weights` say, or as the two means that teach faster.
+
+    These are the mean over the tokens that an edit changes, times `ramp`, and the mean over all
+    others.
+    """
+    inside = changed / changed.sum(-1, keepdim=True).clamp(min=1)
+    outside = ~changed / (~changed).sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(is_even[..., None], even_weights(changed), ramp * inside + outside)
+
+
+def even_weights(
+    changed: Bool[Tensor, "scenes edits tokens"],
+) -> Float[Tensor, "scenes 1 tokens"]:
+    """Weights that are the same in all examples of a scene, whichever of them changes a token.
+
+    So a prediction goes as far as the change is likely. Of two means a changed token counts
+    w = 25 times as much as another, and one that is meant with probability p is drawn as if that
+    were p w / (p w + 1 - p): in doubt, every candidate changes.
+
+    The regions of all edits count the same in sum, be it a part's or a house's.
+    """
+    sizes = changed.sum(-1, keepdim=True).clamp(min=_FEWEST)
+    background = ~changed.any(1, keepdim=True)
+    share = background / background.sum(-1, keepdim=True).clamp(min=1)
+    return (changed / sizes).mean(1, keepdim=True) + _BACKGROUND * share

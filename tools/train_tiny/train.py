@@ -7,10 +7,8 @@ checkpoint that is replaced once a minute, so that a killed run continues where 
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -24,9 +22,16 @@ from ground_probe.errors import InputError
 from ground_probe.io import whole_file
 from tools.train_tiny.build import build_pipeline
 from tools.train_tiny.examples import EDITS_A_SCENE, EditChunks, ImageChunks
-from tools.train_tiny.losses import autoencoder_loss, editor_loss
+from tools.train_tiny.losses import (
+    autoencoder_loss,
+    is_changed,
+    mean_where,
+    token_weights,
+    velocity_error,
+)
 from tools.train_tiny.optimizers import optimizers
 from tools.train_tiny.pool import Ahead, LatentPool, pixels
+from tools.train_tiny.schedule import SCALES, STAGES, Stage
 
 MODULES = ("vae", "transformer", "text_encoder", "text_encoder_2")
 PROGRESS = ("step", "chunks", "elapsed", "editor_from", "curve")
@@ -35,37 +40,10 @@ CURVE = "curve.csv"
 AUTOENCODER_UNTIL = 0.08
 AUTOENCODER_RATE = 4e-3
 CHECKPOINT_SECONDS = 55
+GOING_ON = 0.4
+"""Of the rates, where weights that know something go on."""
 _LOG_EVERY = 10
 _FILL_EVERY = 8
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the editor's training."""
-
-    name: str
-    until: float  # share of the whole time at which it ends
-    pure_noise: float  # share of examples at sigma = 1, where only language can explain the edit
-    noise_tokens: float  # share of the noise tokens that are there; at sigma = 1 they are all alike
-
-
-STAGES = (Stage("finding", 0.7, 0.85, 0.375), Stage("drawing", 1.0, 0.65, 1.0))
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything a device can take."""
-
-    scenes: int  # in a batch, with a few edits each
-    pool: int  # scenes that are kept
-    first: int  # scenes that are there before the first step
-    workers: int  # processes that draw scenes
-
-
-SCALES = {
-    "cpu": Scale(4, 2**11, 16, 1),
-    "cuda": Scale(96, 50_000, 2**12, max(1, (os.cpu_count() or 2) - 5)),
-}
 
 
 class Run:
@@ -212,17 +190,18 @@ class Run:
         """Learn to follow instructions, from a pool that fills beside it."""
         vae = self.pipeline.vae.requires_grad_(False)
         pool = LatentPool(vae, self.scale.pool, self.device)
-        ahead = Ahead(self.made(EditChunks(self.seed)), most=4 * self.scale.workers)
+        ahead = Ahead(self.made(EditChunks(self.seed)), most=8 * self.scale.workers)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.step)
         if self.device == "cuda":
             self.pipeline.transformer.compile_repeated_blocks(dynamic=False)
+        stages = STAGES if self.editor_from else STAGES[-1:]  # weights to go on from know the rest
         while self.progress < 1:
-            stage = next(stage for stage in STAGES if self.progress < stage.until)
+            stage = next(stage for stage in stages if self.progress < stage.until)
             self._fill(pool, ahead)
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-                losses = self._losses(pool, stage, generator)
-            self._descend(*losses)
-            self.advance(stage.name, changed=losses[0], kept=losses[1])
+            with torch.autocast(self.device, torch.bfloat16):
+                loss, changed, kept = self._losses(pool, stage, generator)
+            self._descend(loss)
+            self.advance(stage.name, changed=changed, kept=kept)
         self.save()
 
     def _fill(self, pool: LatentPool, ahead: Ahead) -> None:
@@ -236,11 +215,11 @@ class Run:
 
     def _losses(
         self, pool: LatentPool, stage: Stage, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Of a batch from the pool."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a batch from the pool: what to minimize, the error where edits change, elsewhere."""
         reference, edited, ids = pool.draw(self.scale.scenes, generator)
         ids = ids.flatten(0, 1)
-        return editor_loss(
+        error, there, sigma = velocity_error(
             self.pipeline.transformer,
             reference.repeat_interleave(EDITS_A_SCENE, dim=0),
             edited.flatten(0, 1),
@@ -250,15 +229,28 @@ class Run:
             stage.noise_tokens,
             generator,
         )
+        changes = is_changed(reference, edited)
+        here = changes.flatten(0, 1)[:, there]
+        changed, kept = mean_where(error, here), mean_where(error, ~here)
+        is_even = stage.is_even & (sigma == 1).view(changes.shape[:2])
+        ramp = min(1.0, self._steps / 300) if self.editor_from else 1.0  # copying comes first
+        weights = token_weights(changes, is_even, ramp).flatten(0, 1)[:, there]
+        loss = (error * weights).sum(1).mean() / stage.noise_tokens
+        return loss, changed, kept
 
-    def _descend(self, changed: Tensor, kept: Tensor) -> None:
+    @property
+    def _steps(self) -> int:
+        """Since the autoencoder was done."""
+        return self.step - (self.editor_from or 0)
+
+    def _descend(self, loss: Tensor) -> None:
         """Step all optimizers once."""
-        steps = self.step - (self.editor_from or 0)
         decay = min(1.0, max(0.02, (1 - self.progress) / 0.5))
+        share = min(1.0, (self._steps + 1) / 50) * decay * (1.0 if self.editor_from else GOING_ON)
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * min(1.0, (steps + 1) / 50) * decay
+            optimizer.param_groups[0]["lr"] = rate * share
             optimizer.zero_grad()
-        (min(1.0, steps / 300) * changed + kept).backward()  # copying comes first
+        loss.backward()
         parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in self.optimizers:

@@ -1,0 +1,40 @@
+"""What training does when: its stages, and how much of everything a device can take."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the editor's training."""
+
+    name: str
+    until: float  # share of the whole time at which it ends
+    pure_noise: float  # share of examples at sigma = 1, where only language can explain the edit
+    noise_tokens: float  # share of the noise tokens that are there; at sigma = 1 they are all alike
+    is_even: bool  # whether, at sigma = 1, a token counts the same in all edits of its scene
+
+
+STAGES = (
+    Stage("finding", 0.5, 0.85, 0.375, False),
+    Stage("drawing", 0.7, 0.65, 1.0, False),
+    Stage("deciding", 1.0, 0.5, 0.375, True),
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything a device can take."""
+
+    scenes: int  # in a batch, with a few edits each
+    pool: int  # scenes that are kept
+    first: int  # scenes that are there before the first step
+    workers: int  # processes that draw scenes
+
+
+SCALES = {
+    "cpu": Scale(16, 2**13, 16, 1),
+    "cuda": Scale(96, 50_000, 2**12, max(1, (os.cpu_count() or 2) - 5)),
+}
