@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,13 +196,16 @@ class Run:
         if self.device == "cuda":
             self.pipeline.transformer.compile_repeated_blocks(dynamic=False)
         stages = STAGES if self.editor_from else STAGES[-1:]  # weights to go on from know the rest
-        while self.progress < 1:
-            stage = next(stage for stage in stages if self.progress < stage.until)
-            self._fill(pool, ahead)
-            with torch.autocast(self.device, torch.bfloat16):
-                loss, changed, kept = self._losses(pool, stage, generator)
-            self._descend(loss)
-            self.advance(stage.name, changed=changed, kept=kept)
+        with warnings.catch_warnings():
+            # said once, of norms whose weights are in single precision; they are right as they are
+            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
+            while self.progress < 1:
+                stage = next(stage for stage in stages if self.progress < stage.until)
+                self._fill(pool, ahead)
+                with torch.autocast(self.device, torch.bfloat16):
+                    loss, changed, kept = self._losses(pool, stage, generator)
+                self._descend(loss)
+                self.advance(stage.name, changed=changed, kept=kept)
         self.save()
 
     def _fill(self, pool: LatentPool, ahead: Ahead) -> None:
