@@ -101,7 +101,7 @@ def mean_where(error: Float[Tensor, "b tokens"], where: Bool[Tensor, "b tokens"]
 def token_weights(
     changed: Bool[Tensor, "scenes edits tokens"],
     is_even: Bool[Tensor, "scenes edits"],
-    ramp: float = 1.0,
+    ramp: float,
 ) -> Float[Tensor, "scenes edits tokens"]:
     """What each token's error counts: as `even_weights` say, or as the two means that teach faster.
 

@@ -14,14 +14,15 @@ class Stage:
     until: float  # share of the whole time at which it ends
     pure_noise: float  # share of examples at sigma = 1, where only language can explain the edit
     noise_tokens: float  # share of the noise tokens that are there; at sigma = 1 they are all alike
-    is_even: bool  # whether, at sigma = 1, a token counts the same in all edits of its scene
+    is_even: bool = False  # at sigma = 1, a token counts the same in all edits of its scene
 
 
-STAGES = (
-    Stage("finding", 0.5, 0.85, 0.375, False),
-    Stage("drawing", 0.7, 0.65, 1.0, False),
-    Stage("deciding", 1.0, 0.5, 0.375, True),
-)
+STAGES = (Stage("finding", 0.7, 0.85, 0.375), Stage("drawing", 1.0, 0.65, 1.0))
+"""Of training from nothing: the shipped weights' own."""
+GOING_ON = (Stage("deciding", 1.0, 0.5, 0.375, is_even=True),)
+"""Of training from weights."""
+RATE_GOING_ON = 0.4
+"""Of the learning rates, where weights go on."""
 
 
 @dataclass(frozen=True)

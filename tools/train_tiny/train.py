@@ -32,7 +32,7 @@ from tools.train_tiny.losses import (
 )
 from tools.train_tiny.optimizers import optimizers
 from tools.train_tiny.pool import Ahead, LatentPool, pixels
-from tools.train_tiny.schedule import SCALES, STAGES, Stage
+from tools.train_tiny.schedule import GOING_ON, RATE_GOING_ON, SCALES, STAGES, Stage
 
 MODULES = ("vae", "transformer", "text_encoder", "text_encoder_2")
 PROGRESS = ("step", "chunks", "elapsed", "editor_from", "curve")
@@ -41,8 +41,6 @@ CURVE = "curve.csv"
 AUTOENCODER_UNTIL = 0.08
 AUTOENCODER_RATE = 4e-3
 CHECKPOINT_SECONDS = 55
-GOING_ON = 0.4
-"""Of the rates, where weights that know something go on."""
 _LOG_EVERY = 10
 _FILL_EVERY = 8
 
@@ -195,7 +193,7 @@ class Run:
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.step)
         if self.device == "cuda":
             self.pipeline.transformer.compile_repeated_blocks(dynamic=False)
-        stages = STAGES if self.editor_from else STAGES[-1:]  # weights to go on from know the rest
+        stages = STAGES if self.editor_from else GOING_ON
         with warnings.catch_warnings():
             # said once, of norms whose weights are in single precision; they are right as they are
             warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
@@ -250,7 +248,8 @@ class Run:
     def _descend(self, loss: Tensor) -> None:
         """Step all optimizers once."""
         decay = min(1.0, max(0.02, (1 - self.progress) / 0.5))
-        share = min(1.0, (self._steps + 1) / 50) * decay * (1.0 if self.editor_from else GOING_ON)
+        share = min(1.0, (self._steps + 1) / 50) * decay
+        share *= 1.0 if self.editor_from else RATE_GOING_ON
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * share
             optimizer.zero_grad()
