@@ -116,7 +116,9 @@ def test_the_pool_keeps_the_newest_and_draws_scenes_whole():
     pool.add(chunks[2:])
     assert len(pool) == 8
     newest = torch.cat([chunk[2] for chunk in chunks[1:]])
-    reference, edited, ids = pool.draw(64, torch.Generator().manual_seed(0))
+    places = pool.sample(64, torch.Generator().manual_seed(0))
+    assert set(places.tolist()) == set(range(8))
+    reference, edited, ids = pool.at(places)
     for drawn in range(64):
         (scene,) = (i for i in range(8) if torch.equal(newest[i], ids[drawn]))
         chunk = chunks[1 + scene // 4]

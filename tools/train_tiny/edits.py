@@ -26,7 +26,7 @@ TEMPLATES = {
 }
 """Ways to ask, by kind of edit; "part" where objects have parts."""
 KIND_WEIGHTS = {"recolor": 0.7, "remove": 0.3}
-PARTS = 0.35
+PARTS = 0.5
 """Share of recolorings that mean a part, where the object has one."""
 
 

@@ -18,7 +18,7 @@ from tools.train_tiny.worlds import Scene
 SCENES_A_CHUNK = 4
 EDITS_A_SCENE = 4
 """So that only the text tells the examples of one scene apart."""
-CARTOONS = 0.65
+CARTOONS = 0.8
 """Share of the second world's scenes."""
 ALIKE = 0.3
 """Share of the first world's scenes whose objects have one shape, one color or both."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -66,12 +67,9 @@ def velocity_error(
     order = torch.rand(count, generator=generator, device=device)
     there = order.topk(round(noise_tokens * count)).indices.sort().values
     sigma = _SHIFT * chance[0] / (1 + (_SHIFT - 1) * chance[0])
-    sigma = torch.where(chance[1] < pure_noise, 1.0, sigma)
+    sigma = sigma.masked_fill(chance[1] < pure_noise, 1.0)
     noise, after = noise[:, there], edited[:, there]
-    side = math.isqrt(count)
-    noise_ids = FluxKontextPipeline._prepare_latent_image_ids(1, side, side, device, torch.float32)
-    reference_ids = noise_ids.clone()
-    reference_ids[:, 0] = 1
+    noise_ids, reference_ids = _positions(count, device)
     velocity = transformer(
         hidden_states=torch.cat([torch.lerp(after, noise, sigma[:, None, None]), reference], dim=1),
         encoder_hidden_states=hidden,
@@ -82,6 +80,18 @@ def velocity_error(
         return_dict=False,
     )[0][:, : len(there)]
     return (velocity.float() - (noise - after)).square().mean(-1), there, sigma
+
+
+@cache
+def _positions(
+    tokens: int, device: torch.device
+) -> tuple[Float[Tensor, "tokens 3"], Float[Tensor, "tokens 3"]]:
+    """Where the tokens of the noise and of the reference are."""
+    side = math.isqrt(tokens)
+    noise_ids = FluxKontextPipeline._prepare_latent_image_ids(1, side, side, device, torch.float32)
+    reference_ids = noise_ids.clone()
+    reference_ids[:, 0] = 1
+    return noise_ids, reference_ids
 
 
 def is_changed(
@@ -101,7 +111,7 @@ def mean_where(error: Float[Tensor, "b tokens"], where: Bool[Tensor, "b tokens"]
 def token_weights(
     changed: Bool[Tensor, "scenes edits tokens"],
     is_even: Bool[Tensor, "scenes edits"],
-    ramp: float,
+    ramp: float | Float[Tensor, ""],
 ) -> Float[Tensor, "scenes edits tokens"]:
     """What each token's error counts: as `even_weights` say, or as the two means that teach faster.
 

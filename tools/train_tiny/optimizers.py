@@ -38,7 +38,9 @@ class Muon(torch.optim.Optimizer):
     GPU idle: a small editor has a hundred small matrices.
     """
 
-    def __init__(self, params: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, params: list[torch.nn.Parameter], lr: float | Tensor, weight_decay: float
+    ) -> None:
         by_shape = sorted(params, key=lambda matrix: matrix.shape)
         super().__init__(by_shape, {"lr": lr, "weight_decay": weight_decay})
 
@@ -57,17 +59,29 @@ class Muon(torch.optim.Optimizer):
                 updates = orthogonalized(gradients.lerp(torch.stack(momenta), _MOMENTUM))
                 stretch = max(1.0, shape[0] / shape[1]) ** 0.5
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(matrices, list(updates), alpha=-group["lr"] * stretch)
+                torch._foreach_sub_(matrices, list(updates * (group["lr"] * stretch)))
 
 
 def optimizers(pipeline: FluxKontextPipeline) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for everything else that understands the instruction."""
+    """Muon for the blocks' matrices, AdamW for everything else that understands the instruction.
+
+    Their rates are tensors, to be changed in place.
+    """
     matrices, rest = [], []
     for module in (pipeline.transformer, pipeline.text_encoder_2, pipeline.text_encoder):
         for name, parameter in module.named_parameters():
             in_block = "block" in name and "relative_attention" not in name
             (matrices if in_block and parameter.ndim == 2 else rest).append(parameter)
+    device = matrices[0].device
+    muon, adam = torch.tensor([0.01, 2e-3], device=device)
     return [
-        Muon(matrices, lr=0.01, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=2e-3, weight_decay=0.0, betas=(0.9, 0.98)),
+        Muon(matrices, lr=muon, weight_decay=0.01),
+        torch.optim.AdamW(
+            rest,
+            lr=adam,
+            weight_decay=0.0,
+            betas=(0.9, 0.98),
+            fused=True,
+            capturable=device.type == "cuda",
+        ),
     ]

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL, FluxKontextPipeline
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-Chunk = tuple[Tensor, Tensor, Tensor]
+Chunk = tuple[Tensor, ...]
+_CHUNKS_AT_ONCE = 32
 
 
 def pixels(images: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
@@ -44,29 +45,34 @@ class LatentPool:
 
     def add(self, chunks: list[Chunk]) -> None:
         """Encode and keep the scenes of some chunks."""
-        before, after, ids = (
-            torch.cat(parts).to(self.device) for parts in zip(*chunks, strict=True)
-        )
-        reference = encode(self.vae, pixels(before))
-        edited = encode(self.vae, pixels(after.flatten(0, 1))).unflatten(0, after.shape[:2])
-        new = [reference.half(), edited.half(), ids]
-        if not self.parts:
-            self.parts = [part.new_empty(self.capacity, *part.shape[1:]) for part in new]
-        at = torch.arange(self.added, self.added + len(ids), device=self.device) % self.capacity
-        for kept, part in zip(self.parts, new, strict=True):
-            kept[at] = part
-        self.added += len(ids)
+        for first in range(0, len(chunks), _CHUNKS_AT_ONCE):
+            few = chunks[first : first + _CHUNKS_AT_ONCE]
+            before, after, ids = (
+                torch.cat(parts).to(self.device) for parts in zip(*few, strict=True)
+            )
+            reference = encode(self.vae, pixels(before))
+            edited = encode(self.vae, pixels(after.flatten(0, 1))).unflatten(0, after.shape[:2])
+            new = [reference.half(), edited.half(), ids]
+            if not self.parts:
+                self.parts = [part.new_empty(self.capacity, *part.shape[1:]) for part in new]
+            at = torch.arange(self.added, self.added + len(ids), device=self.device)
+            for kept, part in zip(self.parts, new, strict=True):
+                kept[at % self.capacity] = part
+            self.added += len(ids)
 
-    def draw(
-        self, scenes: int, generator: torch.Generator
+    def sample(self, scenes: int, generator: torch.Generator) -> Int[Tensor, " scenes"]:
+        """The places of scenes chosen at random."""
+        return torch.randint(len(self), (scenes,), generator=generator)
+
+    def at(
+        self, places: Int[Tensor, " scenes"]
     ) -> tuple[
         Float[Tensor, "scenes tokens dim"],
         Float[Tensor, "scenes edits tokens dim"],
         Int[Tensor, "scenes edits text"],
     ]:
-        """Latents before and after, and the instructions, of scenes chosen at random."""
-        chosen = torch.randint(len(self), (scenes,), generator=generator, device=self.device)
-        reference, edited, ids = (part[chosen] for part in self.parts)
+        """Latents before and after, and the instructions, of the scenes at some places."""
+        reference, edited, ids = (part[places] for part in self.parts)
         return reference.float(), edited.float(), ids
 
 
@@ -79,8 +85,8 @@ class Ahead:
 
     def _fill(self, chunks: Iterable[Chunk]) -> None:
         try:
-            for chunk in chunks:
-                self._ready.put(chunk)
+            for chunk in chunks:  # copied, for what processes share is little
+                self._ready.put(tuple(part.clone() for part in chunk))
         except Exception as error:
             self._ready.put(error)
 

@@ -19,9 +19,12 @@ class Stage:
 
 STAGES = (Stage("finding", 0.7, 0.85, 0.375), Stage("drawing", 1.0, 0.65, 1.0))
 """Of training from nothing: the shipped weights' own."""
-GOING_ON = (Stage("deciding", 1.0, 0.5, 0.375, is_even=True),)
+GOING_ON = (
+    Stage("finding", 0.7, 0.8, 0.375, is_even=True),
+    Stage("drawing", 1.0, 0.65, 1.0, is_even=True),
+)
 """Of training from weights."""
-RATE_GOING_ON = 0.4
+RATE_GOING_ON = 0.7
 """Of the learning rates, where weights go on."""
 
 
@@ -37,5 +40,5 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(16, 2**13, 16, 1),
-    "cuda": Scale(96, 50_000, 2**12, max(1, (os.cpu_count() or 2) - 5)),
+    "cuda": Scale(96, 200_000, 2**12, max(1, (os.cpu_count() or 2) - 2)),
 }

@@ -10,6 +10,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from ground_probe.errors import InputError
 from ground_probe.io import whole_file
 from tools.train_tiny.build import build_pipeline
 from tools.train_tiny.examples import EDITS_A_SCENE, EditChunks, ImageChunks
+from tools.train_tiny.graphs import repeatable
 from tools.train_tiny.losses import (
     autoencoder_loss,
     is_changed,
@@ -72,7 +74,8 @@ class Run:
             weight_decay=0.0,
         )
         self.optimizers = optimizers(self.pipeline)
-        self.rates = [o.param_groups[0]["lr"] for o in self.optimizers]
+        self.rates = [o.param_groups[0]["lr"].item() for o in self.optimizers]
+        self.ramp = torch.ones((), device=device)
         self.step, self.chunks, self.elapsed = 0, 0, 0.0
         self.editor_from: int | None = None  # the step at which the autoencoder was done
         self.curve: list[dict[str, float | str]] = []
@@ -189,21 +192,27 @@ class Run:
         """Learn to follow instructions, from a pool that fills beside it."""
         vae = self.pipeline.vae.requires_grad_(False)
         pool = LatentPool(vae, self.scale.pool, self.device)
-        ahead = Ahead(self.made(EditChunks(self.seed)), most=8 * self.scale.workers)
-        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.step)
+        ahead = Ahead(self.made(EditChunks(self.seed)), most=self.scale.first)
+        seed = self.seed * 1_000_003 + self.step
+        choosing = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        places = torch.zeros(self.scale.scenes, dtype=torch.long, device=self.device)
         if self.device == "cuda":
             self.pipeline.transformer.compile_repeated_blocks(dynamic=False)
-        stages = STAGES if self.editor_from else GOING_ON
         with warnings.catch_warnings():
             # said once, of norms whose weights are in single precision; they are right as they are
             warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
-            while self.progress < 1:
-                stage = next(stage for stage in stages if self.progress < stage.until)
-                self._fill(pool, ahead)
-                with torch.autocast(self.device, torch.bfloat16):
-                    loss, changed, kept = self._losses(pool, stage, generator)
-                self._descend(loss)
-                self.advance(stage.name, changed=changed, kept=kept)
+            for stage in STAGES if self.editor_from else GOING_ON:
+                step = None
+                while self.progress < stage.until:
+                    self._fill(pool, ahead)
+                    self._adjust()
+                    places.copy_(pool.sample(len(places), choosing))
+                    if step is None:
+                        learn = partial(self._learn, pool, places, stage, generator)
+                        step = repeatable(learn, generator)
+                    changed, kept = step()
+                    self.advance(stage.name, changed=changed, kept=kept)
         self.save()
 
     def _fill(self, pool: LatentPool, ahead: Ahead) -> None:
@@ -215,11 +224,41 @@ class Run:
             if not few:
                 return
 
+    def _adjust(self) -> None:
+        """Set what changes with time: the rates, and the share of what edits change."""
+        steps = self.step - (self.editor_from or 0)
+        decay = min(1.0, max(0.02, (1 - self.progress) / 0.5))
+        share = min(1.0, (steps + 1) / 50) * decay
+        if self.editor_from:
+            self.ramp.fill_(min(1.0, steps / 300))  # copying comes first
+        else:
+            share *= RATE_GOING_ON
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            optimizer.param_groups[0]["lr"].fill_(rate * share)
+
+    def _learn(
+        self, pool: LatentPool, places: Tensor, stage: Stage, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Step all optimizers once, for scenes of the pool; the errors where edits change and not.
+
+        Nothing here may wait for the device: a GPU records it.
+        """
+        with torch.autocast(self.device, torch.bfloat16):
+            loss, changed, kept = self._losses(pool, places, stage, generator)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return changed.detach(), kept.detach()
+
     def _losses(
-        self, pool: LatentPool, stage: Stage, generator: torch.Generator
+        self, pool: LatentPool, places: Tensor, stage: Stage, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a batch from the pool: what to minimize, the error where edits change, elsewhere."""
-        reference, edited, ids = pool.draw(self.scale.scenes, generator)
+        """What to minimize, the error where edits change, and elsewhere."""
+        reference, edited, ids = pool.at(places)
         ids = ids.flatten(0, 1)
         error, there, sigma = velocity_error(
             self.pipeline.transformer,
@@ -235,29 +274,9 @@ class Run:
         here = changes.flatten(0, 1)[:, there]
         changed, kept = mean_where(error, here), mean_where(error, ~here)
         is_even = stage.is_even & (sigma == 1).view(changes.shape[:2])
-        ramp = min(1.0, self._steps / 300) if self.editor_from else 1.0  # copying comes first
-        weights = token_weights(changes, is_even, ramp).flatten(0, 1)[:, there]
+        weights = token_weights(changes, is_even, self.ramp).flatten(0, 1)[:, there]
         loss = (error * weights).sum(1).mean() / stage.noise_tokens
         return loss, changed, kept
-
-    @property
-    def _steps(self) -> int:
-        """Since the autoencoder was done."""
-        return self.step - (self.editor_from or 0)
-
-    def _descend(self, loss: Tensor) -> None:
-        """Step all optimizers once."""
-        decay = min(1.0, max(0.02, (1 - self.progress) / 0.5))
-        share = min(1.0, (self._steps + 1) / 50) * decay
-        share *= 1.0 if self.editor_from else RATE_GOING_ON
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * share
-            optimizer.zero_grad()
-        loss.backward()
-        parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
 
     def export(self) -> None:
         """Write the pipeline's folder and the loss curve."""
