@@ -13,11 +13,12 @@ import pytest
 import torch
 from diffusers import FluxKontextPipeline
 from scipy.ndimage import distance_transform_edt
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import ground_probe as gp
 from ground_probe.datasets import cartoons, scenes
 from ground_probe.errors import InputError
-from tools.train_tiny import failures, rules, score
+from tools.train_tiny import build, failures, rules, score
 from tools.train_tiny.build import (
     LATENT_CHANNELS,
     POOLED_WIDTH,
@@ -38,6 +39,8 @@ from tools.train_tiny.losses import (
 )
 from tools.train_tiny.optimizers import Muon, orthogonalized
 from tools.train_tiny.pool import Ahead, LatentPool, encode, pixels
+from tools.train_tiny.schedule import GOING_ON, STAGES
+from tools.train_tiny.step import EditorStep
 from tools.train_tiny.train import CHECKPOINT, CURVE, train
 
 
@@ -127,6 +130,28 @@ def test_the_pool_keeps_the_newest_and_draws_scenes_whole():
             (edited[drawn], chunk[1][scene % 4]),
         ):
             assert torch.allclose(latents, encode(vae, pixels(images)), atol=5e-3)
+
+
+@pytest.mark.parametrize("stage", [*STAGES, *GOING_ON], ids=lambda stage: stage.name)
+def test_a_step_never_waits_for_the_device(stage, monkeypatch):
+    """Tensors without values tell: they cannot be read."""
+    schedule = build.FlowMatchEulerDiscreteScheduler()  # made ahead, for it reads its own
+    monkeypatch.setattr(build, "FlowMatchEulerDiscreteScheduler", lambda **_: schedule)
+    with FakeTensorMode():
+        pipeline = build_pipeline()
+        pool = LatentPool(pipeline.vae, capacity=8, device="cpu")
+        pool.add([(torch.zeros(4, 3, 128, 128), torch.zeros(4, 4, 3, 128, 128), _ids(4, 4))])
+        step = EditorStep(pipeline, [], pool, scenes=2, generator=None)
+        loss = step.losses(stage)[0]
+        loss.backward()
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
+    gradients = [weight.grad for weight in pipeline.transformer.parameters()]
+    assert all(gradient is not None for gradient in gradients)
+
+
+def _ids(*shape):
+    return torch.ones(*shape, TEXT_TOKENS, dtype=torch.long)
 
 
 def test_what_fails_beside_the_training_stops_it():

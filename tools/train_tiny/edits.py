@@ -26,8 +26,10 @@ TEMPLATES = {
 }
 """Ways to ask, by kind of edit; "part" where objects have parts."""
 KIND_WEIGHTS = {"recolor": 0.7, "remove": 0.3}
-PARTS = 0.5
+PARTS = 0.35
 """Share of recolorings that mean a part, where the object has one."""
+PARTS_TRAINED = 0.5
+"""The same while training: a part is found last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def edit(
     target: int,
     expression: str,
     kind: str | None = None,
+    parts_share: float = PARTS,
 ) -> Edit:
     """Draw an edit of one object.
 
@@ -57,11 +60,12 @@ def edit(
         expression: Words that refer to it.
         kind: "recolor", "remove" or "part"; the first instead of the last for an object that has no
             part that can be seen and has a word.
+        parts_share: Share of recolorings that mean a part.
     """
     parts: dict[str, str] = {}
     if kind is None:
         kind = str(rng.choice(list(KIND_WEIGHTS), p=list(KIND_WEIGHTS.values())))
-        kind = "part" if kind == "recolor" and rng.random() < PARTS else kind
+        kind = "part" if kind == "recolor" and rng.random() < parts_share else kind
     if kind == "part":
         parts = parts_of(scene, target)
         kind = "part" if parts else "recolor"
@@ -93,7 +97,7 @@ def sample_edits(rng: np.random.Generator, scene: Scene, count: int) -> list[Edi
         expression, reference = found
         named = world.mentions(reference, scene)
         if not any(world.is_held_out(scene.objects[i]) for i in named):
-            edits.append(edit(rng, scene, target, expression))
+            edits.append(edit(rng, scene, target, expression, parts_share=PARTS_TRAINED))
         if len(edits) == count:
             break
     return edits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +47,7 @@ def velocity_error(
     pooled: Float[Tensor, "b pooled"],
     pure_noise: float,
     noise_tokens: float,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> tuple[Float[Tensor, "b there"], Int[Tensor, " there"], Float[Tensor, " b"]]:
     """Squared error of the predicted velocity at the noise tokens that are there, these, and sigma.
 
@@ -69,7 +68,13 @@ def velocity_error(
     sigma = _SHIFT * chance[0] / (1 + (_SHIFT - 1) * chance[0])
     sigma = sigma.masked_fill(chance[1] < pure_noise, 1.0)
     noise, after = noise[:, there], edited[:, there]
-    noise_ids, reference_ids = _positions(count, device)
+    side = math.isqrt(count)
+    with torch.device(device):  # so that nothing is copied to it
+        noise_ids = FluxKontextPipeline._prepare_latent_image_ids(
+            1, side, side, device, torch.float32
+        )
+    reference_ids = noise_ids.clone()
+    reference_ids[:, 0] = 1
     velocity = transformer(
         hidden_states=torch.cat([torch.lerp(after, noise, sigma[:, None, None]), reference], dim=1),
         encoder_hidden_states=hidden,
@@ -80,18 +85,6 @@ def velocity_error(
         return_dict=False,
     )[0][:, : len(there)]
     return (velocity.float() - (noise - after)).square().mean(-1), there, sigma
-
-
-@cache
-def _positions(
-    tokens: int, device: torch.device
-) -> tuple[Float[Tensor, "tokens 3"], Float[Tensor, "tokens 3"]]:
-    """Where the tokens of the noise and of the reference are."""
-    side = math.isqrt(tokens)
-    noise_ids = FluxKontextPipeline._prepare_latent_image_ids(1, side, side, device, torch.float32)
-    reference_ids = noise_ids.clone()
-    reference_ids[:, 0] = 1
-    return noise_ids, reference_ids
 
 
 def is_changed(

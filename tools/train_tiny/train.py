@@ -23,18 +23,13 @@ from tqdm import tqdm
 from ground_probe.errors import InputError
 from ground_probe.io import whole_file
 from tools.train_tiny.build import build_pipeline
-from tools.train_tiny.examples import EDITS_A_SCENE, EditChunks, ImageChunks
+from tools.train_tiny.examples import EditChunks, ImageChunks
 from tools.train_tiny.graphs import repeatable
-from tools.train_tiny.losses import (
-    autoencoder_loss,
-    is_changed,
-    mean_where,
-    token_weights,
-    velocity_error,
-)
+from tools.train_tiny.losses import autoencoder_loss
 from tools.train_tiny.optimizers import optimizers
 from tools.train_tiny.pool import Ahead, LatentPool, pixels
-from tools.train_tiny.schedule import GOING_ON, RATE_GOING_ON, SCALES, STAGES, Stage
+from tools.train_tiny.schedule import GOING_ON, RATE_GOING_ON, SCALES, STAGES
+from tools.train_tiny.step import EditorStep
 
 MODULES = ("vae", "transformer", "text_encoder", "text_encoder_2")
 PROGRESS = ("step", "chunks", "elapsed", "editor_from", "curve")
@@ -75,7 +70,6 @@ class Run:
         )
         self.optimizers = optimizers(self.pipeline)
         self.rates = [o.param_groups[0]["lr"].item() for o in self.optimizers]
-        self.ramp = torch.ones((), device=device)
         self.step, self.chunks, self.elapsed = 0, 0, 0.0
         self.editor_from: int | None = None  # the step at which the autoencoder was done
         self.curve: list[dict[str, float | str]] = []
@@ -196,22 +190,20 @@ class Run:
         seed = self.seed * 1_000_003 + self.step
         choosing = torch.Generator().manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
-        places = torch.zeros(self.scale.scenes, dtype=torch.long, device=self.device)
+        step = EditorStep(self.pipeline, self.optimizers, pool, self.scale.scenes, generator)
         if self.device == "cuda":
             self.pipeline.transformer.compile_repeated_blocks(dynamic=False)
         with warnings.catch_warnings():
             # said once, of norms whose weights are in single precision; they are right as they are
             warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
             for stage in STAGES if self.editor_from else GOING_ON:
-                step = None
+                take = None
                 while self.progress < stage.until:
                     self._fill(pool, ahead)
-                    self._adjust()
-                    places.copy_(pool.sample(len(places), choosing))
-                    if step is None:
-                        learn = partial(self._learn, pool, places, stage, generator)
-                        step = repeatable(learn, generator)
-                    changed, kept = step()
+                    self._adjust(step)
+                    step.places.copy_(pool.sample(self.scale.scenes, choosing))
+                    take = take or repeatable(partial(step.take, stage), generator)
+                    changed, kept = take()
                     self.advance(stage.name, changed=changed, kept=kept)
         self.save()
 
@@ -224,59 +216,17 @@ class Run:
             if not few:
                 return
 
-    def _adjust(self) -> None:
+    def _adjust(self, step: EditorStep) -> None:
         """Set what changes with time: the rates, and the share of what edits change."""
         steps = self.step - (self.editor_from or 0)
         decay = min(1.0, max(0.02, (1 - self.progress) / 0.5))
         share = min(1.0, (steps + 1) / 50) * decay
         if self.editor_from:
-            self.ramp.fill_(min(1.0, steps / 300))  # copying comes first
+            step.ramp.fill_(min(1.0, steps / 300))  # copying comes first
         else:
             share *= RATE_GOING_ON
         for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
             optimizer.param_groups[0]["lr"].fill_(rate * share)
-
-    def _learn(
-        self, pool: LatentPool, places: Tensor, stage: Stage, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Step all optimizers once, for scenes of the pool; the errors where edits change and not.
-
-        Nothing here may wait for the device: a GPU records it.
-        """
-        with torch.autocast(self.device, torch.bfloat16):
-            loss, changed, kept = self._losses(pool, places, stage, generator)
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        parameters = [p for o in self.optimizers for p in o.param_groups[0]["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        return changed.detach(), kept.detach()
-
-    def _losses(
-        self, pool: LatentPool, places: Tensor, stage: Stage, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What to minimize, the error where edits change, and elsewhere."""
-        reference, edited, ids = pool.at(places)
-        ids = ids.flatten(0, 1)
-        error, there, sigma = velocity_error(
-            self.pipeline.transformer,
-            reference.repeat_interleave(EDITS_A_SCENE, dim=0),
-            edited.flatten(0, 1),
-            self.pipeline.text_encoder_2(ids)[0],
-            self.pipeline.text_encoder(ids).pooler_output,
-            stage.pure_noise,
-            stage.noise_tokens,
-            generator,
-        )
-        changes = is_changed(reference, edited)
-        here = changes.flatten(0, 1)[:, there]
-        changed, kept = mean_where(error, here), mean_where(error, ~here)
-        is_even = stage.is_even & (sigma == 1).view(changes.shape[:2])
-        weights = token_weights(changes, is_even, self.ramp).flatten(0, 1)[:, there]
-        loss = (error * weights).sum(1).mean() / stage.noise_tokens
-        return loss, changed, kept
 
     def export(self) -> None:
         """Write the pipeline's folder and the loss curve."""
