@@ -37,7 +37,7 @@ def test_an_edit_is_right_where_what_is_meant_changes_and_it_alone():
     (other,) = one.distractors
     assert study.check_edit(one, edited(one.mask)).verdict == "right"
     assert study.check_edit(one, edited(other)).verdict == "wrong object"
-    assert study.check_edit(one, edited(one.mask, other)).verdict == "wrong object"
+    assert study.check_edit(one, edited(one.mask, other)).verdict == "others too"
     nothing = study.check_edit(one, edited())
     assert nothing == ("nothing changed", 0.0, 0.0)
     checks = [study.check_edit(one, edited(mask)) for mask in (one.mask, other)]

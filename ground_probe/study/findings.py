@@ -168,8 +168,8 @@ def curve_in_words(rows: pd.DataFrame, at: str) -> str:
 class EditCheck(NamedTuple):
     """Where an edit took place, in a word, and the mean changes from 0 to 1.
 
-    The word is "right", "wrong object" or "nothing changed"; `other` is the largest change of any
-    other object.
+    The word is "right", "others too" (more than half as much), "wrong object" (more than what is
+    meant) or "nothing changed"; `other` is the largest change of any other object.
     """
 
     verdict: str
@@ -183,9 +183,11 @@ def check_edit(example: RefExample, edited: Image.Image) -> EditCheck:
     change = np.abs(after - before).mean(-1) / 255
     referent = float(change[example.mask].mean())
     other = max((float(change[mask].mean()) for mask in example.distractors), default=0.0)
-    if referent > _SEEN and referent > _MORE * other:
-        return EditCheck("right", referent, other)
-    return EditCheck("wrong object" if other > _SEEN else "nothing changed", referent, other)
+    if max(referent, other) <= _SEEN:
+        return EditCheck("nothing changed", referent, other)
+    if other > referent:
+        return EditCheck("wrong object", referent, other)
+    return EditCheck("right" if referent > _MORE * other else "others too", referent, other)
 
 
 def conclude_edits(checks: Sequence[EditCheck]) -> str:
