@@ -39,7 +39,7 @@ from tools.train_tiny.losses import (
 )
 from tools.train_tiny.optimizers import Muon, orthogonalized
 from tools.train_tiny.pool import Ahead, LatentPool, encode, pixels
-from tools.train_tiny.schedule import GOING_ON, STAGES
+from tools.train_tiny.schedule import GOING_ON, SCALES, STAGES, Scale
 from tools.train_tiny.step import EditorStep
 from tools.train_tiny.train import CHECKPOINT, CURVE, train
 
@@ -320,8 +320,15 @@ def _on_tokens(mask):
     return mask.reshape(16, 8, 16, 8).mean((1, 3))
 
 
-def test_a_killed_training_goes_on_where_it_was(tmp_path):
-    call = "import sys; from tools.train_tiny.train import train; train(0.4, out=sys.argv[1])"
+@pytest.fixture
+def soon(monkeypatch):
+    """Training that begins with few scenes; what a process needs for it, too."""
+    monkeypatch.setitem(SCALES, "cpu", Scale(scenes=16, pool=2**13, first=16, workers=1))
+    return f"from tools.train_tiny.schedule import *; SCALES['cpu'] = {SCALES['cpu']}; "
+
+
+def test_a_killed_training_goes_on_where_it_was(tmp_path, soon):
+    call = soon + "import sys; from tools.train_tiny.train import *; train(0.4, out=sys.argv[1])"
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", call, str(tmp_path)], stderr=subprocess.DEVNULL
     )
@@ -343,7 +350,7 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path):
     assert (tmp_path / "model_index.json").exists()
 
 
-def test_a_training_goes_on_from_weights_and_keeps_their_autoencoder(tmp_path):
+def test_a_training_goes_on_from_weights_and_keeps_their_autoencoder(tmp_path, soon):
     train(0.3, out=tmp_path, start=score.WEIGHTS)
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
     earlier = FluxKontextPipeline.from_pretrained(score.WEIGHTS)

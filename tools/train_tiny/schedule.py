@@ -34,11 +34,11 @@ class Scale:
 
     scenes: int  # in a batch, with a few edits each
     pool: int  # scenes that are kept
-    first: int  # scenes that are there before the first step
+    first: int  # scenes that are there before the first step; as many chunks may wait
     workers: int  # processes that draw scenes
 
 
 SCALES = {
-    "cpu": Scale(16, 2**13, 16, 1),
+    "cpu": Scale(16, 2**13, 2**10, 1),
     "cuda": Scale(96, 200_000, 2**12, max(1, (os.cpu_count() or 2) - 2)),
 }
