@@ -86,6 +86,15 @@ def test_a_notebook_runs_here_with_the_given_values_and_leaves_its_record(tmp_pa
     assert not list(out.glob("*.part"))
 
 
+def test_of_a_bar_of_progress_its_last_state_is_left(tmp_path, out):
+    bar = "import sys, time\nfor at in range(3):\n"
+    bar += "    print(f'\\r{at} of 2', end='', file=sys.stderr, flush=True); time.sleep(0.1)"
+    study.run_notebook(notebook(tmp_path, BEGIN, bar, FINISH), out, {})
+    executed = nbformat.read(out / "small.ipynb", as_version=4)
+    drawn = [o.text for c in executed.cells for o in c.get("outputs", ()) if o.name == "stderr"]
+    assert drawn == ["2 of 2"] and "1 of 2" not in (out / "small.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [

@@ -98,6 +98,7 @@ def run_notebook(
         reason = f"it ended as {record['status']!r}, by a dead kernel or without `run.finish`"
         _end(status, "error", error=reason)
         raise GroundProbeError(f"{source.stem} failed: {reason} (see {executed})")
+    _overwrite_progress(executed)
     _write(executed.with_suffix(".html"), _as_html(executed))
     return record
 
@@ -229,12 +230,18 @@ _OFFLINE = """{% extends 'lab/index.html.j2' %}
 """
 
 
+def _overwrite_progress(executed: Path) -> None:
+    """Leave of every bar of progress its last state, as a terminal does."""
+    notebook = nbformat.read(executed, as_version=4)
+    CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})
+    _write(executed, nbformat.writes(notebook))
+
+
 def _as_html(executed: Path) -> str:
     exporter = HTMLExporter(
         extra_loaders=[DictLoader({"offline.html.j2": _OFFLINE})],
         template_file="offline.html.j2",
         mathjax_url="",
-        preprocessors=[CoalesceStreamsPreprocessor(enabled=True)],
     )
     text, _ = exporter.from_filename(str(executed))
     return text
