@@ -166,6 +166,7 @@ def effect_bars(effects: pd.DataFrame, *, title: str) -> Figure:
             axes.errorbar(row.difference, place, xerr=reach, lw=1.6, ms=5, **how)
         axes.axvline(0, color="black", lw=0.6)
         axes.margins(y=0.15)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_title(f"{measure}, step 0, n = {counted(of)} images", fontsize=9)
         axes.set_xlabel(f"patch less norm-matched random control\n{label}", fontsize=8)
     parts = [name.partition(" at ") for name in of.intervention]
