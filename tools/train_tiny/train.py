@@ -215,6 +215,7 @@ class Run:
                 self.chunks += len(chunks)
             if not few:
                 return
+            self.bar.set_postfix_str(f"{len(pool)} of {self.scale.first} scenes to begin with")
 
     def _adjust(self, step: EditorStep) -> None:
         """Set what changes with time: the rates, and the share of what edits change."""
