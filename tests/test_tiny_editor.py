@@ -370,7 +370,7 @@ def test_nothing_to_resume_is_an_error(tmp_path):
 
 
 @pytest.mark.long
-def test_two_minutes_of_training_lower_the_loss(tmp_path):
+def test_two_minutes_of_training_lower_the_loss(tmp_path, soon):
     train(2, out=tmp_path)
     with (Path(tmp_path) / CURVE).open() as file:
         rows = [row for row in csv.DictReader(file) if row["kept"]]

@@ -39,6 +39,6 @@ class Scale:
 
 
 SCALES = {
-    "cpu": Scale(16, 2**13, 2**10, 1),
+    "cpu": Scale(16, 2**13, 2**8, 1),
     "cuda": Scale(96, 200_000, 2**12, max(1, (os.cpu_count() or 2) - 2)),
 }
