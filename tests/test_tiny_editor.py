@@ -322,8 +322,8 @@ def _on_tokens(mask):
 
 @pytest.fixture
 def soon(monkeypatch):
-    """Training that begins with few scenes; what a process needs for it, too."""
-    monkeypatch.setitem(SCALES, "cpu", Scale(scenes=16, pool=2**13, first=16, workers=1))
+    """Training on few scenes at a time, soon begun; what a process needs for it, too."""
+    monkeypatch.setitem(SCALES, "cpu", Scale(scenes=4, pool=2**13, first=16, workers=1))
     return f"from tools.train_tiny.schedule import *; SCALES['cpu'] = {SCALES['cpu']}; "
 
 
