@@ -22,7 +22,7 @@ def recipe_for(editor: Editor, recipe: Recipe | str | Path | None = None) -> Rec
     ```python
     recipe_for(editor)                  # the packaged one of its family, or the embedded editor's
     recipe_for(editor, "paper")         # the settings of the paper's authors, as far as known
-    recipe_for(editor, "change")        # what the step would change, and nothing else
+    recipe_for(editor, "change")        # where the step would change something
     recipe_for(editor, "recipe.json")   # a file, from `calibrate` or written by hand
     ```
 

@@ -55,9 +55,9 @@ class LatentPool:
             new = [reference.half(), edited.half(), ids]
             if not self.parts:
                 self.parts = [part.new_empty(self.capacity, *part.shape[1:]) for part in new]
-            at = torch.arange(self.added, self.added + len(ids), device=self.device)
+            at = torch.arange(self.added, self.added + len(ids), device=self.device) % self.capacity
             for kept, part in zip(self.parts, new, strict=True):
-                kept[at % self.capacity] = part
+                kept[at] = part
             self.added += len(ids)
 
     def sample(self, scenes: int, generator: torch.Generator) -> Int[Tensor, " scenes"]:

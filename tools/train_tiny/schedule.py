@@ -18,12 +18,12 @@ class Stage:
 
 
 STAGES = (Stage("finding", 0.7, 0.85, 0.375), Stage("drawing", 1.0, 0.65, 1.0))
-"""Of training from nothing: the shipped weights' own."""
+"""Of training from nothing: the shipped weights' first run."""
 GOING_ON = (
     Stage("finding", 0.7, 0.8, 0.375, is_even=True),
     Stage("drawing", 1.0, 0.65, 1.0, is_even=True),
 )
-"""Of training from weights."""
+"""Of training from weights: the shipped weights' second run."""
 RATE_GOING_ON = 0.7
 """Of the learning rates, where weights go on."""
 
